@@ -1,0 +1,188 @@
+"""`secateur`: what can be typed. Each command is a few lines; the work is in `secateur.pipelines`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secateur import __version__
+from secateur.errors import SecateurError
+
+if TYPE_CHECKING:
+    from secateur.definition import PipelineDefinition
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="secateur",
+    help="Compress a trained PyTorch model: search, measure on the device, fine-tune the front, register what holds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Pipeline = Annotated[str, typer.Argument(help="A name in pipelines/ (such as quick) or a path to a YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. search.trials=100. May be repeated."),
+]
+RunId = Annotated[str | None, typer.Argument(help="The run's id; the latest one if left out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str, typer.Option("--device", help="Where fine-tuning runs: cpu or cuda.")]
+
+
+@app.command()
+def run(
+    pipeline: Pipeline,
+    set_: Set = None,
+    device: Device = "cpu",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew although an unfinished run exists.")] = False,
+) -> None:
+    """Run a pipeline; an unfinished run of the same definition goes on where it was."""
+    from secateur.cli.views import show_outcome, watching
+    from secateur.pipelines.run import run_pipeline
+
+    definition, root = _load(pipeline, set_)
+    with watching() as listener:
+        outcome = run_pipeline(definition, root, pipeline, device=_device(device), fresh=fresh, listener=listener)
+    show_outcome(outcome)
+
+
+@app.command()
+def resume(run_id: RunId = None, device: Device = "cpu") -> None:
+    """Go on with an unfinished run (the latest, or the one that is named)."""
+    from secateur.cli.views import show_outcome, watching
+    from secateur.pipelines.run import resume_run
+    from secateur.pipelines.state import find_run, open_state
+
+    folder = find_run(open_state(Path.cwd()), run_id)
+    with watching() as listener:
+        outcome = resume_run(folder, device=_device(device), listener=listener)
+    show_outcome(outcome)
+
+
+@app.command()
+def check(pipeline: Pipeline, set_: Set = None, as_json: Json = False) -> None:
+    """Say what would happen: groups, search space, costs, what is measured where. Nothing is written."""
+    from secateur.cli.views import show_check
+    from secateur.pipelines.check import check_pipeline
+
+    definition, root = _load(pipeline, set_)
+    show_check(check_pipeline(definition, root), as_json=as_json)
+
+
+@app.command()
+def show(run_id: RunId = None, as_json: Json = False) -> None:
+    """Print a run's before-and-after table."""
+    from secateur.cli.views import show_run
+    from secateur.pipelines.state import find_run, open_state
+
+    show_run(find_run(open_state(Path.cwd()), run_id), as_json=as_json)
+
+
+@app.command()
+def flush(run_id: RunId = None) -> None:
+    """Send a finished run to MLflow, after its tracking server was down."""
+    from secateur.cli.views import show_outcome, watching
+    from secateur.pipelines.run import finish_run
+    from secateur.pipelines.state import find_run, open_state
+
+    folder = find_run(open_state(Path.cwd()), run_id)
+    with watching() as listener:
+        outcome = finish_run(folder, listener)
+    show_outcome(outcome)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to lay out the project; created where missing.")],
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            help="Your factory, `my_model.py:workload` or `module:attribute`: its groups are listed in the pipeline."
+        ),
+    ] = None,
+) -> None:
+    """Lay out a project: pipelines/, search_spaces/, evaluators/, and a commented pipeline."""
+    from secateur.cli.views import show_written
+    from secateur.pipelines.scaffold import lay_out
+
+    show_written(lay_out(folder, workload))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, samplers, runtimes, metrics or workloads.")],
+    as_json: Json = False,
+) -> None:
+    """Say what there is, and what needs which extra."""
+    from secateur.cli.views import show_listing
+    from secateur.definition import one_of
+    from secateur.pipelines.catalogue import CATALOGUE
+
+    show_listing(what, CATALOGUE[one_of(what, CATALOGUE, "secateur list", "listing")](), as_json=as_json)
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="pipeline, search_space or evaluator.")] = "pipeline",
+    write: Annotated[Path | None, typer.Option(help="Write all schemas into this folder instead.")] = None,
+) -> None:
+    """Print the JSON Schema of a kind of definition, for editors."""
+    import json
+
+    from secateur.cli.views import show_written
+    from secateur.definition import one_of
+    from secateur.pipelines.catalogue import schemas
+
+    found = schemas()
+    if write is None:
+        typer.echo(json.dumps(found[one_of(kind, found, "secateur schema", "kind")], indent=2))
+        return
+    write.mkdir(parents=True, exist_ok=True)
+    files = [write / f"{name}.json" for name in found]
+    for file, content in zip(files, found.values(), strict=True):
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    show_written(files)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 # typer's callback
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def _load(pipeline: str, texts: list[str] | None) -> tuple[PipelineDefinition, Path]:
+    from secateur.definition import Override, load_pipeline
+
+    return load_pipeline(pipeline, [Override.parse(text) for text in texts or []])
+
+
+def _device(device: str) -> str:
+    from secateur.definition import one_of
+
+    return one_of(device, ("cpu", "cuda"), "--device", "device")
+
+
+def main() -> None:
+    """The console script: errors are one message and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except SecateurError as error:
+        sys.stderr.write(f"secateur: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nsecateur: stopped. Every finished trial is kept; the same command goes on from here.\n")
+        sys.exit(INTERRUPTED)

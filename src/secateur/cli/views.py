@@ -1,0 +1,233 @@
+"""What the terminal shows: progress while a run goes on, tables afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from secateur.pipelines.check import Checked
+from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
+from secateur.pipelines.stages import Prepared
+from secateur.pipelines.state import RunFolder
+from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
+from secateur.report import HEADINGS, headline, rows
+from secateur.report.table import short
+from secateur.search.front import front
+from secateur.search.loop import Progress as Trials
+
+STAGES = {
+    "check": "checking definition, data and model",
+    "search": "searching",
+    "recover": "fine-tuning the finalists",
+    "gate": "judging on selection data",
+    "register": "registering in MLflow",
+}
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Listener]:
+    """A listener that draws progress bars on the terminal, or prints a line now and then where there is none."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", style="cyan"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield _Terminal(progress, console)
+
+
+class _Terminal(Listener):
+    """Progress for people. Off a terminal (a log file) it says a tenth as much."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self.progress, self.console = progress, console
+        self.task: TaskID | None = None
+        self.prepared_: Prepared | None = None
+        self.dense: Mapping[str, Measurement] = {}
+        self.said = 0
+
+    def stage(self, name: str) -> None:
+        if self.task is not None:
+            self.progress.update(self.task, visible=False)
+        self.task = self.progress.add_task(STAGES[name], total=None, figures="")
+        if not self.console.is_terminal:
+            self._print(STAGES[name])
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
+        self.prepared_, self.dense = prepared, dense
+        accuracy = dense["accuracy"]
+        self._print(
+            f"[bold]{prepared.definition.name}[/]: {len(prepared.space.choices)} groups, "
+            f"{len(prepared.space.parameters())} dimensions, {short(prepared.costs.total)} MACs, dense "
+            f"{prepared.workload.score_name} {accuracy.value:.3f}; run [bold]{run.run_id}[/]"
+        )
+
+    def trial(self, progress: Trials, trial: Trial) -> None:  # noqa: ARG002 # the interface
+        assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # trials come after `prepared`
+        definition = self.prepared_.definition
+        figures = _front_figures(progress, definition.evaluator.objectives)
+        self.progress.update(
+            self.task, completed=progress.evaluated, total=definition.search.trials, figures=figures, refresh=True
+        )
+        due = progress.evaluated * 10 // definition.search.trials
+        if not self.console.is_terminal and due > self.said:
+            self.said = due
+            self._print(f"  {progress.evaluated} of {definition.search.trials}: {figures}")
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # epochs come after `prepared`
+        recover = self.prepared_.definition.recover
+        epochs = recover.epochs if recover else 1
+        self.progress.update(
+            self.task,
+            completed=(finalist - 1) * epochs + epoch,
+            total=finalists * epochs,
+            figures=f"finalist {finalist} of {finalists}, loss {loss:.3f}",
+            refresh=True,
+        )
+
+    def recovered(self, finalist: Recovered) -> None:
+        if finalist.failure is not None:
+            self._print(f"  {finalist.name} failed: {finalist.failure}")
+            return
+        accuracy, before = finalist.measurements["accuracy"], finalist.searched["accuracy"]
+        speed = (
+            f", {1 / finalist.measurements['latency'].value:.2f}× faster" if "latency" in finalist.measurements else ""
+        )
+        self._print(f"  {finalist.name}: score {before.value:.3f} → {accuracy.value:.3f}{speed}")
+        if finalist.stopped:
+            self._print(f"    stopped early: {finalist.stopped}")
+
+    def _print(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False)
+
+
+def _front_figures(progress: Trials, objectives: Mapping[str, Any]) -> str:
+    """How large the front is, and its members' spread in the first two objectives."""
+    members = front([t.evaluation for t in progress.trials if t.same_as is None], objectives)
+    parts = [f"front {len(members)}"]
+    for name in list(objectives)[:3]:
+        values = [e.measurements[name].value for e in members]
+        if values:
+            low, high = (short(v) if abs(v) >= 1000 else f"{v:.2f}" for v in (min(values), max(values)))
+            parts.append(f"{name} {low}…{high}")
+    return ", ".join(parts)
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """The table, where the report lies, and how to load what was registered."""
+    console = _wide()
+    console.print(_table(outcome.record))
+    console.print(headline(outcome.record), highlight=False)
+    console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+    _versions(console, outcome.versions)
+
+
+def show_run(run: RunFolder, *, as_json: bool) -> None:
+    """A run's table."""
+    record = read_record(run)
+    if as_json:
+        sys.stdout.write((run.path / "record.json").read_text(encoding="utf-8") + "\n")
+        return
+    console = _wide()
+    console.print(
+        f"[bold]{record.name}[/], run {record.run_id}, measured on {record.device}", highlight=False, soft_wrap=True
+    )
+    console.print(_table(record))
+    console.print(headline(record), highlight=False)
+    console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    _versions(console, versions_of(run))
+
+
+def _versions(console: Console, versions: Sequence[Version] | None) -> None:
+    for version in versions or ():
+        aliases = "".join(f" @{alias}" for alias in version.aliases)
+        console.print(
+            f"registered: {version.name} version {version.version} ({version.finalist}){aliases}", highlight=False
+        )
+
+
+def _wide() -> Console:
+    """A console that keeps tables whole in a log file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _table(record: RunRecord) -> Table:
+    table = Table(header_style="bold", row_styles=[""])
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if i < 2 else "right", overflow="fold")  # model and status
+    for row in rows(record):
+        table.add_row(*row.cells, style="bold green" if row.best else ("" if row.passed else "dim"))
+    return table
+
+
+def show_check(checked: Checked, *, as_json: bool) -> None:
+    """What a pipeline would do."""
+    if as_json:
+        sys.stdout.write(json.dumps(checked.plain(), indent=2) + "\n")
+        return
+    console = _wide()
+    table = Table(title="Groups that may be cut", title_justify="left", header_style="bold")
+    for heading in ("group", "type", "channels", "may stay", "parameters", "MACs", "methods"):
+        table.add_column(heading, overflow="fold")
+    for group in checked.groups:
+        widths = ", ".join(map(str, group.widths))
+        table.add_row(
+            group.name,
+            group.layer_type,
+            str(group.width),
+            widths,
+            short(group.parameters),
+            short(group.macs),
+            ", ".join(group.methods),
+        )
+    console.print(table)
+    if checked.excluded:
+        table = Table(title="Groups that stay whole", title_justify="left", header_style="bold")
+        for heading in ("group", "type", "channels", "reason"):
+            table.add_column(heading, overflow="fold")
+        for excluded in checked.excluded:
+            table.add_row(excluded.name, excluded.layer_type, str(excluded.width), excluded.reason)
+        console.print(table)
+    for name, text in checked.facts.items():
+        console.print(f"[bold]{name}[/]: {text}", highlight=False, soft_wrap=True)
+
+
+def show_listing(what: str, entries: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+    """A registry's entries."""
+    if as_json:
+        sys.stdout.write(json.dumps(list(entries), indent=2) + "\n")
+        return
+    table = Table(title=what, title_justify="left", header_style="bold")
+    for heading in entries[0]:
+        table.add_column(heading, overflow="fold")
+    for entry in entries:
+        table.add_row(*entry.values())
+    _wide().print(table)
+
+
+def show_written(files: Sequence[Path]) -> None:
+    """Files that were written, one per line."""
+    for file in files:
+        sys.stdout.write(f"{file}\n")

@@ -1,0 +1,1 @@
+"""Groups, saliency, selection, surgery, recalibration: everything that happens to the network itself."""

@@ -1,0 +1,134 @@
+"""Batch-norm recalibration by difference: the cheapest accuracy there is, and it never moves what was not cut.
+
+Removing channels shifts the statistics of everything behind them. Plain recalibration (Li et al. 2020, EagleEye,
+arXiv:2007.02491) replaces the stored statistics by those of a few calibration batches, which also throws away what training
+had averaged: the shared CIFAR ResNet-20 loses 2.9 points *uncut*. Here the dense network runs once over the same images, and
+only the *change* that the cut caused is carried over, in units of the standard deviation. With dense statistics m_d, v_d and
+those of the candidate m_c, v_c (its earlier layers already corrected), on the same images:
+
+    mean' = m_c + (mean − m_d) · √((v_c + ε)/(v_d + ε))        var' + ε = (var + ε) · (v_c + ε)/(v_d + ε)
+
+so that an uncut network keeps its statistics exactly. In this form the corrected layer's output is an affine map of the plainly
+normalised batch that is known *before* the candidate runs: one forward pass with torch's own batch-norm kernel does it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from secateur.records import Removals
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class DenseStatistics:
+    """images: the calibration batch. mean, variance (biased): layer name → (channels,) of its input in the dense network.
+
+    count: layer name → values per channel that the two rest on.
+    """
+
+    images: tuple[Tensor, ...]
+    mean: Mapping[str, Tensor]
+    variance: Mapping[str, Tensor]
+    count: Mapping[str, int]
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Layers with stored statistics and an affine part, by name."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.affine
+    }
+
+
+@torch.no_grad()
+def dense_statistics(model: nn.Module, images: tuple[Tensor, ...]) -> DenseStatistics:
+    """Mean and variance of every batch norm's input, the dense network in evaluation mode. images: one batch."""
+    mean, variance, count = dict[str, Tensor](), dict[str, Tensor](), dict[str, int]()
+
+    def observe(name: str, inputs: tuple[Tensor, ...]) -> None:
+        axes = [0, *range(2, inputs[0].dim())]
+        variance[name], mean[name] = torch.var_mean(inputs[0], axes, correction=0)
+        count[name] = inputs[0].numel() // inputs[0].shape[1]
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: observe(name, inputs))
+        for name, layer in batch_norms(model.eval()).items()
+    ]
+    model(*images)
+    for hook in hooks:
+        hook.remove()
+    return DenseStatistics(images, mean, variance, count)
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) -> None:
+    """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass."""
+    prepared = [
+        _Layer.prepare(layer, name, removals, dense)
+        for name, layer in batch_norms(model.eval()).items()
+        if name in dense.mean
+    ]
+    try:
+        model(*dense.images)
+    finally:
+        for layer in prepared:
+            layer.finish()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A batch norm that normalises plainly, with an adjusted affine part, while its own values wait here."""
+
+    layer: _BatchNorm
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    variance: Tensor
+    dense_mean: Tensor
+    dense_variance: Tensor
+    unbiased: float
+    momentum: float | None
+
+    @classmethod
+    def prepare(cls, layer: _BatchNorm, name: str, removals: Removals, dense: DenseStatistics) -> _Layer:
+        gone = removals.out.get(name, ())
+        keep = torch.ones(layer.num_features + len(gone), dtype=torch.bool)
+        keep[list(gone)] = False
+        mean, variance = cast("Tensor", layer.running_mean), cast("Tensor", layer.running_var)
+        count = dense.count[name]
+        prepared = cls(
+            layer,
+            layer.weight.detach().clone(),
+            layer.bias.detach().clone(),
+            mean.clone(),
+            variance.clone(),
+            dense.mean[name][keep],
+            dense.variance[name][keep],
+            count / (count - 1),  # torch stores the unbiased variance and normalises by the biased one
+            layer.momentum,
+        )
+        spread = (variance + layer.eps).rsqrt()
+        layer.weight.copy_(prepared.weight * (prepared.dense_variance + layer.eps).sqrt() * spread)
+        layer.bias.copy_(prepared.bias + prepared.weight * (prepared.dense_mean - mean) * spread)
+        layer.momentum = 1.0  # the running statistics become exactly those of this batch
+        layer.train()
+        return prepared
+
+    def finish(self) -> None:
+        layer = self.layer
+        mean, variance = cast("Tensor", layer.running_mean), cast("Tensor", layer.running_var)
+        stretch = (variance / self.unbiased + layer.eps) / (self.dense_variance + layer.eps)
+        mean.add_((self.mean - self.dense_mean) * stretch.sqrt())
+        variance.copy_((self.variance + layer.eps) * stretch - layer.eps)
+        layer.weight.copy_(self.weight)
+        layer.bias.copy_(self.bias)
+        layer.momentum = self.momentum
+        layer.eval()

@@ -1,0 +1,68 @@
+"""Apply removals to a module: for good (smaller tensors) or as zeros (the reference that the proof compares with)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from secateur.compression.dependency import prune_layer
+from secateur.records import Group, Removals
+
+
+def removals_of(groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -> Removals:
+    """Spell out, per layer and side, which indices leave when the groups lose these root channels.
+
+    removed: group name → root channels. Indices of several groups on one layer (a concatenation) are united; all of them
+    refer to the original tensors, so the order in which groups are cut does not matter.
+    """
+    sides: dict[str, dict[str, set[int]]] = {"out": {}, "in": {}}
+    for group in groups:
+        gone = set(removed.get(group.name, ()))
+        if not gone:
+            continue
+        for member in group.members:
+            indices = {index for root, index in zip(member.roots, member.indices, strict=True) if root in gone}
+            sides[member.side].setdefault(member.module, set()).update(indices)
+    return Removals(
+        out={name: tuple(sorted(indices)) for name, indices in sides["out"].items()},
+        in_={name: tuple(sorted(indices)) for name, indices in sides["in"].items()},
+        roots={name: tuple(sorted(channels)) for name, channels in removed.items() if channels},
+    )
+
+
+def cut(model: nn.Module, removals: Removals) -> nn.Module:
+    """A copy of the module without the removed channels. Tensors keep dtype and device."""
+    smaller = copy.deepcopy(model)
+    for name, indices in removals.out.items():
+        prune_layer(smaller.get_submodule(name), "out", indices)
+    for name, indices in removals.in_.items():
+        prune_layer(smaller.get_submodule(name), "in", indices)
+    return smaller
+
+
+@torch.no_grad()
+def zeroed(model: nn.Module, removals: Removals) -> nn.Module:
+    """A copy of the module, same shapes, in which the removed channels are zero where they arise and where they are read.
+
+    A batch norm's scale and shift become zero as well: what it would add to a removed channel must not reach anyone.
+    """
+    masked = copy.deepcopy(model)
+    for name, indices in removals.out.items():
+        layer = masked.get_submodule(name)
+        gone = torch.tensor(indices)
+        dimension = 1 if _is_transposed(layer) or isinstance(layer, nn.Embedding) else 0
+        if isinstance(layer, nn.PReLU):
+            continue  # it maps zero to zero
+        for parameter in layer.parameters(recurse=False):
+            parameter.index_fill_(dimension if parameter.dim() > 1 else 0, gone, 0.0)
+    for name, indices in removals.in_.items():
+        layer = masked.get_submodule(name)
+        layer.weight.index_fill_(0 if _is_transposed(layer) else 1, torch.tensor(indices), 0.0)  # type: ignore[operator] # cut layers have a weight tensor
+    return masked
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvTransposeNd)

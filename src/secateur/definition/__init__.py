@@ -1,0 +1,36 @@
+"""YAML → validated definition. Every error names file, line, what is allowed and the nearest match, before any long work."""
+
+from secateur.definition.models import (
+    ConstraintDefinition,
+    DistillDefinition,
+    EvaluatorDefinition,
+    GroupRule,
+    PipelineDefinition,
+    RecoverDefinition,
+    RegisterDefinition,
+    SearchDefinition,
+    SearchSpaceDefinition,
+    WorkloadReference,
+)
+from secateur.definition.resolve import Override, load_pipeline, project_root, shipped
+from secateur.definition.source import Source, expanded, one_of
+
+__all__ = [
+    "ConstraintDefinition",
+    "DistillDefinition",
+    "EvaluatorDefinition",
+    "GroupRule",
+    "Override",
+    "PipelineDefinition",
+    "RecoverDefinition",
+    "RegisterDefinition",
+    "SearchDefinition",
+    "SearchSpaceDefinition",
+    "Source",
+    "WorkloadReference",
+    "expanded",
+    "load_pipeline",
+    "one_of",
+    "project_root",
+    "shipped",
+]

@@ -1,0 +1,220 @@
+"""What may stand in the YAML files. The field descriptions are the reference: `secateur schema` prints them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from secateur.definition.source import Source
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Declared(BaseModel):
+    """A part of a definition. It remembers where it stands, so that later stages can point at the line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    _source: Source | None = PrivateAttr(default=None)
+    _path: tuple[str | int, ...] = PrivateAttr(default=())
+
+    def placed(self, source: Source, path: tuple[str | int, ...]) -> None:
+        """Remember the source of this part and of all parts inside it."""
+        self._source, self._path = source, path
+        for name, field in type(self).model_fields.items():
+            value, key = getattr(self, name), field.alias or name
+            entries: dict[tuple[str | int, ...], Any] = {(): value} if isinstance(value, Declared) else {}
+            if isinstance(value, list):
+                entries = {(i,): entry for i, entry in enumerate(value)}
+            elif isinstance(value, dict):
+                entries = {(k,): entry for k, entry in value.items()}
+            for inner, entry in entries.items():
+                if isinstance(entry, Declared) and entry._source is None:  # a referenced file has placed its own parts
+                    entry.placed(source, (*path, key, *inner))
+
+    def where(self, *path: str | int) -> str:
+        """`file:line` of this part, or of something inside it."""
+        return self._source.where((*self._path, *path)) if self._source else "definition"
+
+
+class WorkloadReference(Declared):
+    """The factory that makes model and data. Further keys are passed to it as keyword arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    factory: str = Field(
+        description="`module:attribute` or `path/to/file.py:attribute`; the path is relative to the project.",
+        examples=["secateur.workloads.digits:workload", "my_model.py:workload"],
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of the factory."""
+        return dict(self.model_extra or {})
+
+    @property
+    def as_written(self) -> dict[str, Any]:
+        """Factory and options with their `${NAME}` unexpanded: this is what may be logged."""
+        written = self._source.written(self._path) if self._source else None
+        return dict(written) if isinstance(written, dict) else {"factory": self.factory, **self.options}
+
+
+class GroupRule(Declared):
+    """What may be done to the groups that match. The first rule that matches a group decides."""
+
+    match: str = Field("*", description="Glob on group names (a group is named after its root layer), e.g. `layer3.*`.")
+    types: list[str] = Field(
+        default=["Conv2d", "Linear"], min_length=1, description="Class names of the root layers that this rule covers."
+    )
+    methods: list[str] = Field(
+        min_length=1, description="Saliency criteria among which the search chooses; see `secateur list methods`."
+    )
+    removed: tuple[Fraction, Fraction] = Field(
+        (0.0, 0.8), description="Lowest and highest removed fraction of the group's channels."
+    )
+    multiple_of: int = Field(
+        1,
+        ge=1,
+        description="Channel counts that stay are multiples of this (the whole width always may). Hardware likes 8 or 16.",
+    )
+    at_least: int = Field(1, ge=1, description="Channels that must stay.")
+
+    @field_validator("removed")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError(f"the lowest removed fraction ({value[0]}) must be below the highest ({value[1]})")
+        return value
+
+
+class SearchSpaceDefinition(Declared):
+    """Which groups may be cut, how much, and by which methods."""
+
+    groups: list[GroupRule] = Field(min_length=1, description="Rules; the first that matches a group decides.")
+    exclude: list[str] = Field(default=[], description="Globs on layer names: a group with such a layer stays whole.")
+
+
+class ConstraintDefinition(Declared):
+    """What a model must hold to be registered."""
+
+    max_drop: float = Field(
+        ge=0.0, description="Largest loss against the dense model, after recovery, on selection data."
+    )
+    before_recovery: float | None = Field(
+        None,
+        ge=0.0,
+        description="Largest loss during the search. Default: `max_drop` where there is no recovery; with recovery eight times "
+        "that, since fine-tuning brings most of it back.",
+    )
+
+
+class EvaluatorDefinition(Declared):
+    """What is measured, where and how."""
+
+    objectives: dict[str, Literal["maximize", "minimize"]] = Field(
+        min_length=1, description="Metric → direction; see `secateur list metrics`."
+    )
+    constraints: dict[str, ConstraintDefinition] = Field(default={}, description="Metric → what must hold.")
+    metrics: dict[str, str] = Field(
+        default={}, description="The project's own metrics: name → `module:function` or `file.py:function`."
+    )
+    runtime: str = Field("onnxruntime", description="What runs the exported model; see `secateur list runtimes`.")
+    device: str = Field("local", description="Where it is measured: `local`, this host.")
+    threads: int = Field(1, ge=1, description="Threads of the runtime, for accuracy and latency alike.")
+    batch: int = Field(1, ge=1, description="Samples per run of the exported model, for accuracy and latency alike.")
+    calibration_images: int = Field(
+        64, ge=0, description="Calibration samples for batch-norm recalibration of every candidate; 0 turns it off."
+    )
+
+    @model_validator(mode="after")
+    def _constrained_are_measured(self) -> EvaluatorDefinition:
+        for name in self.constraints:
+            if name not in self.objectives:
+                raise ValueError(
+                    f"'{name}' is constrained but is not among the objectives ({', '.join(self.objectives)})"
+                )
+        return self
+
+
+class SearchDefinition(Declared):
+    """How the space is searched."""
+
+    sampler: str = Field("tpe", description="See `secateur list samplers`.")
+    trials: int = Field(
+        60,
+        ge=1,
+        description="Candidates that are evaluated, baselines and sensitivity sweep included; repeats are free.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the sampler.")
+
+
+class DistillDefinition(Declared):
+    """Knowledge distillation from the dense model (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    temperature: float = Field(4.0, gt=0.0, description="Softens both distributions.")
+    weight: float = Field(
+        0.9, ge=0.0, le=1.0, description="Share of the distillation loss; the rest is the workload's loss."
+    )
+
+
+class RecoverDefinition(Declared):
+    """How the finalists are fine-tuned."""
+
+    epochs: int = Field(3, ge=1, description="Passes over the training data.")
+    finalists: int = Field(4, ge=1, description="Front members that are fine-tuned, by hypervolume contribution.")
+    learning_rate: float = Field(0.02, gt=0.0, description="Peak of the cosine schedule (SGD, Nesterov momentum 0.9).")
+    batch: int = Field(128, ge=2, description="Samples per step.")
+    weight_decay: float = Field(5e-4, ge=0.0, description="L2 penalty on weights with more than one dimension.")
+    distill: DistillDefinition | None = Field(
+        DistillDefinition(temperature=4.0, weight=0.9), description="Distillation from the dense model; null for none."
+    )
+
+
+class RegisterDefinition(Declared):
+    """Where the survivors go."""
+
+    name: Name = Field(description="Name of the registered model in MLflow.")
+    alias: Name = Field("candidate", description="Alias of the version at the knee of the front.")
+    tracking_uri: str | None = Field(
+        None,
+        description="MLflow tracking server. Default: the environment variable MLFLOW_TRACKING_URI, else the embedded SQLite "
+        "database in `mlruns/`. Credentials belong into MLflow's own environment variables.",
+    )
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_credentials(cls, value: str | None) -> str | None:
+        if value and "@" in value.split("://", 1)[-1].split("/", 1)[0]:
+            raise ValueError(
+                "a tracking URI must not carry credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return value
+
+
+class PipelineDefinition(Declared):
+    """From a trained model to registered, verified, smaller ones."""
+
+    name: Name = Field(description="Names the runs, the study and the experiment.")
+    workload: WorkloadReference
+    search_space: SearchSpaceDefinition
+    evaluator: EvaluatorDefinition
+    search: SearchDefinition = Field(default_factory=lambda: SearchDefinition())
+    recover: RecoverDefinition | None = Field(
+        default_factory=lambda: RecoverDefinition(), description="Fine-tuning of the finalists; null for none."
+    )
+    register_as: RegisterDefinition | None = Field(
+        None, alias="register", description="Registration in MLflow; left out, the models stay in the run's folder."
+    )
+
+    def as_written(self) -> dict[str, Any]:
+        """The whole definition with defaults filled in and references spelled out; environment values stay unexpanded."""
+        return {**self.model_dump(mode="json", by_alias=True), "workload": self.workload.as_written}
+
+    def drop_during_search(self, metric: str) -> float:
+        """The largest loss against the dense model that a candidate may show before recovery."""
+        constraint = self.evaluator.constraints[metric]
+        if constraint.before_recovery is not None:
+            return constraint.before_recovery
+        return constraint.max_drop * (8 if self.recover else 1)

@@ -1,0 +1,153 @@
+"""Find a pipeline by name or path, follow its references, apply overrides, validate everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from secateur.definition.models import Declared, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
+from secateur.definition.source import Path_, Source
+from secateur.errors import DefinitionError, nearest
+
+D = TypeVar("D", bound=Declared)
+
+_REFERENCES: dict[Path_, str] = {("search_space",): "search_spaces", ("evaluator",): "evaluators"}
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `--set path.to.key=value`; the value is read as YAML."""
+
+    path: Path_
+    value: Any
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """Raises DefinitionError where the text is not `key=value`."""
+        dotted, separator, value = text.partition("=")
+        if not separator or not dotted.strip():
+            raise DefinitionError(f"--set {text}: write it as key=value, e.g. --set search.trials=100")
+        try:
+            parsed = YAML(typ="safe").load(value) if value else None
+        except YAMLError as error:
+            raise DefinitionError(f"--set {text}: the value is not valid YAML") from error
+        path = tuple(int(step) if step.isdigit() else step for step in dotted.strip().split("."))
+        return cls(path, parsed, text)
+
+
+def shipped(kind: str) -> Path:
+    """The folder of the definitions that come with the package (in a checkout: the top-level folders themselves)."""
+    installed = Path(str(files("secateur"))) / "shipped" / kind
+    return installed if installed.is_dir() else Path(__file__).resolve().parents[3] / kind
+
+
+def project_root(pipeline: Path) -> Path:
+    """The folder that holds `pipelines/`; the file's own folder where it does not lie in one.
+
+    A shipped pipeline belongs to no project: its root is the working directory.
+    """
+    folder = pipeline.resolve().parent
+    if folder == shipped("pipelines").resolve() and (Path.cwd() / "pipelines").resolve() != folder:
+        return Path.cwd()
+    return folder.parent if folder.name == "pipelines" else folder
+
+
+def load_pipeline(reference: str, overrides: list[Override] | None = None) -> tuple[PipelineDefinition, Path]:
+    """A validated pipeline and its project's root. reference: a name (`quick`) or a path to a YAML file.
+
+    Raises DefinitionError naming file, line, what is allowed and the nearest match.
+    """
+    path = _find(reference, "pipelines", Path.cwd(), where="")
+    root = project_root(path)
+    source = _overridden(Source.read(path), overrides or [], root)
+    values = source.plain()
+    if isinstance(values.get("workload"), str):
+        values["workload"] = {"factory": values["workload"]}
+    for key, model in (("search_space", SearchSpaceDefinition), ("evaluator", EvaluatorDefinition)):
+        if key in values:
+            values[key] = _referenced(values[key], key, model, source, root)
+    definition = _validated(PipelineDefinition, values, source)
+    return definition, root
+
+
+def _find(reference: str, kind: str, root: Path, where: str) -> Path:
+    if reference.endswith((".yaml", ".yml")) or "/" in reference:
+        path = Path(reference).expanduser()
+        path = path if path.is_absolute() else (root / path)
+        if path.is_file():
+            return path
+        raise DefinitionError(f"{where}there is no file '{reference}' (looked at {path}).")
+    folders = (root / kind, shipped(kind))
+    for folder in folders:
+        if (folder / f"{reference}.yaml").is_file():
+            return folder / f"{reference}.yaml"
+    known = sorted({p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")})
+    raise DefinitionError(
+        f"{where}there is no '{reference}' in {kind}/.{nearest(reference, known)} There are: {', '.join(known)}. "
+        "A path to a YAML file works as well."
+    )
+
+
+def _referenced(value: Any, key: str, model: type[D], source: Source, root: Path) -> D:
+    """A part given by name, by path, or written inline."""
+    if isinstance(value, str):
+        inner = Source.read(_find(value, _REFERENCES[key,], root, where=f"{source.where((key,))}: "))
+        return _validated(model, inner.plain(), inner)
+    try:
+        part = model.model_validate(value)
+    except ValidationError as error:
+        raise source.part(key).explain(error, model) from error
+    part.placed(source, (key,))
+    return part
+
+
+def _validated(model: type[D], values: Any, source: Source) -> D:
+    try:
+        definition = model.model_validate(values)
+    except ValidationError as error:
+        raise source.explain(error, model) from error
+    definition.placed(source, ())
+    return definition
+
+
+def _overridden(source: Source, overrides: list[Override], root: Path) -> Source:
+    """Put the overrides into the tree. A reference that is a bare name is first replaced by what it names."""
+    texts, labels = dict(source.overrides), dict(source.labels)
+    for override in overrides:
+        node = source.tree
+        *parents, last = override.path
+        for depth, step in enumerate(parents):
+            here = override.path[: depth + 1]
+            child = node.get(step) if isinstance(node, dict) else node[_index(node, step, override)]
+            if here == ("workload",) and isinstance(child, str):
+                child = {"factory": child}
+            elif here in _REFERENCES and isinstance(child, str):
+                found = Source.read(_find(child, _REFERENCES[here], root, where=f"{source.where(here)}: "))
+                child, labels[here] = found.tree, found.label
+            elif child is None:
+                child = {}
+            if not isinstance(child, (dict, list)):
+                raise DefinitionError(
+                    f"--set {override.text}: '{'.'.join(map(str, here))}' is a single value and has no key "
+                    f"'{override.path[depth + 1]}'."
+                )
+            node[step] = child
+            node = child
+        node[last if isinstance(node, dict) else _index(node, last, override)] = override.value
+        texts[override.path] = override.text
+    return Source(source.label, source.tree, texts, labels)
+
+
+def _index(node: Any, step: str | int, override: Override) -> int:
+    if not isinstance(step, int) or not 0 <= step < len(node):
+        raise DefinitionError(
+            f"--set {override.text}: a list of {len(node)} is indexed by 0 … {len(node) - 1}, not '{step}'."
+        )
+    return step

@@ -1,0 +1,205 @@
+"""A YAML file that knows its lines, and how pydantic's complaints become sentences that point at them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from secateur.errors import DefinitionError, nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+Path_ = tuple[str | int, ...]
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class Source:
+    """One definition file (or an inline part of one) with the line of every key.
+
+    overrides: path → the text of the `--set` that put a value there, so that an error names it instead of a line.
+    labels: path → file, for parts that an override has pulled in from another file.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        tree: Any,
+        overrides: Mapping[Path_, str] | None = None,
+        labels: Mapping[Path_, str] | None = None,
+    ) -> None:
+        self.label = label
+        self.tree = tree
+        self.overrides = dict(overrides or {})
+        self.labels = dict(labels or {})
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Parse a YAML file. Raises DefinitionError with the line for syntax errors and duplicate keys."""
+        label = _short(path)
+        try:
+            tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            problem = " ".join(str(error.problem or error.context).split())
+            raise DefinitionError(f"{label}:{line}: not valid YAML: {problem}") from error
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise DefinitionError(f"{label}:1: not valid YAML: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise DefinitionError(f"{label}: cannot be read: {error.strerror}") from error
+        if not isinstance(tree, CommentedMap):
+            raise DefinitionError(
+                f"{label}:1: a definition is a mapping of keys to values; this is {type(tree).__name__}."
+            )
+        return cls(label, tree)
+
+    def where(self, path: Path_) -> str:
+        """`file:line` of a place in the tree; of the nearest existing parent where the place itself is missing."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overrides:
+                return f"--set {self.overrides[path[:length]]}"
+        line, node = 1, self.tree
+        for step in path:
+            try:
+                if isinstance(node, CommentedMap):
+                    line = node.lc.key(step)[0] + 1
+                elif isinstance(node, CommentedSeq):
+                    line = node.lc.item(step)[0] + 1
+                else:
+                    break
+                node = node[step]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                break
+        label = next((self.labels[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.labels), self.label)
+        return f"{label}:{line}"
+
+    def part(self, key: str) -> Source:
+        """The inline part under a key, as a source of its own."""
+        return Source(
+            self.labels.get((key,), self.label),
+            self.tree.get(key),
+            {path[1:]: text for path, text in self.overrides.items() if path[0] == key},
+        )
+
+    def written(self, path: Path_) -> Any:
+        """The plain value at a path, as it stands in the file."""
+        node = self.tree
+        for step in path:
+            node = node[step]
+        return _plain(node)
+
+    def plain(self) -> dict[str, Any]:
+        """The tree as plain values. Under `workload`, `${NAME}` and `${NAME:-default}` come from the environment."""
+        values: dict[str, Any] = _plain(self.tree)
+        if "workload" in values:
+            values["workload"] = expanded(values["workload"], self.where, ("workload",))
+        return values
+
+    def explain(self, error: ValidationError, model: type[BaseModel]) -> DefinitionError:
+        """Pydantic's complaints as sentences, one per line."""
+        return DefinitionError("\n".join(self._sentence(e, model) for e in error.errors(include_url=False)))
+
+    def _sentence(self, error: Any, model: type[BaseModel]) -> str:
+        path = tuple(error["loc"])
+        name = ".".join(map(str, path))
+        where = self.where(path)
+        kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
+        if kind == "extra_forbidden":
+            allowed = _keys_at(model, path[:-1])
+            return f"{where}: unknown key '{path[-1]}'.{nearest(str(path[-1]), allowed)} Allowed here: {', '.join(allowed)}."
+        if kind == "missing":
+            return f"{where}: '{name}' is missing."
+        if kind == "literal_error":
+            return f"{where}: '{name}' is {given!r}; allowed: {context['expected']}."
+        if kind == "value_error":
+            return f"{where}: {name + ': ' if name else ''}{context['error']}."
+        if kind == "string_pattern_mismatch":
+            return f"{where}: '{name}' is {given!r}; letters, digits, '.', '_' and '-' are allowed, a letter or digit first."
+        message = error["msg"].replace("Input should be", "must be")
+        return f"{where}: '{name}' is {_shown(given)}; it {message[0].lower()}{message[1:]}."
+
+
+def expanded(node: Any, where: Callable[[Path_], str], path: Path_ = ()) -> Any:
+    """Plain values with `${NAME}` and `${NAME:-default}` taken from the environment. Raises DefinitionError where one is unset."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = os.environ.get(name, default)
+        if found is None:
+            raise DefinitionError(
+                f"{where(path)}: the environment variable {name} is not set. Set it, or give the value with --set "
+                f"{'.'.join(map(str, path))}=…"
+            )
+        return found
+
+    if isinstance(node, dict):
+        return {key: expanded(inner, where, (*path, key)) for key, inner in node.items()}
+    if isinstance(node, list):
+        return [expanded(inner, where, (*path, i)) for i, inner in enumerate(node)]
+    return _VARIABLE.sub(value, node) if isinstance(node, str) else node
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_plain(value) for value in node]
+    for kind in (bool, str, int, float):  # ruamel's scalars remember how they were written; that ends here
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def one_of(name: str, allowed: Iterable[str], where: str, what: str) -> str:
+    """The name itself if it is allowed. Raises DefinitionError with the list and the nearest match otherwise."""
+    allowed = sorted(allowed)
+    if name not in allowed:
+        raise DefinitionError(
+            f"{where}: unknown {what} '{name}'.{nearest(name, allowed)} Allowed: {', '.join(allowed)}."
+        )
+    return name
+
+
+def _keys_at(model: Any, path: Path_) -> list[str]:
+    """The keys that a definition allows at a place."""
+    from pydantic import BaseModel
+
+    for step in path:
+        if isinstance(step, int):
+            continue
+        fields = {(field.alias or name): field for name, field in model.model_fields.items()}
+        if step not in fields:
+            continue
+        inner = [t for t in _types_in(fields[step].annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if inner:
+            model = inner[0]
+    return sorted((field.alias or name) for name, field in model.model_fields.items())
+
+
+def _types_in(annotation: Any) -> Iterable[Any]:
+    from typing import get_args
+
+    arguments = get_args(annotation)
+    return [annotation] if not arguments else [t for a in arguments for t in _types_in(a)]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"  # a line's worth
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where the file lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,78 @@
+"""The exception tree. Foreign exceptions are mapped to these once, at the edge where they arise.
+
+SecateurError
+├── DefinitionError       a YAML file, an override or a name in them is wrong          exit code 2
+├── WorkloadError         the factory, the data roles or the weights are wrong         exit code 2
+├── ModelError            the model cannot be traced, cut or exported                  exit code 2
+├── MissingExtra          an optional dependency is not installed                      exit code 2
+├── NothingBetter         the run ended without a model worth registering              exit code 3
+├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
+├── RegistryUnreachable   the tracking server does not answer; flush later             exit code 75
+└── EvaluationFailed      one candidate failed; recorded as that trial's reason        never leaves the search
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SecateurError(Exception):
+    """Anything that this package says on purpose. `exit_code` is what the command returns for it."""
+
+    exit_code = 1
+
+
+class DefinitionError(SecateurError):
+    """A definition is wrong. The message starts with `file:line:` (or names the `--set` override)."""
+
+    exit_code = 2
+
+
+class WorkloadError(SecateurError):
+    """What the user's factory returned, or the files it reads, cannot be used."""
+
+    exit_code = 2
+
+
+class ModelError(SecateurError):
+    """The model cannot be traced, cut or exported; the message names the operation."""
+
+    exit_code = 2
+
+
+class MissingExtra(SecateurError):
+    """An optional dependency is needed and not installed."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency. Install it with: pip install 'secateur[{extra}]'")
+
+
+class NothingBetter(SecateurError):
+    """The run finished and nothing passed the gate."""
+
+    exit_code = 3
+
+
+class StateError(SecateurError):
+    """The state directory cannot be written, is full, or is in use by another run."""
+
+    exit_code = 75
+
+
+class RegistryUnreachable(SecateurError):
+    """The tracking server does not answer. Everything is on disk; `secateur flush` sends it later."""
+
+    exit_code = 75
+
+
+class EvaluationFailed(SecateurError):
+    """One candidate could not be evaluated. The search records the reason and goes on."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """A sentence ' Did you mean …?' for a misspelt name, or nothing where no allowed name is close."""
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,201 @@
+"""candidate → Evaluation: cut, recalibrate, write the ONNX file, run it, measure.
+
+One pass over the search data answers two questions: the runs that are timed against the dense model are the runs whose outputs
+are scored. That, the rewritten file (instead of an export) and recalibration on 64 images keep a candidate's cost near that of a
+bare forward pass of the same images; `benchmarks/candidate_cost.py` has the figures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from secateur.compression.batch_norm import DenseStatistics, dense_statistics, recalibrate
+from secateur.compression.costs import LayerCosts
+from secateur.compression.saliency import Saliencies
+from secateur.compression.selection import resolve
+from secateur.compression.surgery import cut
+from secateur.definition import EvaluatorDefinition
+from secateur.errors import EvaluationFailed
+from secateur.evaluators.devices import fingerprint
+from secateur.evaluators.latency import Comparison, Protocol, compare
+from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all
+from secateur.evaluators.onnx_export import export
+from secateur.evaluators.onnx_template import OnnxTemplate, make_template
+from secateur.evaluators.runtimes import RUNTIMES, Session
+from secateur.records import Candidate, CompressedModel, Evaluation, Group, Measurement, Removals, Workload
+from secateur.workloads.roles import collect
+
+PARITY = 1e-3
+"""Largest difference between the exported and the torch outputs, relative to the largest output, that is rounding."""
+
+Arrays = list[tuple[NDArray[np.float32], ...]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One data role in memory, in batches as the runtime takes them, with what the dense model says about it."""
+
+    batches: Arrays
+    targets: Tensor
+    dense_outputs: Tensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured network and its file."""
+
+    measurements: Mapping[str, Measurement]
+    onnx: bytes
+
+
+class Evaluator:
+    """Evaluates candidates of one dense network. `evaluate` is a pure function of the candidate.
+
+    Its methods may be called from one thread at a time: latency is measured.
+    """
+
+    def __init__(
+        self,
+        definition: EvaluatorDefinition,
+        workload: Workload,
+        model: nn.Module,
+        costs: LayerCosts,
+        *,
+        protocol: Protocol = Protocol(),  # noqa: B008 # frozen
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        """Exports the dense model. metrics: the project's own, by name. Raises ModelError where it cannot be exported."""
+        self.definition, self.workload, self.model, self.costs = definition, workload, model.eval(), costs
+        self.registry: dict[str, Metric] = {**METRICS, **(metrics or {})}
+        self.protocol = protocol
+        self.template: OnnxTemplate = make_template(model, workload.example_inputs)
+        self.runtime = RUNTIMES[definition.runtime]
+        self.device = fingerprint(definition.runtime, definition.threads)
+        self.dense_onnx = self.template.dense.SerializeToString()
+        self._dense_session = self._open(self.dense_onnx)
+        self._samples: dict[str, Samples] = {}
+        self._statistics: DenseStatistics | None = None
+        self.exports = 0
+        """Candidates whose file had to be exported because the rewritten one did not agree with torch."""
+
+    def evaluate(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
+        """Score one candidate on the search data. A failure of this candidate alone becomes the evaluation's `failure`."""
+        started = time.perf_counter()
+        removals = resolve(candidate, groups, saliencies)
+        measurements: Mapping[str, Measurement] = {}
+        failure = None
+        try:
+            compressed = self.compress(candidate, removals)
+            onnx = self._file(compressed.module)
+            wanted = [*self.definition.objectives, "accuracy", "size", "macs", "parameters", "damage"]
+            measurements = self.measure(compressed.module, onnx, self.costs.after(removals), "search", wanted)
+        except EvaluationFailed as error:
+            failure = str(error)
+        return Evaluation(candidate, removals.key, measurements, failure, time.perf_counter() - started)
+
+    def compress(self, candidate: Candidate, removals: Removals) -> CompressedModel:
+        """Cut the dense network and recalibrate its batch norms. Raises EvaluationFailed where it no longer runs."""
+        try:
+            module = cut(self.model, removals)
+            if self.definition.calibration_images:
+                recalibrate(module, removals, self._dense_statistics())
+        except RuntimeError as error:
+            raise EvaluationFailed(f"the cut network does not run: {str(error).splitlines()[0]}") from error
+        return CompressedModel(candidate, removals, module)
+
+    def export_and_measure(self, module: nn.Module, macs: int, role: str) -> Measured:
+        """Export a network properly, measure everything on one data role. For finalists: seconds, not milliseconds.
+
+        Raises EvaluationFailed where the exported model does not agree with the module or a figure is not finite, ModelError
+        where it cannot be exported.
+        """
+        onnx = export(module, self.workload.example_inputs).SerializeToString()
+        self._check_parity(module, onnx)
+        return Measured(self.measure(module, onnx, macs, role, [*self.definition.objectives, *METRICS]), onnx)
+
+    def measure(
+        self, module: nn.Module, onnx: bytes, macs: int, role: str, names: Sequence[str]
+    ) -> dict[str, Measurement]:
+        """The named metrics of one network on one data role (`search`, `selection` or `test`)."""
+        samples = self._role(role)
+        names = list(dict.fromkeys(names))
+        outputs, comparison = self._run(self._open(onnx), samples, timed="latency" in names)
+        if not torch.isfinite(outputs).all():
+            raise EvaluationFailed("the outputs are not finite")
+        context = Context(
+            self.workload,
+            outputs,
+            samples.dense_outputs,
+            samples.targets,
+            comparison,
+            onnx,
+            module,
+            macs,
+            self.device,
+        )
+        return measure_all(context, names, self.registry)
+
+    def _run(self, session: Session, samples: Samples, *, timed: bool) -> tuple[Tensor, Comparison | None]:
+        """Outputs for all samples; the first runs are timed against the dense model where that is asked for."""
+        outputs: dict[int, NDArray[np.float32]] = {}
+        full = len(samples.batches) - (len(samples.batches[-1][0]) != len(samples.batches[0][0]))
+
+        def candidate(number: int) -> None:
+            outputs[number % full] = session.run(samples.batches[number % full])
+
+        def reference(number: int) -> None:
+            self._dense_session.run(samples.batches[number % full])
+
+        comparison = compare(candidate, reference, self.protocol) if timed else None
+        for number, batch in enumerate(samples.batches):
+            if number not in outputs:
+                outputs[number] = session.run(batch)
+        return torch.from_numpy(np.concatenate([outputs[i] for i in range(len(samples.batches))])), comparison
+
+    def _file(self, module: nn.Module) -> bytes:
+        """The rewritten ONNX file; an exported one where the rewriting does not agree with torch."""
+        try:
+            onnx = self.template.render(module)
+            self._check_parity(module, onnx)
+        except EvaluationFailed:
+            self.exports += 1
+            onnx = export(module, self.workload.example_inputs).SerializeToString()
+            self._check_parity(module, onnx)
+        return onnx
+
+    def _check_parity(self, module: nn.Module, onnx: bytes) -> None:
+        inputs = tuple(torch.cat([x[:1], x[:1]]) for x in self.workload.example_inputs)
+        with torch.no_grad():
+            expected = module(*inputs).numpy()
+        actual = self._open(onnx).run([x.numpy() for x in inputs])
+        gap = float(np.abs(actual - expected).max()) if actual.shape == expected.shape else float("inf")
+        if not gap <= PARITY * max(1.0, float(np.abs(expected).max())):
+            raise EvaluationFailed(f"the exported model and the torch module differ by {gap:.2g}")
+
+    def _open(self, onnx: bytes) -> Session:
+        return self.runtime.open(onnx, self.definition.threads)
+
+    def _role(self, role: str) -> Samples:
+        if role not in self._samples:
+            inputs, targets = collect(getattr(self.workload.data, role))
+            step = self.definition.batch
+            arrays = [x.numpy() for x in inputs]
+            batches = [
+                tuple(np.ascontiguousarray(a[i : i + step]) for a in arrays) for i in range(0, len(targets), step)
+            ]
+            dense = np.concatenate([self._dense_session.run(batch) for batch in batches])
+            self._samples[role] = Samples(batches, targets, torch.from_numpy(dense))
+        return self._samples[role]
+
+    def _dense_statistics(self) -> DenseStatistics:
+        if self._statistics is None:
+            images, _ = collect(self.workload.data.calibration, self.definition.calibration_images)
+            self._statistics = dense_statistics(self.model, images)
+        return self._statistics

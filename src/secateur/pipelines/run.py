@@ -1,0 +1,320 @@
+"""Run a pipeline: the stages in order, each kept on disk when it is done, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from ruamel.yaml import YAML
+from sqlalchemy.exc import OperationalError
+
+from secateur.definition import PipelineDefinition, load_pipeline
+from secateur.errors import EvaluationFailed, NothingBetter, StateError
+from secateur.evaluators.onnx_export import OUTPUT, input_names
+from secateur.pipelines.stages import (
+    Prepared,
+    choose_finalists,
+    dense_on,
+    judge,
+    prepare,
+    recover_finalist,
+    run_search,
+    saliencies_of,
+    score_on_test,
+    summaries,
+)
+from secateur.pipelines.state import (
+    DISK_TROUBLE,
+    RunFolder,
+    Stopwatch,
+    disk_errors,
+    locked,
+    open_run,
+    open_state,
+    write,
+)
+from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
+from secateur.registry import DENSE, Package, Target, publish
+from secateur.report import write_report
+from secateur.search.loop import Progress
+from secateur.search.study import Study
+from secateur.search.warm_start import sensitivities
+from secateur.workloads.roles import collect
+
+_RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
+_MEASUREMENTS: TypeAdapter[dict[str, Measurement]] = TypeAdapter(dict[str, Measurement])
+_VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
+
+RECORDED_PACKAGES = ("torch", "torch-pruning", "optuna", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
+
+
+class Listener:
+    """What a run tells while it goes on. Every method may be overridden; by default nothing is said."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins."""
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
+        """Checks are done and the dense model has been measured."""
+
+    def trial(self, progress: Progress, trial: Trial) -> None:
+        """A trial has been told (or read back)."""
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        """An epoch of one finalist is over."""
+
+    def recovered(self, finalist: Recovered) -> None:
+        """A finalist is tuned and measured."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ends with. versions: None where nothing was to be registered."""
+
+    record: RunRecord
+    folder: Path
+    report: Path
+    versions: list[Version] | None
+
+
+def check_device(device: str) -> None:
+    """Raises StateError where CUDA is asked for and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StateError("--device cuda: torch sees no CUDA device here. Use --device cpu, or a torch build with CUDA.")
+
+
+def run_pipeline(
+    definition: PipelineDefinition,
+    root: Path,
+    pipeline: str,
+    *,
+    device: str = "cpu",
+    fresh: bool = False,
+    listener: Listener | None = None,
+) -> Outcome:
+    """Run a definition, or go on with its unfinished run. pipeline: as the user called it, for `resume`.
+
+    Raises the errors of `secateur.errors`: of a definition, workload or model before anything is written; StateError for disk
+    trouble at any time; RegistryUnreachable after everything else is done; NothingBetter where nothing passed the gate.
+    """
+    listener = listener or Listener()
+    check_device(device)
+    state = open_state(root)
+    listener.stage("check")
+    prepared = prepare(definition, root)
+    run = open_run(state, definition, pipeline, root, fresh=fresh)
+    with locked(run), _storage_errors(run):
+        record = read_record(run) if run.judged else _through_the_stages(prepared, run, state, device, listener)
+        return _finish(run, state, record, listener)
+
+
+def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None = None) -> Outcome:
+    """Go on with a run, from the definition it was started with (overrides included). Raises what `run_pipeline` raises."""
+    if run.done:
+        raise StateError(f"Run {run.run_id} is finished. See: secateur show {run.run_id}")
+    definition, _ = load_pipeline(str(run.path / "definition.yaml"))
+    return run_pipeline(definition, Path(run.project), run.pipeline, device=device, listener=listener)
+
+
+def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
+    """Report and register a run that has been judged: what is left after a tracking server was down.
+
+    Raises StateError where the run has not got that far, and what `run_pipeline` raises at its end.
+    """
+    record = read_record(run)
+    with locked(run), _storage_errors(run):
+        return _finish(run, run.path.parents[1], record, listener or Listener())
+
+
+def _through_the_stages(prepared: Prepared, run: RunFolder, state: Path, device: str, listener: Listener) -> RunRecord:
+    watch = Stopwatch(run.path / "seconds.json")
+    definition = prepared.definition
+    with (run.path / "definition.yaml").open("w", encoding="utf-8") as stream:
+        YAML().dump(definition.as_written(), stream)
+    write(run.folder(DENSE) / "model.onnx", prepared.evaluator.dense_onnx)
+    _save_example(prepared, run)
+    with watch.stage("check"):
+        saliencies = saliencies_of(prepared, run)
+        dense_search = _dense(prepared, run, "search")
+    listener.prepared(prepared, run, dense_search)
+
+    listener.stage("search")
+    study = Study(
+        state / "studies.db",
+        run.run_id,
+        prepared.space.parameters(),
+        definition.evaluator.objectives,
+        definition.search.sampler,
+        definition.search.seed,
+    )
+    with watch.stage("search"):
+        progress = run_search(prepared, saliencies, study, dense_search, listener.trial)
+
+    listener.stage("recover")
+    finalists = []
+    chosen = choose_finalists(prepared, progress.trials, dense_search)
+    with watch.stage("recover"):
+        for number, trial in enumerate(chosen, start=1):
+            finalist = recover_finalist(
+                prepared,
+                saliencies,
+                trial,
+                number,
+                run,
+                device,
+                partial(listener.epoch, number, len(chosen)),
+            )
+            listener.recovered(finalist)
+            finalists.append(finalist)
+
+    listener.stage("gate")
+    with watch.stage("gate"):
+        dense_selection = _dense(prepared, run, "selection")
+        judged, best = judge(prepared, finalists, dense_selection)
+        tested, dense_test = score_on_test(prepared, judged, run)
+    dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
+    record = _record(prepared, run, progress, tested, best, dense, watch)
+    report = write_report(record, run.path / "report.html")
+    study.attach(report, state / "study_artifacts")
+    write(run.path / "record.json", _RECORD.dump_json(record, indent=1))
+    return record
+
+
+def _save_example(prepared: Prepared, run: RunFolder) -> None:
+    """Two calibration samples and the dense model's answer: signature and input example of what is registered."""
+    inputs, _ = collect(prepared.workload.data.calibration, 2)
+    with torch.no_grad():
+        output = prepared.model(*inputs).numpy()
+    arrays = {name: x.numpy() for name, x in zip(input_names(len(inputs)), inputs, strict=True)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{OUTPUT: output, **arrays})
+    write(run.path / "example.npz", buffer.getvalue())
+
+
+def _dense(prepared: Prepared, run: RunFolder, role: str) -> dict[str, Measurement]:
+    """The dense model's figures, measured once per run."""
+    file = run.folder(DENSE) / f"{role}.json"
+    if file.is_file():
+        return _MEASUREMENTS.validate_json(file.read_bytes())
+    try:
+        measured = dense_on(prepared, role)
+    except EvaluationFailed as error:
+        raise StateError(f"The dense model itself cannot be measured: {error}") from error
+    write(file, _MEASUREMENTS.dump_json(measured, indent=1))
+    return measured
+
+
+def _record(
+    prepared: Prepared,
+    run: RunFolder,
+    progress: Progress,
+    finalists: list[Recovered],
+    best: str | None,
+    dense: Mapping[str, Mapping[str, Measurement]],
+    watch: Stopwatch,
+) -> RunRecord:
+    definition, space = prepared.definition, prepared.space
+    roles = ("train", "calibration", "search", "selection", "test")
+    return RunRecord(
+        run_id=run.run_id,
+        name=definition.name,
+        workload=prepared.workload.name,
+        score_name=prepared.workload.score_name,
+        started=run.started,
+        definition=definition.as_written(),
+        environment=environment(Path(run.project)),
+        device=prepared.evaluator.device,
+        objectives=definition.evaluator.objectives,
+        max_drop={name: c.max_drop for name, c in definition.evaluator.constraints.items()},
+        drop_during_search={name: definition.drop_during_search(name) for name in definition.evaluator.constraints},
+        groups=summaries(prepared),
+        excluded=space.excluded,
+        dense=dense,
+        samples={role: len(getattr(prepared.workload.data, role)) for role in roles},
+        trials=tuple(progress.trials),
+        sensitivities=tuple(sensitivities(space, progress.trials)),
+        finalists=tuple(finalists),
+        knee=best,
+        seconds=dict(watch.seconds),
+        exports=prepared.evaluator.exports,
+    )
+
+
+def _finish(run: RunFolder, state: Path, record: RunRecord, listener: Listener) -> Outcome:
+    report = run.path / "report.html"
+    versions: list[Version] | None = None
+    register = record.definition.get("register")
+    if register is not None:
+        listener.stage("register")
+        with np.load(run.path / "example.npz", allow_pickle=False) as stored:
+            arrays = dict(stored)
+        package = Package(record, run.path, state, output=arrays.pop(OUTPUT), example=arrays)
+        uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
+        versions = publish(package, Target(register["name"], register["alias"], uri))
+        write(run.path / "registry.json", _VERSIONS.dump_json(versions, indent=1))
+    write(run.path / "done", "")
+    if not record.registered:
+        raise NothingBetter(
+            f"Nothing passed the gate: none of the {len(record.finalists)} finalists keeps "
+            + ", ".join(f"{name} within {drop:g} of the dense model" for name, drop in record.max_drop.items())
+            + f" and is on the front. The report says what there was: {report}"
+        )
+    return Outcome(record, run.path, report, versions)
+
+
+def read_record(run: RunFolder) -> RunRecord:
+    """A finished run's record. Raises StateError where the run has not got that far."""
+    if not run.judged:
+        raise StateError(f"Run {run.run_id} is not finished. Go on with: secateur resume {run.run_id}")
+    return _RECORD.validate_json((run.path / "record.json").read_bytes())
+
+
+def versions_of(run: RunFolder) -> list[Version] | None:
+    """What the run has registered, None where nothing has been sent yet."""
+    file = run.path / "registry.json"
+    return _VERSIONS.validate_json(file.read_bytes()) if file.is_file() else None
+
+
+class _storage_errors:  # noqa: N801 # used as a function
+    """SQLite says "disk is full" and "readonly database" in its own words; the user reads ours."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OperationalError):
+            raise StateError(
+                f"A database in {self.run.path.parents[1]} cannot be written: {error.orig}. Free some space or correct the "
+                "permissions, and run the same command again: every finished trial is kept."
+            ) from error
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            with disk_errors(self.run.path / "run.json"):
+                raise error
+
+
+def environment(project: Path) -> dict[str, str]:
+    """Versions, git commit and machine: what a figure depends on."""
+    found = {"version": version("secateur"), "python": platform.python_version(), "platform": platform.platform()}
+    found.update({package: version(package) for package in RECORDED_PACKAGES})
+    commit = subprocess.run(  # noqa: S603 # a fixed command
+        ["git", "-C", str(project), "rev-parse", "HEAD"],  # noqa: S607 # found on the user's own path
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if commit.returncode == 0:
+        found["git_commit"] = commit.stdout.strip()
+    return found

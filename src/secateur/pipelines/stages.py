@@ -1,0 +1,330 @@
+"""One function per arrow: definition → prepared → trials → finalists → recovered → judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from secateur.compression.costs import LayerCosts
+from secateur.compression.groups import find_groups
+from secateur.compression.saliency import Saliencies, compute_saliencies
+from secateur.compression.selection import resolve
+from secateur.compression.storage import load_compressed, save_compressed
+from secateur.definition import PipelineDefinition, one_of
+from secateur.errors import EvaluationFailed, ModelError, WorkloadError
+from secateur.evaluators import METRICS, RUNTIMES, Evaluator, Metric
+from secateur.evaluators.devices import DEVICES
+from secateur.pipelines.state import RunFolder, write
+from secateur.records import (
+    CompressedModel,
+    Evaluation,
+    GroupSummary,
+    Measurement,
+    Recovered,
+    Removals,
+    Trial,
+    Workload,
+)
+from secateur.recovery.fine_tune import fine_tune
+from secateur.search.front import as_costs, choose, front, knee
+from secateur.search.loop import Problem, Progress, search
+from secateur.search.samplers import SAMPLERS
+from secateur.search.study import Study
+from secateur.search_spaces import SearchSpace, build_space
+from secateur.workloads.loading import build_model, load_attribute, load_workload
+from secateur.workloads.roles import as_tuple
+
+_RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that the later stages work with, checked."""
+
+    definition: PipelineDefinition
+    workload: Workload
+    model: nn.Module
+    costs: LayerCosts
+    space: SearchSpace
+    evaluator: Evaluator
+
+
+def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]:
+    """Every name in a definition that a registry must know. Returns the project's own metrics."""
+    evaluator = definition.evaluator
+    own = {}
+    for name, spec in evaluator.metrics.items():
+        function = load_attribute(spec, root, evaluator.where("metrics", name), "metric")
+        direction = evaluator.objectives.get(name, "maximize")
+        own[name] = Metric(function, direction, (function.__doc__ or "the project's own").splitlines()[0])
+    for name in evaluator.objectives:
+        one_of(name, [*METRICS, *own], evaluator.where("objectives", name), "metric")
+    one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")
+    one_of(evaluator.device, DEVICES, evaluator.where("device"), "device")
+    one_of(definition.search.sampler, SAMPLERS, definition.search.where("sampler"), "sampler")
+    return own
+
+
+def prepare(definition: PipelineDefinition, root: Path) -> Prepared:
+    """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work."""
+    own_metrics = check_names(definition, root)
+    workload = load_workload(definition.workload, root)
+    model = build_model(workload)
+    found = find_groups(model, workload.example_inputs)
+    space = build_space(definition.search_space, found)
+    _check_training(definition, workload, model)
+    evaluator = Evaluator(definition.evaluator, workload, model, found.costs, metrics=own_metrics)
+    return Prepared(definition, workload, model, found.costs, space, evaluator)
+
+
+def _check_training(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:
+    """Loss and score on two samples: shapes that do not fit show now and not after the search."""
+    inputs, targets = next(iter(torch.utils.data.DataLoader(workload.data.calibration, batch_size=2)))
+    with torch.no_grad():
+        outputs = model(*as_tuple(inputs))
+        for name, function in (("loss", workload.loss), ("score", workload.score)):
+            try:
+                value = function(outputs, targets)
+            except Exception as error:
+                raise WorkloadError(
+                    f"The workload's {name} fails on two calibration samples (outputs {tuple(outputs.shape)}, targets "
+                    f"{tuple(targets.shape)}): {type(error).__name__}: {error}"
+                ) from error
+            if not torch.isfinite(torch.as_tensor(value)).all():
+                raise WorkloadError(f"The workload's {name} on two calibration samples is {value}.")
+    if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
+        raise WorkloadError(
+            f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
+            f"{tuple(outputs.shape)}. Set 'distill: null'."
+        )
+
+
+def summaries(prepared: Prepared) -> tuple[GroupSummary, ...]:
+    """The groups that may be cut, as reports show them."""
+    return tuple(
+        GroupSummary(g.name, g.layer_type, g.width, g.parameters, g.macs, choice.methods, choice.widths)
+        for g, choice in ((choice.group, choice) for choice in prepared.space.choices.values())
+    )
+
+
+def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
+    """Saliency scores, computed once per run and kept: a restarted run must cut the same channels."""
+    file = run.path / "saliency.safetensors"
+    methods = prepared.space.methods
+    if file.is_file():
+        loaded: dict[str, dict[str, Tensor]] = {}
+        for key, scores in load_file(file).items():
+            group, _, method = key.rpartition("/")
+            loaded.setdefault(group, {})[method] = scores
+        return loaded
+    computed = compute_saliencies(prepared.model, prepared.space.groups, methods, prepared.workload)
+    flat = {f"{group}/{method}": scores for group, by in computed.items() for method, scores in by.items()}
+    unfinished = file.with_suffix(".part")
+    save_file(flat, unfinished)
+    unfinished.replace(file)
+    return computed
+
+
+def dense_on(prepared: Prepared, role: str) -> dict[str, Measurement]:
+    """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor."""
+    names = [*prepared.definition.evaluator.objectives, *METRICS]
+    evaluator = prepared.evaluator
+    return evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, role, names)
+
+
+def run_search(
+    prepared: Prepared,
+    saliencies: Saliencies,
+    study: Study,
+    dense: Mapping[str, Measurement],
+    on_trial: Callable[[Progress, Trial], None],
+) -> Progress:
+    """Search until the budget is spent."""
+    definition, space, evaluator = prepared.definition, prepared.space, prepared.evaluator
+
+    def violations(evaluation: Evaluation) -> dict[str, float]:
+        return {
+            name: _drop(name, dense, evaluation.measurements, definition) - definition.drop_during_search(name)
+            for name in definition.evaluator.constraints
+        }
+
+    problem = Problem(
+        space,
+        definition.evaluator.objectives,
+        key=lambda candidate: resolve(candidate, space.groups, saliencies).key,
+        evaluate=lambda candidate: evaluator.evaluate(candidate, space.groups, saliencies),
+        violations=violations,
+    )
+    return search(problem, study, definition.search.trials, on_trial)
+
+
+def _drop(
+    name: str, dense: Mapping[str, Measurement], measured: Mapping[str, Measurement], definition: PipelineDefinition
+) -> float:
+    """How much worse than the dense model, in the metric's unit; negative is better."""
+    change = dense[name].value - measured[name].value
+    return change if definition.evaluator.objectives[name] == "maximize" else -change
+
+
+def feasible_in_search(prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement]) -> list[Trial]:
+    """Trials of their own that keep the constraints as loosened for the time before recovery."""
+    definition = prepared.definition
+    return [
+        t
+        for t in trials
+        if t.same_as is None
+        and t.evaluation.failure is None
+        and all(
+            _drop(name, dense, t.evaluation.measurements, definition) <= definition.drop_during_search(name)
+            for name in definition.evaluator.constraints
+        )
+    ]
+
+
+def reference_point(
+    definition: PipelineDefinition, dense: Mapping[str, Measurement], trials: Sequence[Trial]
+) -> list[float]:
+    """The worst corner that counts, as costs: the dense model's own costs, and the largest drop that the search allows.
+
+    A maximised objective without a constraint is bounded by the worst that was seen.
+    """
+    corner = []
+    for name, direction in definition.evaluator.objectives.items():
+        value = dense[name].value
+        if direction == "minimize":
+            corner.append(value)
+        elif name in definition.evaluator.constraints:
+            corner.append(-(value - definition.drop_during_search(name)))
+        else:
+            corner.append(-min(t.evaluation.measurements[name].value for t in trials))
+    return corner
+
+
+def choose_finalists(prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement]) -> list[Trial]:
+    """Front members that add the most hypervolume, one after the other; the dense network is not one of them."""
+    definition = prepared.definition
+    objectives = definition.evaluator.objectives
+    sound = feasible_in_search(prepared, trials, dense)
+    on_front = front([t.evaluation for t in sound], objectives)
+    members = [t for t in sound if t.arm != "dense" and any(t.evaluation is e for e in on_front)]
+    count = definition.recover.finalists if definition.recover else len(members)
+    points = as_costs([t.evaluation for t in members], objectives)
+    reference = np.array(reference_point(definition, dense, sound))
+    return [members[i] for i in choose(points, reference, count)]
+
+
+def recover_finalist(
+    prepared: Prepared,
+    saliencies: Saliencies,
+    trial: Trial,
+    number: int,
+    run: RunFolder,
+    device: str,
+    on_epoch: Callable[[int, float], None],
+) -> Recovered:
+    """Fine-tune one finalist, export it, measure it on selection data. A finished one is read back; a begun one goes on."""
+    name = f"f{number}-{trial.evaluation.removals_key[:6]}"
+    folder = run.folder("finalists", name)
+    result = folder / "result.json"
+    if result.is_file():
+        return _RECOVERED.validate_json(result.read_bytes())
+    candidate = trial.evaluation.candidate
+    removals = resolve(candidate, prepared.space.groups, saliencies)
+    compressed = prepared.evaluator.compress(candidate, removals)
+    settings = prepared.definition.recover
+    module, epochs, seconds, stopped = compressed.module, 0, 0.0, None
+    if settings is not None:
+        tuned = fine_tune(
+            compressed.module,
+            prepared.model,
+            prepared.workload,
+            settings,
+            device=device,
+            seed=prepared.definition.search.seed,
+            checkpoint=folder / "checkpoint.safetensors",
+            on_epoch=on_epoch,
+        )
+        module, epochs, seconds, stopped = tuned.module, tuned.epochs, tuned.seconds, tuned.stopped
+    recovered = _measured(prepared, CompressedModel(candidate, removals, module), trial, name, folder, run)
+    recovered = replace(recovered, epochs=epochs, seconds=seconds, stopped=stopped)
+    write(result, _RECOVERED.dump_json(recovered, indent=1))
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    return recovered
+
+
+def _measured(
+    prepared: Prepared, compressed: CompressedModel, trial: Trial, name: str, folder: Path, run: RunFolder
+) -> Recovered:
+    measurements: Mapping[str, Measurement] = {}
+    failure = None
+    try:
+        macs = prepared.costs.after(compressed.removals)
+        measured = prepared.evaluator.export_and_measure(compressed.module, macs, "selection")
+        measurements = measured.measurements
+        write(folder / "model.onnx", measured.onnx)
+    except (EvaluationFailed, ModelError) as error:
+        failure = str(error)
+    save_compressed(compressed, prepared.model, prepared.definition.workload.as_written, folder / "compressed")
+    return Recovered(
+        name=name,
+        trial=trial.number,
+        candidate=compressed.candidate,
+        searched=trial.evaluation.measurements,
+        measurements=measurements,
+        folder=str(folder.relative_to(run.path)),
+        epochs=0,
+        seconds=0.0,
+        failure=failure,
+    )
+
+
+def judge(
+    prepared: Prepared, finalists: Sequence[Recovered], dense: Mapping[str, Measurement]
+) -> tuple[list[Recovered], str | None]:
+    """The gate, on selection data: constraints, and the front recomputed with the dense model on it. Also the knee's name.
+
+    The rule for the knee is that of `secateur.search.front.knee`, over the members that pass.
+    """
+    definition = prepared.definition
+    objectives = definition.evaluator.objectives
+    nobody = Removals({}, {}, {}).key
+    dense_evaluation = Evaluation(prepared.space.dense(), nobody, dense)
+    evaluations = {f.name: Evaluation(f.candidate, f.name, f.measurements, f.failure) for f in finalists}
+    on_front = front([dense_evaluation, *evaluations.values()], objectives)
+    judged = []
+    for finalist in finalists:
+        feasible = finalist.failure is None and all(
+            _drop(name, dense, finalist.measurements, definition) <= constraint.max_drop
+            for name, constraint in definition.evaluator.constraints.items()
+        )
+        member = any(evaluations[finalist.name] is e for e in on_front)
+        judged.append(replace(finalist, on_front=member, feasible=feasible))
+    passed = [f for f in judged if f.on_front and f.feasible]
+    if not passed:
+        return judged, None
+    max_drop = {name: constraint.max_drop for name, constraint in definition.evaluator.constraints.items()}
+    return judged, passed[knee([evaluations[f.name] for f in passed], dense, objectives, max_drop)].name
+
+
+def score_on_test(
+    prepared: Prepared, finalists: Sequence[Recovered], run: RunFolder
+) -> tuple[list[Recovered], Measurement]:
+    """The only touch of the test role: what passed the gate, and the dense model beside it."""
+    scored = []
+    for finalist in finalists:
+        if finalist.on_front and finalist.feasible:
+            module = load_compressed(run.path / finalist.folder / "compressed", prepared.model)
+            onnx = (run.path / finalist.folder / "model.onnx").read_bytes()
+            measured = prepared.evaluator.measure(module, onnx, 0, "test", ["accuracy"])
+            finalist = replace(finalist, test=measured["accuracy"])
+        scored.append(finalist)
+    evaluator = prepared.evaluator
+    dense = evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, "test", ["accuracy"])
+    return scored, dense["accuracy"]

@@ -1,0 +1,165 @@
+"""What a run leaves on disk: one folder per run below `mlruns/runs/`, written atomically, locked while in use."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from secateur.definition import PipelineDefinition
+from secateur.errors import DefinitionError, StateError, nearest
+
+STATE = "mlruns"
+LEAST_FREE = 200 * 2**20
+"""Bytes that must be free before a run starts."""
+
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's place on disk. digest: of the definition, so that the same command finds its unfinished run again."""
+
+    path: Path
+    run_id: str
+    pipeline: str
+    digest: str
+    project: str
+    started: str
+
+    @property
+    def judged(self) -> bool:
+        """Whether everything up to the gate is done; what may be left is to report and to register."""
+        return (self.path / "record.json").is_file()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return (self.path / "done").is_file()
+
+    def folder(self, *names: str) -> Path:
+        """A folder inside the run's, created where missing."""
+        path = self.path.joinpath(*names)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is either the old one or the whole new one. Raises StateError where the disk does not take it."""
+    unfinished = path.with_name(f".{path.name}.part")
+    with disk_errors(path):
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into a StateError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        raise StateError(
+            f"{path.parent} cannot be written: {error.strerror}. Free some space or correct the permissions, and run the same "
+            "command again: whatever was finished is kept."
+        ) from error
+
+
+def open_state(project: Path) -> Path:
+    """The project's `mlruns/`, proven writable and with room. Raises StateError."""
+    state = project / STATE
+    with disk_errors(state / "probe"):
+        (state / "runs").mkdir(parents=True, exist_ok=True)
+        probe = state / f".probe-{os.getpid()}"
+        probe.write_bytes(b"secateur")
+        probe.unlink()
+    free = os.statvfs(state)
+    if free.f_bavail * free.f_frsize < LEAST_FREE:
+        raise StateError(
+            f"{state} has {free.f_bavail * free.f_frsize // 2**20} MiB free; at least {LEAST_FREE // 2**20} MiB are needed."
+        )
+    return state
+
+
+def digest_of(definition: PipelineDefinition) -> str:
+    """Hash of a definition as written: another workload, budget or seed is another run."""
+    return hashlib.sha256(json.dumps(definition.as_written(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def open_run(state: Path, definition: PipelineDefinition, pipeline: str, project: Path, *, fresh: bool) -> RunFolder:
+    """The latest unfinished run of this definition, or a new one."""
+    digest = digest_of(definition)
+    if not fresh:
+        for run in reversed(runs(state)):
+            if run.digest == digest and not run.done:
+                return run
+    started = datetime.now(UTC)
+    base = f"{definition.name}-{started:%Y%m%d-%H%M%S}"
+    run_id, number = base, 1
+    while (state / "runs" / run_id).exists():
+        number += 1
+        run_id = f"{base}-{number}"
+    path = state / "runs" / run_id
+    with disk_errors(path / "run.json"):
+        path.mkdir(parents=True)
+    run = RunFolder(path, run_id, pipeline, digest, str(project), started.isoformat(timespec="seconds"))
+    write(path / "run.json", json.dumps({k: v for k, v in asdict(run).items() if k != "path"}, indent=1))
+    return run
+
+
+def runs(state: Path) -> list[RunFolder]:
+    """All runs, oldest first."""
+    files = sorted((state / "runs").glob("*/run.json"), key=lambda f: f.stat().st_mtime_ns)
+    return [RunFolder(file.parent, **json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def find_run(state: Path, run_id: str | None) -> RunFolder:
+    """A run by its id, or the latest. Raises DefinitionError naming the nearest id."""
+    known = runs(state)
+    if not known:
+        raise DefinitionError(f"There are no runs in {state / 'runs'}. Start one with: secateur run PIPELINE")
+    if run_id is None:
+        return known[-1]
+    for run in known:
+        if run.run_id == run_id:
+            return run
+    ids = [run.run_id for run in known]
+    raise DefinitionError(f"There is no run '{run_id}'.{nearest(run_id, ids)} Runs: {', '.join(ids[-8:])}.")
+
+
+@contextlib.contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Hold the run: two drivers on one study would evaluate everything twice. The lock dies with the process."""
+    with (run.path / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(f"Run {run.run_id} is in use by another process.") from error
+        yield
+
+
+class Stopwatch:
+    """Seconds per stage, added up over restarts."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside to a stage, also where it ends by an exception."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            write(self.file, json.dumps(self.seconds))

@@ -1,0 +1,307 @@
+"""The value types, in the order in which data flows. All of them are frozen.
+
+Workload → Group → Candidate → Removals → CompressedModel → Measurement → Evaluation → Recovered → Version.
+Definitions (what a person writes) are in `secateur.definition`; the search space in `secateur.search_spaces`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
+Direction = Literal["maximize", "minimize"]
+Side = Literal["out", "in"]
+Provenance = Literal["measured", "predicted", "computed"]
+Arm = Literal["dense", "uniform", "sensitivity", "knapsack", "sampler"]
+
+ROLES = ("train", "calibration", "search", "selection", "test")
+
+
+@dataclass(frozen=True)
+class DataRoles:
+    """The five data roles, never mixed. Every dataset is map-style and yields `(input or tuple of inputs, target)`.
+
+    train: recovery learns from it. calibration: batch-norm recalibration and gradients. search: scores trials.
+    selection: re-ranks the recovered front. test: touched once, on what is registered.
+    """
+
+    train: Dataset[Any]
+    calibration: Dataset[Any]
+    search: Dataset[Any]
+    selection: Dataset[Any]
+    test: Dataset[Any]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A trained model with its data, made by the user's factory.
+
+    build_model: returns the trained module in float32, the same weights at every call.
+    example_inputs: a tuple of tensors with a leading batch dimension, as `model(*example_inputs)` takes them.
+    loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
+    score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
+    augment: `(inputs, generator) → inputs`, applied to each training batch during recovery.
+    """
+
+    name: str
+    build_model: Callable[[], nn.Module]
+    example_inputs: tuple[Tensor, ...]
+    data: DataRoles
+    loss: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor]
+    score_name: str = "top-1 accuracy"
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """One side of one layer that a group cuts: removing root channel `roots[i]` removes index `indices[i]` there.
+
+    A root channel may own several indices (a flattened feature map), or none (a padded shortcut).
+    """
+
+    module: str
+    side: Side
+    kind: str
+    roots: tuple[int, ...]
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Coupled layers that lose the same channels: the unit of choice. Named after its root layer.
+
+    width: output channels of the root layer. removable: the root channels that may go (a padded shortcut pins the rest).
+    parameters: elements of all tensors that the group's channels touch. macs: multiply-accumulates of the member layers,
+    for one sample.
+    """
+
+    name: str
+    layer_type: str
+    members: tuple[Member, ...]
+    width: int
+    removable: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A group that is not cut, and why."""
+
+    name: str
+    layer_type: str
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is done to one group: keep `kept` channels, ranked by `method`; `method` is None where nothing is removed."""
+
+    method: str | None
+    kept: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A choice for every group of the search space."""
+
+    cuts: Mapping[str, Cut]
+
+    @property
+    def key(self) -> str:
+        """Hash of methods and resolved widths: equal cuts are one candidate."""
+        listed = [[name, cut.method, cut.kept] for name, cut in sorted(self.cuts.items())]
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Removals:
+    """Which indices leave which side of which layer: replayable onto the original module, without tracing it again.
+
+    out, in_: layer name → sorted indices into the *original* tensors. roots: group name → root channels removed.
+    """
+
+    out: Mapping[str, tuple[int, ...]]
+    in_: Mapping[str, tuple[int, ...]]
+    roots: Mapping[str, tuple[int, ...]]
+
+    @property
+    def key(self) -> str:
+        """Hash of the channels that leave: two methods that agree give the same network."""
+        listed = sorted((name, list(channels)) for name, channels in self.roots.items() if channels)
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A cut network: the candidate it realises, the removals, the module (float32, evaluation mode)."""
+
+    candidate: Candidate
+    removals: Removals
+    module: nn.Module
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure that says where it comes from.
+
+    interval: 95 %, in `unit`; None where the figure is exact. samples: how many observations it rests on. device: the
+    fingerprint of what it was measured on, None for computed figures. details: further figures, each with its unit in its
+    name (`p50_ms`).
+    """
+
+    value: float
+    unit: str
+    provenance: Provenance
+    samples: int = 1
+    interval: tuple[float, float] | None = None
+    device: str | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval, or the value twice where it is exact."""
+        return self.interval or (self.value, self.value)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about one candidate. Either `failure` is None or `measurements` may be incomplete."""
+
+    candidate: Candidate
+    removals_key: str
+    measurements: Mapping[str, Measurement]
+    failure: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What one group costs when it alone is cut: a point of a sensitivity curve.
+
+    damage: squared error of the outputs against the dense network's, relative to their energy. score: as `Workload.score`.
+    """
+
+    group: str
+    method: str | None
+    kept: int
+    width: int
+    damage: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A told trial of a search. same_as: the number of the trial whose evaluation it shares, None for its own.
+
+    label: tells planned trials apart (`uniform 0.5 l2`), empty for the sampler's own.
+    """
+
+    number: int
+    arm: Arm
+    label: str
+    evaluation: Evaluation
+    same_as: int | None
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A finalist after fine-tuning, re-measured on data that the search never saw.
+
+    trial: its number in the search. searched: its figures there (search data), before recovery. measurements: after recovery
+    (selection data). test: its score on test data, only where it is registered. epochs, seconds: of fine-tuning. folder:
+    relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it could not be measured, or None.
+    """
+
+    name: str
+    trial: int
+    candidate: Candidate
+    searched: Mapping[str, Measurement]
+    measurements: Mapping[str, Measurement]
+    folder: str
+    epochs: int
+    seconds: float
+    on_front: bool = False
+    feasible: bool = False
+    stopped: str | None = None
+    failure: str | None = None
+    test: Measurement | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version. sha256: of its ONNX file."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    run_id: str
+    sha256: str
+    finalist: str
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """A group as the report shows it. widths: channel counts that the search could choose among."""
+
+    name: str
+    layer_type: str
+    width: int
+    parameters: int
+    macs: int
+    methods: tuple[str, ...]
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a run found out: what report, registry and `secateur show` read.
+
+    definition: as written, defaults filled in. environment: versions, commit, machine. device: fingerprint. dense: the original
+    network's figures per data role (`search`, `selection`, `test`). knee: name of the finalist that gets the alias. seconds: per
+    stage. exports: candidates whose file had to be exported instead of rewritten.
+    """
+
+    run_id: str
+    name: str
+    workload: str
+    score_name: str
+    started: str
+    definition: Mapping[str, Any]
+    environment: Mapping[str, str]
+    device: str
+    objectives: Mapping[str, Direction]
+    max_drop: Mapping[str, float]
+    drop_during_search: Mapping[str, float]
+    groups: tuple[GroupSummary, ...]
+    excluded: tuple[Excluded, ...]
+    dense: Mapping[str, Mapping[str, Measurement]]
+    samples: Mapping[str, int]
+    trials: tuple[Trial, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    finalists: tuple[Recovered, ...]
+    knee: str | None
+    seconds: Mapping[str, float]
+    exports: int = 0
+
+    @property
+    def registered(self) -> list[Recovered]:
+        """The finalists that passed the gate: feasible, and on the front of the recovered ones."""
+        return [f for f in self.finalists if f.feasible and f.on_front]
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

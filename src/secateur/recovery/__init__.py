@@ -1,0 +1,1 @@
+"""Bring accuracy back: fine-tuning with distillation from the dense model."""

@@ -1,0 +1,145 @@
+"""The before-and-after table, as text: the same for the report and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from secateur.records import Measurement, Recovered, RunRecord
+
+HEADINGS = (
+    "model",
+    "status",
+    "score before recovery",
+    "score after",
+    "test score",
+    "latency (speed-up)",
+    "ms (p50)",
+    "size",
+    "parameters",
+    "MACs",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. best: the model that gets the alias; passed: it is registered, or is the dense model."""
+
+    cells: tuple[str, ...]
+    best: bool
+    passed: bool
+
+
+def rows(record: RunRecord) -> list[Row]:
+    """The dense model, then the finalists in order of falling latency ratio (or size)."""
+    dense = record.dense["selection"]
+    scores = [record.dense["search"].get("accuracy"), dense.get("accuracy"), record.dense["test"].get("accuracy")]
+    original = ("dense", "original", *map(percent, scores), *_costs(dense, dense, reference=True))
+    finalists = sorted(record.finalists, key=_weight, reverse=True)
+    return [Row(original, best=False, passed=True), *(_row(record, finalist) for finalist in finalists)]
+
+
+def _row(record: RunRecord, finalist: Recovered) -> Row:
+    scores = [finalist.searched.get("accuracy"), finalist.measurements.get("accuracy"), finalist.test]
+    costs = _costs(finalist.measurements, record.dense["selection"])
+    return Row(
+        (finalist.name, status(record, finalist), *map(percent, scores), *costs),
+        best=finalist.name == record.knee,
+        passed=finalist.feasible and finalist.on_front,
+    )
+
+
+def _weight(finalist: Recovered) -> float:
+    for name in ("latency", "size"):
+        if name in finalist.measurements:
+            return finalist.measurements[name].value
+    return 0.0
+
+
+def status(record: RunRecord, finalist: Recovered) -> str:
+    """What became of a finalist, in a few words."""
+    if finalist.failure is not None:
+        return f"failed: {finalist.failure}"
+    notes = []
+    if finalist.name == record.knee:
+        notes.append("knee of the front")
+    elif finalist.feasible and finalist.on_front:
+        notes.append("on the front")
+    elif not finalist.feasible:
+        notes.append("loses too much")
+    else:
+        notes.append("dominated")
+    if finalist.stopped is not None:
+        notes.append(f"stopped early: {finalist.stopped}")
+    return "; ".join(notes)
+
+
+def _costs(
+    measured: Mapping[str, Measurement], dense: Mapping[str, Measurement], *, reference: bool = False
+) -> tuple[str, ...]:
+    latency = measured.get("latency")
+    milliseconds = latency.details.get("p50_ms") if latency else None
+    compared = "1 (reference)" if reference else f"{ratio(latency)} ({1 / latency.value:.2f}×)" if latency else "–"
+    return (
+        compared,
+        f"{milliseconds:.3f}" if milliseconds is not None else "–",
+        share(measured.get("size"), dense.get("size"), kilobytes),
+        share(measured.get("parameters"), dense.get("parameters"), short),
+        share(measured.get("macs"), dense.get("macs"), short),
+    )
+
+
+def headline(record: RunRecord) -> str:
+    """One sentence: what came of it."""
+    passed = record.registered
+    if not passed:
+        return f"None of the {len(record.finalists)} finalists passed the gate."
+    count = f"{len(passed)} of {len(record.finalists)} finalists passed the gate."
+    best = next(f for f in passed if f.name == record.knee)
+    parts = []
+    if "latency" in best.measurements:
+        parts.append(f"{1 / best.measurements['latency'].value:.2f}× faster")
+    dense = record.dense["selection"]
+    if "size" in best.measurements:
+        parts.append(f"{dense['size'].value / best.measurements['size'].value:.2f}× smaller")
+    change = 100 * (best.measurements["accuracy"].value - dense["accuracy"].value)
+    parts.append(f"{change:+.1f} points of {record.score_name} on selection data")
+    return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
+
+
+def percent(measurement: Measurement | None) -> str:
+    """A score with half its interval, in per cent where it lies in [0, 1]."""
+    if measurement is None:
+        return "–"
+    low, high = measurement.bounds
+    if 0 <= measurement.value <= 1:
+        return f"{100 * measurement.value:.1f} % ± {50 * (high - low):.1f}"
+    return f"{measurement.value:.4g} ± {(high - low) / 2:.2g}"
+
+
+def ratio(measurement: Measurement | None) -> str:
+    """A ratio to the dense model with half its interval."""
+    if measurement is None:
+        return "–"
+    low, high = measurement.bounds
+    return f"{measurement.value:.3f} ± {(high - low) / 2:.3f}"
+
+
+def share(measurement: Measurement | None, dense: Measurement | None, text: object) -> str:
+    """A figure and its share of the dense model's."""
+    if measurement is None or dense is None or not callable(text):
+        return "–"
+    return f"{text(measurement.value)} ({measurement.value / dense.value:.0%})"
+
+
+def kilobytes(value: float) -> str:
+    """Bytes, for people."""
+    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"  # a megabyte
+
+
+def short(value: float) -> str:
+    """A count, for people."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.2f} {unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,1 @@
+"""Ask/tell samplers, baselines, warm starts, and what makes a front."""

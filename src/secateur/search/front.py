@@ -1,0 +1,109 @@
+"""Dominance beyond measurement noise, hypervolume, and the choices that rest on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.records import Direction, Evaluation, Measurement
+
+Objectives = Mapping[str, Direction]
+Points = NDArray[np.float64]
+
+
+def as_costs(evaluations: Sequence[Evaluation], objectives: Objectives) -> Points:
+    """One row per evaluation, one column per objective, all to be minimised."""
+    rows = [[_cost(e.measurements[name], direction)[1] for name, direction in objectives.items()] for e in evaluations]
+    return np.array(rows, float).reshape(len(evaluations), len(objectives))
+
+
+def _cost(measurement: Measurement, direction: Direction) -> tuple[float, float, float]:
+    """Low end, value and high end of a figure, turned so that less is better."""
+    low, high = measurement.bounds
+    return (low, measurement.value, high) if direction == "minimize" else (-high, -measurement.value, -low)
+
+
+def dominates(left: Evaluation, right: Evaluation, objectives: Objectives) -> bool:
+    """At least as good in every objective, and better beyond noise (the intervals do not meet) in one of them."""
+    beyond_noise = False
+    for name, direction in objectives.items():
+        _, left_value, left_high = _cost(left.measurements[name], direction)
+        right_low, right_value, _ = _cost(right.measurements[name], direction)
+        if not left_value <= right_value:
+            return False
+        beyond_noise = beyond_noise or left_high < right_low
+    return beyond_noise
+
+
+def front(evaluations: Sequence[Evaluation], objectives: Objectives) -> list[Evaluation]:
+    """The evaluations that none of the others dominates, in their order. Failed ones never belong."""
+    sound = [e for e in evaluations if e.failure is None and all(_is_number(e, name) for name in objectives)]
+    return [e for e in sound if not any(dominates(other, e, objectives) for other in sound if other is not e)]
+
+
+def _is_number(evaluation: Evaluation, name: str) -> bool:
+    return name in evaluation.measurements and not np.isnan(evaluation.measurements[name].value)
+
+
+def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
+    """Volume that the points dominate below the reference point. points: (n, m), to be minimised; reference: (m,).
+
+    Exact, by slicing along the last objective (Zitzler 1999); meant for fronts of tens of points and up to five objectives.
+    """
+    points = points[np.all(points < reference, axis=1)]
+    if len(points) == 0:
+        return 0.0
+    if points.shape[1] == 1:
+        return float(reference[0] - points[:, 0].min())
+    points = points[points[:, -1].argsort(kind="stable")]
+    edges = np.append(points[1:, -1], reference[-1])
+    volume = 0.0
+    for i, (point, edge) in enumerate(zip(points, edges, strict=True)):
+        if edge > point[-1]:
+            volume += (edge - point[-1]) * hypervolume(_minimal(points[: i + 1, :-1]), reference[:-1])
+    return float(volume)
+
+
+def _minimal(points: Points) -> Points:
+    """Points that no other one weakly dominates; of equal ones the first."""
+    worse = np.all(points[None] <= points[:, None], axis=2)  # worse[i, j]: j is at least as good as i everywhere
+    equal = worse & worse.T
+    dominated = np.any(worse & ~equal, axis=1) | np.any(np.tril(equal, -1), axis=1)
+    minimal: Points = points[~dominated]
+    return minimal
+
+
+def choose(points: Points, reference: NDArray[np.float64], count: int) -> list[int]:
+    """Up to `count` points, each time the one that adds the most hypervolume; points that add none come last, in order."""
+    chosen: list[int] = []
+    rest = list(range(len(points)))
+    while rest and len(chosen) < count:
+        gains = [hypervolume(points[[*chosen, i]], reference) for i in rest]
+        chosen.append(rest.pop(int(np.argmax(gains))))
+    return chosen
+
+
+def knee(
+    evaluations: Sequence[Evaluation],
+    dense: Mapping[str, Measurement],
+    objectives: Objectives,
+    max_drop: Mapping[str, float],
+) -> int:
+    """The evaluation closest to the ideal one that costs nothing and loses nothing.
+
+    Costs count as shares of the dense model's; losses against the dense model as shares of what is allowed (`max_drop`), or of
+    the dense value where nothing is said. So the choice does not depend on which other points happen to be on the front.
+    """
+    distances = []
+    for evaluation in evaluations:
+        shares = []
+        for name, direction in objectives.items():
+            value, base = evaluation.measurements[name].value, dense[name].value
+            if direction == "minimize":
+                shares.append(value / base if base else value)
+            else:
+                shares.append(max(0.0, base - value) / (max_drop.get(name) or abs(base) or 1.0))
+        distances.append(float(np.linalg.norm(shares)))
+    return int(np.argmin(distances))

@@ -1,0 +1,82 @@
+"""Which widths lose least for a given saving: an exact knapsack over sensitivity curves.
+
+Damage and savings of single cuts are taken to add up. They do not quite, which is why the points found here are evaluated like
+any other candidate; as starting points they are far better than chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESOLUTION = 1000
+"""Steps into which the largest possible saving is divided; the programme is exact on that grid."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one group offers: widths that may stay, with the damage and the saving of each. The first costs and saves nothing."""
+
+    widths: tuple[int, ...]
+    damage: tuple[float, ...]
+    saving: tuple[float, ...]
+
+
+def fill_curve(widths: Sequence[int], known: Mapping[int, tuple[float, float]]) -> Curve:
+    """A curve from a few measured widths. known: width → (damage, saving); widths: descending, the whole width first.
+
+    Between measured points linear in the removed channels; outside them damage grows with the square of the removed channels
+    and the saving linearly. Damage is made to grow with the cut: less removed cannot hurt more.
+    """
+    whole = widths[0]
+    removed = np.array([whole - width for width in widths], float)
+    points = sorted((float(whole - width), *known[width]) for width in known if width < whole)
+    x, damage, saving = (np.array(column) for column in zip((0.0, 0.0, 0.0), *points, strict=True))
+    damage = np.maximum.accumulate(np.maximum(damage, 0.0))
+    filled_damage = np.interp(removed, x, damage)
+    filled_saving = np.interp(removed, x, saving)
+    first, last = x[1], x[-1]
+    below, above = removed < first, removed > last
+    filled_damage[below] = damage[1] * (removed[below] / first) ** 2
+    filled_damage[above] = damage[-1] * (removed[above] / last) ** 2
+    filled_saving[above] = saving[-1] * removed[above] / last
+    return Curve(tuple(widths), tuple(filled_damage.tolist()), tuple(np.maximum(filled_saving, 0.0).tolist()))
+
+
+def solve(curves: Mapping[str, Curve], targets: Sequence[float]) -> list[dict[str, int]]:
+    """For each target the widths (group → kept) of least total damage that save at least that much.
+
+    targets: in the unit of the curves' savings, each at most the sum of the largest ones. Dynamic programme over the groups.
+    """
+    largest = sum(max(curve.saving) for curve in curves.values())
+    step = largest / RESOLUTION
+    best = np.full(RESOLUTION + 1, np.inf)
+    best[0] = 0.0
+    taken: list[NDArray[np.int64]] = []
+    for curve in curves.values():
+        options = np.full((len(curve.widths), RESOLUTION + 1), np.inf)
+        for i, (damage, saving) in enumerate(zip(curve.damage, curve.saving, strict=True)):
+            units = int(saving / step) if step > 0 else 0
+            options[i, units:] = best[: RESOLUTION + 1 - units] + damage
+        taken.append(options.argmin(0))
+        best = options.min(0)
+    return [_trace(curves, taken, _start(best, target / step if step > 0 else 0.0), step) for target in targets]
+
+
+def _start(best: NDArray[np.float64], units: float) -> int:
+    """The reachable saving of least damage that meets the target; the largest reachable one where none does."""
+    reachable = np.flatnonzero(np.isfinite(best))
+    enough = reachable[reachable >= units - len(best) * 0.005]  # savings are rounded down, group by group
+    return int(enough[best[enough].argmin()]) if len(enough) else int(reachable[-1])
+
+
+def _trace(curves: Mapping[str, Curve], taken: list[NDArray[np.int64]], units: int, step: float) -> dict[str, int]:
+    kept = {}
+    for (name, curve), choice in zip(reversed(list(curves.items())), reversed(taken), strict=True):
+        picked = int(choice[units])
+        kept[name] = curve.widths[picked]
+        units -= int(curve.saving[picked] / step) if step > 0 else 0
+    return kept

@@ -1,0 +1,187 @@
+"""What may be chosen for each group, and how a sampler's numbers become a candidate.
+
+Samplers see continuous removed fractions and method names. Rounding to widths happens here, so that a sampler never meets a
+stepped parameter (Gaussian processes take seconds over those) and equal widths become equal candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from secateur.compression.groups import FoundGroups
+from secateur.compression.saliency import METHODS, available_methods
+from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
+from secateur.errors import DefinitionError, nearest
+from secateur.records import Candidate, Cut, Excluded, Group
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be done to one group. widths: channel counts that may stay, descending; the first is the whole width."""
+
+    group: Group
+    methods: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def removed(self) -> tuple[float, float]:
+        """Lowest and highest fraction of the group's channels that can go."""
+        return 1 - self.widths[0] / self.group.width, 1 - self.widths[-1] / self.group.width
+
+    def nearest_width(self, removed_fraction: float) -> int:
+        """The allowed width closest to a removed fraction; of two equally close ones the wider."""
+        target = self.group.width * (1 - removed_fraction)
+        return min(self.widths, key=lambda width: (abs(width - target), -width))
+
+    def cut(self, removed_fraction: float, method: str) -> Cut:
+        """Nothing removed means no method: such cuts are all the same."""
+        kept = self.nearest_width(removed_fraction)
+        return Cut(None if kept == self.group.width else method, kept)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One dimension for a sampler: a continuous range, or names to choose from."""
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Every group's choice, and the groups that stay whole with the reason."""
+
+    choices: Mapping[str, Choice]
+    excluded: tuple[Excluded, ...]
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups that may be cut, in network order."""
+        return [choice.group for choice in self.choices.values()]
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods that some group admits, in registry order."""
+        used = {method for choice in self.choices.values() for method in choice.methods}
+        return [name for name in METHODS if name in used]
+
+    def parameters(self) -> list[Parameter]:
+        """The sampler's dimensions: a removed fraction per group, and a method where there is more than one."""
+        listed = []
+        for name, choice in self.choices.items():
+            low, high = choice.removed
+            listed.append(Parameter(f"{name}.removed", low=low, high=high))
+            if len(choice.methods) > 1:
+                listed.append(Parameter(f"{name}.method", names=choice.methods))
+        return listed
+
+    def candidate(self, values: Mapping[str, float | str]) -> Candidate:
+        """A sampler's numbers, rounded to widths."""
+        return Candidate(
+            {
+                name: choice.cut(float(values[f"{name}.removed"]), str(values.get(f"{name}.method", choice.methods[0])))
+                for name, choice in self.choices.items()
+            }
+        )
+
+    def values(self, candidate: Candidate) -> dict[str, float | str]:
+        """The numbers that lead to a candidate: the other way round."""
+        values: dict[str, float | str] = {}
+        for name, choice in self.choices.items():
+            cut = candidate.cuts[name]
+            values[f"{name}.removed"] = 1 - cut.kept / choice.group.width
+            if len(choice.methods) > 1:
+                values[f"{name}.method"] = cut.method or choice.methods[0]
+        return values
+
+    def uniform(self, removed_fraction: float, method: str) -> Candidate:
+        """The same fraction of every group, as far as its widths allow; a method that a group lacks becomes its first."""
+        return Candidate(
+            {
+                name: choice.cut(removed_fraction, method if method in choice.methods else choice.methods[0])
+                for name, choice in self.choices.items()
+            }
+        )
+
+    def only(self, group: str, kept: int, method: str) -> Candidate:
+        """One group cut, all others whole."""
+        cuts = {name: Cut(None, choice.group.width) for name, choice in self.choices.items()}
+        cuts[group] = Cut(None if kept == self.choices[group].group.width else method, kept)
+        return Candidate(cuts)
+
+    def dense(self) -> Candidate:
+        """Nothing cut."""
+        return Candidate({name: Cut(None, choice.group.width) for name, choice in self.choices.items()})
+
+
+def build_space(definition: SearchSpaceDefinition, found: FoundGroups) -> SearchSpace:
+    """Apply the rules to the groups of a network: for each group, the first rule that matches decides.
+
+    Raises DefinitionError for unknown methods, for a pattern that matches nothing (naming the nearest group), and where no group
+    is left.
+    """
+    _check_names(definition, found)
+    choices: dict[str, Choice] = {}
+    excluded = list(found.excluded)
+    for group in found.groups:
+        layers = {member.module for member in group.members}
+        pattern = next((p for p in definition.exclude if any(fnmatchcase(layer, p) for layer in layers)), None)
+        rule = next(
+            (r for r in definition.groups if fnmatchcase(group.name, r.match) and group.layer_type in r.types), None
+        )
+        if pattern is not None:
+            reason = f"excluded by '{pattern}'"
+        elif rule is None:
+            reason = "no rule matches it"
+        else:
+            choice = Choice(group, available_methods(group, rule.methods), _widths(group, rule))
+            if not choice.methods:
+                reason = f"none of its methods ({', '.join(rule.methods)}) applies: it has no batch norm"
+            elif len(choice.widths) == 1:
+                limits = f"multiple_of {rule.multiple_of}, at_least {rule.at_least} and removed {list(rule.removed)}"
+                reason = f"{limits} leave no choice"
+            else:
+                choices[group.name] = choice
+                continue
+        excluded.append(Excluded(group.name, group.layer_type, group.width, reason))
+    if not choices:
+        listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded)
+        raise DefinitionError(f"{definition.where('groups')}: no group is left to be cut ({listed}).")
+    return SearchSpace(choices, tuple(excluded))
+
+
+def _widths(group: Group, rule: GroupRule) -> tuple[int, ...]:
+    """Channel counts that may stay: multiples within the rule's range, and the whole width where nothing must go."""
+    least_removed, most_removed = rule.removed
+    floor = max(rule.at_least, group.width - len(group.removable), 1)
+    widths = {
+        width
+        for width in range(rule.multiple_of, group.width, rule.multiple_of)
+        if width >= floor and least_removed <= 1 - width / group.width <= most_removed
+    }
+    return tuple(sorted(widths | {group.width}, reverse=True))
+
+
+def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:
+    for i, rule in enumerate(definition.groups):
+        for j, method in enumerate(rule.methods):
+            one_of(method, METHODS, definition.where("groups", i, "methods", j), "method")
+        names = [group.name for group in found.groups] + [group.name for group in found.excluded]
+        if not any(fnmatchcase(name, rule.match) for name in names):
+            raise _no_match(rule.match, names, definition.where("groups", i, "match"))
+    layers = {member.module for group in found.groups for member in group.members}
+    layers |= {group.name for group in found.excluded}
+    for i, pattern in enumerate(definition.exclude):
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise _no_match(pattern, layers, definition.where("exclude", i))
+
+
+def _no_match(pattern: str, names: Iterable[str], where: str) -> DefinitionError:
+    listed: Sequence[str] = sorted(names)
+    hint = nearest(pattern, listed) or nearest(pattern.replace("*", ""), listed)
+    shown = ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")  # a line's worth
+    return DefinitionError(f"{where}: '{pattern}' matches no group of this model.{hint} Groups: {shown}.")

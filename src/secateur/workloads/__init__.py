@@ -1,0 +1,7 @@
+"""Models with their data: the user's own through a factory, and the two that come with the package."""
+
+SHIPPED = {
+    "secateur.workloads.digits:workload": "handwritten digits of scikit-learn, small residual network (embedded, no download)",
+    "secateur.workloads.cifar10:workload": "CIFAR-10 from a folder, ResNet-20/32/44/56 with weights from a file",
+}
+"""factory → what it is, for `secateur list workloads`."""

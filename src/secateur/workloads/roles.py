@@ -1,0 +1,133 @@
+"""The five data roles: derived by one documented, seeded rule where the user gives fewer, and checked for overlap.
+
+The rule, in this order, each part drawn from a seeded permutation and never returned:
+
+    test          given, else 15 % of train
+    selection     given, else 10 % of train
+    search        given, else 10 % of train, at most 2,000 samples
+    calibration   given, else 5 % of train, at least 64 and at most 512 samples
+    train         what is left
+
+A model that was trained on the very samples that are now held out scores too well on them. Then give `search`, `selection`
+and `test` yourself, from data that the training never saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from secateur.errors import WorkloadError
+from secateur.records import ROLES, DataRoles
+
+_SHARES = {
+    "test": (0.15, 1, None),
+    "selection": (0.10, 1, None),
+    "search": (0.10, 1, 2000),
+    "calibration": (0.05, 64, 512),
+}
+
+MAY_OVERLAP = {("train", "calibration")}
+"""Calibration may be a part of train: neither scores anything."""
+
+
+def split_roles(train: Dataset[Any], *, seed: int = 0, **given: Dataset[Any]) -> DataRoles:
+    """Fill the roles that are not given from `train`, by the rule at the top of this module.
+
+    given: any of calibration, search, selection, test. Raises WorkloadError where train is too small to be split.
+    """
+    unknown = set(given) - set(_SHARES)
+    if unknown:
+        raise WorkloadError(f"There is no data role '{sorted(unknown)[0]}'; roles are {', '.join(ROLES)}.")
+    size = len(train)  # type: ignore[arg-type] # map-style datasets have a length
+    order = np.random.default_rng(seed).permutation(size)
+    parts: dict[str, Dataset[Any]] = dict(given)
+    taken = 0
+    for role, (share, least, most) in _SHARES.items():
+        if role in given:
+            continue
+        count = max(least, round(share * size))
+        count = min(count, most) if most else count
+        parts[role] = Subset(train, order[taken : taken + count].tolist())
+        taken += count
+    if size - taken < max(1, size // 4):
+        raise WorkloadError(f"{size} training samples are too few to hold out {taken} for the other data roles.")
+    return DataRoles(train=Subset(train, order[taken:].tolist()) if taken else train, **parts)
+
+
+def check_roles(data: DataRoles) -> None:
+    """Raise WorkloadError where a role is empty or where two roles share samples.
+
+    Subsets of one dataset are compared by index; datasets whose tensors lie in memory by content. A dataset that computes its
+    samples on access (decoding, random augmentation) is compared with the others only where it is a subset of the same one.
+    """
+    for role in ROLES:
+        if len(getattr(data, role)) == 0:
+            raise WorkloadError(f"The data role '{role}' is empty.")
+    samples = {role: _Samples.of(getattr(data, role)) for role in ROLES}
+    for left, right in combinations(ROLES, 2):
+        if (left, right) in MAY_OVERLAP:
+            continue
+        shared = samples[left].shared_with(samples[right])
+        if shared:
+            raise WorkloadError(
+                f"The data roles '{left}' and '{right}' share {shared} samples. A figure on '{right}' would not be honest; "
+                "split them apart, or give fewer roles and let secateur.workloads.roles.split_roles do it."
+            )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The dataset under all subsets, the indices used of it, and content hashes where its tensors lie in memory."""
+
+    base: Dataset[Any]
+    indices: frozenset[int]
+    hashes: frozenset[bytes] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset[Any]) -> _Samples:
+        base, indices = _unwrap(dataset)
+        if not isinstance(base, TensorDataset):
+            return cls(base, frozenset(indices), None)
+        rows = base.tensors[0][torch.as_tensor(indices)].contiguous().flatten(1).numpy()
+        hashes = frozenset(hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in rows)
+        return cls(base, frozenset(indices), hashes)
+
+    def shared_with(self, other: _Samples) -> int:
+        if self.base is other.base:
+            return len(self.indices & other.indices)
+        if self.hashes is not None and other.hashes is not None:
+            return len(self.hashes & other.hashes)
+        return 0
+
+
+def _unwrap(dataset: Dataset[Any]) -> tuple[Dataset[Any], list[int]]:
+    if isinstance(dataset, Subset):
+        base, inner = _unwrap(dataset.dataset)
+        return base, [inner[i] for i in dataset.indices]
+    return dataset, list(range(len(dataset)))  # type: ignore[arg-type] # map-style datasets have a length
+
+
+def as_tuple(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A dataset yields one input tensor or several; models here always take several."""
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+def collect(dataset: Dataset[Any], limit: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The first `limit` samples as tensors: inputs (one tensor per model input, (n, …)) and targets (n, …)."""
+    size = len(dataset) if limit is None else min(limit, len(dataset))  # type: ignore[arg-type] # map-style
+    loader = torch.utils.data.DataLoader(Subset(dataset, range(size)), batch_size=min(size, 1024))
+    inputs: list[tuple[Tensor, ...]] = []
+    targets: list[Tensor] = []
+    for batch, target in loader:
+        inputs.append(as_tuple(batch))
+        targets.append(target)
+    return tuple(torch.cat(column) for column in zip(*inputs, strict=True)), torch.cat(targets)
