@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from secateur.definition import PipelineDefinition
 
 INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 app = typer.Typer(
     name="secateur",
@@ -179,10 +180,11 @@ def _device(device: str) -> str:
 def main() -> None:
     """The console script: errors are one message and an exit code, never a traceback."""
     try:
-        app(standalone_mode=True)
+        app()
     except SecateurError as error:
         sys.stderr.write(f"secateur: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nsecateur: stopped. Every finished trial is kept; the same command goes on from here.\n")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write("\nsecateur: stopped. Whatever was finished is kept; the same command goes on from here.\n")
+        raise

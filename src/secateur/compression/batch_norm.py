@@ -131,4 +131,6 @@ class _Layer:
         layer.weight.copy_(self.weight)
         layer.bias.copy_(self.bias)
         layer.momentum = self.momentum
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked.sub_(1)  # this batch was not a training step
         layer.eval()

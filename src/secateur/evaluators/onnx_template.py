@@ -31,10 +31,14 @@ _FOLDING = {"Conv", "ConvTranspose", "Gemm"}
 
 @dataclass(frozen=True)
 class OnnxTemplate:
-    """A dense ONNX graph and, per initializer, the rule that computes it from a module's tensors."""
+    """A dense ONNX graph and, per initializer, the rule that computes it from a module's tensors.
+
+    depthwise: positions of nodes that hold their channel count as an attribute. unexplained: tensors without a rule.
+    """
 
     dense: onnx.ModelProto
     rules: Mapping[str, Rule]
+    depthwise: tuple[int, ...]
     unexplained: tuple[str, ...]
 
     def render(self, model: nn.Module) -> bytes:
@@ -50,13 +54,18 @@ class OnnxTemplate:
         rendered = onnx.ModelProto()
         rendered.CopyFrom(self.dense)
         with torch.no_grad():
+            shapes = {}
             for initializer in rendered.graph.initializer:
                 rule = self.rules.get(initializer.name)
                 if rule is not None:
                     value = rule(tensors).contiguous().numpy()
+                    shapes[initializer.name] = value.shape
                     del initializer.dims[:]
                     initializer.dims.extend(value.shape)
                     initializer.raw_data = value.tobytes()
+        for position in self.depthwise:
+            node = rendered.graph.node[position]
+            _group(node).i = shapes[node.input[1]][0]
         serialised: bytes = rendered.SerializeToString()
         return serialised
 
@@ -78,7 +87,18 @@ def make_template(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> OnnxT
             rules[initializer.name] = rule
         elif value.numel() > 1:
             unexplained.append(initializer.name)
-    return OnnxTemplate(dense, rules, tuple(unexplained))
+    shapes = {i.name: tuple(i.dims) for i in dense.graph.initializer}
+    depthwise = tuple(
+        position
+        for position, node in enumerate(dense.graph.node)
+        if node.op_type == "Conv" and _group(node).i == shapes.get(node.input[1], (1,))[0] > 1
+    )
+    return OnnxTemplate(dense, rules, depthwise, tuple(unexplained))
+
+
+def _group(node: onnx.NodeProto) -> onnx.AttributeProto:
+    """The attribute that says into how many groups a convolution splits its channels; absent means one."""
+    return next((a for a in node.attribute if a.name == "group"), onnx.AttributeProto(name="group", i=1))
 
 
 def _explain(name: str, value: Tensor, tensors: Tensors, folds: Mapping[str, Rule]) -> Rule | None:

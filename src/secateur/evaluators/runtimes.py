@@ -39,7 +39,7 @@ class _OnnxRuntimeSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only: it warns of every unused initializer
+        options.log_severity_level = 4  # what goes wrong is raised as well; it need not be printed too
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class but this

@@ -47,9 +47,6 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     if evaluation.failure is not None:
         raise ModelError(f"A candidate with half of its channels cannot be evaluated: {evaluation.failure}")
     declared = definition.evaluator
-    widths = 1.0
-    for choice in space.choices.values():
-        widths *= (len(choice.widths) - 1) * len(choice.methods) + 1
     measured = {
         name: f"{direction}, on {evaluator.device}" if name in ("accuracy", "latency") else f"{direction}, computed"
         for name, direction in declared.objectives.items()
@@ -62,7 +59,7 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
         "workload": f"{prepared.workload.name}; samples: "
         + ", ".join(f"{role} {count:,}" for role, count in roles.items()),
         "search": f"{definition.search.sampler}, {definition.search.trials} candidates, {len(space.parameters())} dimensions, "
-        f"{widths:.2g} different networks",
+        f"{space.size:.2g} different choices",
         **{f"objective {name}": text for name, text in measured.items()},
         "constraints": "; ".join(
             f"{name} may drop {c.max_drop:g} after recovery, {definition.drop_during_search(name):g} during the search"

@@ -141,5 +141,5 @@ def short(value: float) -> str:
     """A count, for people."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
-            return f"{value / limit:.2f} {unit}"
+            return f"{value / limit:.3g} {unit}"
     return f"{value:.0f}"

@@ -10,7 +10,7 @@ from secateur.search.study import Study
 from secateur.search.warm_start import Planned, baselines, family, knapsack, sweep
 from secateur.search_spaces import SearchSpace
 
-REPEATS = 300
+REPEATS = 200
 """Asks in a row that lead to networks already seen, after which the space counts as exhausted."""
 
 
@@ -52,7 +52,7 @@ def search(
     evaluations = {trial.number: trial.evaluation for trial in progress.trials}
     phases = _phases(problem, budget, progress) if problem.warm_starts else iter(())
     repeats = 0
-    while progress.evaluated < budget and repeats < REPEATS:
+    while progress.evaluated < min(budget, problem.space.size) and repeats < REPEATS:
         while not study.waiting:
             phase = next(phases, None)
             if phase is None:

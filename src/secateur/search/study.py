@@ -40,7 +40,7 @@ class Asked:
 
 
 class Study:
-    """One search's storage. Only the driver touches it."""
+    """One search's storage. Only the driver touches it. waiting: enqueued trials that have not been asked for."""
 
     def __init__(
         self,
@@ -62,8 +62,11 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(objectives))
+        trials = self._study.get_trials(deepcopy=False)
+        self._labels = {t.user_attrs["label"] for t in trials if "label" in t.user_attrs}
+        self.waiting = sum(t.state == TrialState.WAITING for t in trials)
         # A restarted sampler with the same seed would repeat its first asks: continue the sequence instead.
-        self._study.sampler = SAMPLERS[sampler].make(seed + len(self._study.get_trials(deepcopy=False)))
+        self._study.sampler = SAMPLERS[sampler].make(seed + len(trials))
 
     def recover(self) -> int:
         """Deal with trials that a killed driver left running. Returns how many were enqueued again."""
@@ -76,26 +79,21 @@ class Study:
             if trial.params:
                 attributes = {k: v for k, v in trial.user_attrs.items() if k in ("arm", "label")}
                 self._study.enqueue_trial(trial.params, {**attributes, "retry_of": trial.number})
+                self.waiting += 1
                 again += 1
         return again
 
-    def labels(self) -> set[str]:
-        """Labels of all enqueued or told trials, the dead ones that have been enqueued again counted once."""
-        return {t.user_attrs["label"] for t in self._study.get_trials(deepcopy=False) if "label" in t.user_attrs}
-
     def enqueue(self, values: Mapping[str, float | str], arm: Arm, label: str) -> None:
         """Put a trial before the sampler's own. A label is enqueued once, however often the driver is restarted."""
-        if label not in self.labels():
+        if label not in self._labels:
             self._study.enqueue_trial(self._inside(values), {"arm": arm, "label": label})
-
-    @property
-    def waiting(self) -> int:
-        """Enqueued trials that have not been asked for."""
-        return len(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+            self._labels.add(label)
+            self.waiting += 1
 
     def ask(self) -> Asked:
         """The next trial: an enqueued one, else the sampler's."""
         trial = self._study.ask(self._distributions)
+        self.waiting = max(0, self.waiting - 1)
         self._running[trial.number] = trial
         attributes = trial.user_attrs
         return Asked(trial.number, trial.params, attributes.get("arm", "sampler"), attributes.get("label", ""))

@@ -6,9 +6,10 @@ stepped parameter (Gaussian processes take seconds over those) and equal widths 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import prod
 
 from secateur.compression.groups import FoundGroups
 from secateur.compression.saliency import METHODS, available_methods
@@ -68,6 +69,11 @@ class SearchSpace:
         """All methods that some group admits, in registry order."""
         used = {method for choice in self.choices.values() for method in choice.methods}
         return [name for name in METHODS if name in used]
+
+    @property
+    def size(self) -> int:
+        """How many different choices there are; several may lead to the same network."""
+        return prod((len(choice.widths) - 1) * len(choice.methods) + 1 for choice in self.choices.values())
 
     def parameters(self) -> list[Parameter]:
         """The sampler's dimensions: a removed fraction per group, and a method where there is more than one."""
@@ -181,7 +187,8 @@ def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:
 
 
 def _no_match(pattern: str, names: Iterable[str], where: str) -> DefinitionError:
-    listed: Sequence[str] = sorted(names)
-    hint = nearest(pattern, listed) or nearest(pattern.replace("*", ""), listed)
+    listed = sorted(names)
+    stems = {name.rsplit(".", depth)[0] + ".*" for name in listed for depth in range(1, name.count(".") + 1)}
+    hint = nearest(pattern, [*listed, *sorted(stems)])
     shown = ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")  # a line's worth
     return DefinitionError(f"{where}: '{pattern}' matches no group of this model.{hint} Groups: {shown}.")

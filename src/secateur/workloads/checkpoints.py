@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise WorkloadError(f"{path} is not a complete safetensors file: {error}") from error
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what it does not take is raised
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WorkloadError(
             f"{path} does not load with weights_only=True: it is truncated, or it holds pickled objects, which could run code. "
             "Save only the state dict, with torch.save(model.state_dict(), …) or safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WorkloadError(f"{path} is not a complete checkpoint: {str(error).splitlines()[0]}") from error
+        raise WorkloadError(f"{path} is not a complete checkpoint: {str(error).partition(chr(10))[0] or type(error).__name__}") from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,9 +109,9 @@ def read_cifar10(folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
 
 def _npz(path: Path) -> tuple[Bytes, Bytes]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise WorkloadError(f"{path} is not a complete .npz with arrays 'images' and 'labels': {error}") from error
     if (
         images.ndim != 4 or images.shape[1:] != (32, 32, 3) or images.dtype != np.uint8 or len(images) != len(labels)
@@ -129,6 +130,7 @@ class _ArraysOnly(pickle.Unpickler):
         ("numpy._core.multiarray", "_reconstruct"),
         ("numpy", "ndarray"),
         ("numpy", "dtype"),
+        ("_codecs", "encode"),  # how Python 3 writes the bytes of an array in the old protocols
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -1,0 +1,89 @@
+"""What every sampler promises. A new one passes by being in the registry."""
+
+from __future__ import annotations
+
+import pytest
+
+from secateur.records import Candidate, Evaluation, Measurement
+from secateur.search.samplers import SAMPLERS
+from secateur.search.study import Study
+from secateur.search_spaces import Parameter
+
+PARAMETERS = [Parameter("a.removed", 0.0, 0.75), Parameter("a.method", names=("l1", "l2")), Parameter("b.removed", 0.1, 0.5)]
+OBJECTIVES = {"accuracy": "maximize", "size": "minimize"}
+
+pytestmark = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def open_study(folder, sampler, seed=3, name="s"):
+    return Study(folder / f"{name}.db", name, PARAMETERS, OBJECTIVES, sampler, seed)
+
+
+def judged(values) -> Evaluation:
+    accuracy = 1 - values["a.removed"] ** 2 - values["b.removed"] * (0.5 if values["a.method"] == "l1" else 0.3)
+    figures = {"accuracy": accuracy, "size": 2 - values["a.removed"] - values["b.removed"]}
+    return Evaluation(Candidate({}), "", {n: Measurement(v, "", "computed") for n, v in figures.items()})
+
+
+def drive(study, count, failing=(), infeasible=()):
+    asked = []
+    for i in range(count):
+        trial = study.ask()
+        asked.append(dict(trial.values))
+        evaluation = judged(trial.values)
+        if i in failing:
+            evaluation = Evaluation(evaluation.candidate, "", {}, "broke")
+        study.tell(trial, evaluation, {"accuracy": 1.0 if i in infeasible else -1.0})
+    return asked
+
+
+def test_values_lie_within_their_parameters(sampler, tmp_path):
+    for values in drive(open_study(tmp_path, sampler), 30):
+        assert 0.0 <= values["a.removed"] <= 0.75
+        assert 0.1 <= values["b.removed"] <= 0.5
+        assert values["a.method"] in ("l1", "l2")
+
+
+def test_the_same_seed_asks_the_same(sampler, tmp_path):
+    runs = [drive(open_study(tmp_path, sampler, name=f"s{i}"), 25) for i in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_another_seed_asks_otherwise(sampler, tmp_path):
+    assert drive(open_study(tmp_path, sampler, name="x", seed=1), 5) != drive(open_study(tmp_path, sampler, name="y", seed=2), 5)
+
+
+def test_a_reopened_study_goes_on_and_does_not_repeat_its_first_asks(sampler, tmp_path):
+    first = drive(open_study(tmp_path, sampler), 12)
+    again = open_study(tmp_path, sampler)
+    assert len(again.trials()) == 12
+    second = drive(again, 12)
+    assert not [values for values in second if values in first]
+
+
+def test_failed_and_infeasible_trials_do_not_stop_it(sampler, tmp_path):
+    study = open_study(tmp_path, sampler)
+    drive(study, 25, failing=range(0, 25, 3), infeasible=range(1, 25, 3))
+    trials = study.trials()
+    assert sum(t.evaluation.failure is not None for t in trials) == 9
+    drive(study, 10)
+
+
+def test_enqueued_trials_come_first_with_their_numbers(sampler, tmp_path):
+    study = open_study(tmp_path, sampler)
+    wanted = {"a.removed": 0.5, "a.method": "l2", "b.removed": 0.2}
+    study.enqueue(wanted, "uniform", "mine")
+    study.enqueue(wanted, "uniform", "mine")
+    assert study.waiting == 1
+    asked = study.ask()
+    assert (asked.values, asked.arm, asked.label) == (wanted, "uniform", "mine")
+
+
+def test_a_trial_left_running_is_asked_again_once(sampler, tmp_path):
+    study = open_study(tmp_path, sampler)
+    drive(study, 3)
+    lost = study.ask()
+    again = open_study(tmp_path, sampler)
+    assert again.recover() == 1
+    assert again.ask().values == lost.values
+    assert open_study(tmp_path, sampler).recover() == 1, "the second attempt is lost as well: once more"

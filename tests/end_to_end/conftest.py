@@ -1,0 +1,70 @@
+"""A project of a user's, small enough that a whole run takes some seconds, and the run of it that many tests look at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+MODEL = """
+from conftest import make_workload
+from nets import network
+
+def workload(*, samples: int = 600):
+    return make_workload(network("residual"), samples)
+"""
+
+PIPELINE = """\
+name: tiny
+workload: my_model.py:workload
+search_space:
+  groups:
+    - {methods: [l1, next_layer], multiple_of: 4, at_least: 4, removed: [0.0, 0.6]}
+evaluator: local
+search: {trials: 16, seed: 1}
+recover: {epochs: 2, finalists: 2, batch: 32}
+register: {name: tiny-model}
+"""
+
+EVALUATOR = """\
+objectives: {accuracy: maximize, latency: minimize, size: minimize}
+constraints: {accuracy: {max_drop: 0.6}}
+"""
+
+
+def make_project(folder: Path) -> Path:
+    for name, text in (
+        ("my_model.py", MODEL),
+        ("pipelines/tiny.yaml", PIPELINE),
+        ("evaluators/local.yaml", EVALUATOR),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line in a process of its own, as a user starts it; warnings of ours would end it."""
+    return [sys.executable, "-W", "error::UserWarning:secateur", "-c", "from secateur.cli import main; main()", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    tests = str(REPOSITORY / "tests")
+    return {**os.environ, "PYTHONPATH": tests, "COLUMNS": "200", **more}
+
+
+def secateur(project: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=project, env=environment(**more), capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A project after `secateur run tiny`."""
+    project = make_project(tmp_path_factory.mktemp("project"))
+    return project, secateur(project, "run", "tiny")

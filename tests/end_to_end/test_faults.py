@@ -1,0 +1,169 @@
+"""What goes wrong in the world: kills, full disks, dead servers. Nothing that was finished is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+
+import pytest
+from end_to_end.conftest import command, environment, make_project, secateur
+
+
+def start(project, *arguments):
+    return subprocess.Popen(
+        command(*arguments), cwd=project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def evaluated(project) -> dict[str, str]:
+    """Told trials of the only study: number → evaluation. Read only: a run may be creating the database right now."""
+    query = (
+        "select t.number, a.value_json from trials t join trial_user_attributes a on a.trial_id = t.trial_id "
+        "where a.key = 'evaluation' and t.state in ('COMPLETE', 'FAIL')"
+    )
+    with contextlib.closing(sqlite3.connect(f"file:{project / 'mlruns' / 'studies.db'}?mode=ro", uri=True)) as database:
+        return dict(database.execute(query).fetchall())
+
+
+def wait_for(predicate, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if predicate():
+            return
+        time.sleep(0.05)
+    if process.poll() is not None:
+        raise AssertionError(process.communicate()[1])
+
+
+def kill(process):
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_in_search_and_in_recovery_it_goes_on_and_loses_nothing(tmp_path):
+    """kill -9 at random moments of the search, then in the fine-tuning; the last start ends the same run."""
+    project = make_project(tmp_path)
+    rng = random.Random(4)
+    kept: dict[str, str] = {}
+    for target in (2, 7, 12):
+        process = start(project, "run", "tiny")
+        wait_for(lambda: told(project) >= target, process)  # noqa: B023
+        time.sleep(rng.random() * 0.2)
+        kill(process)
+        now = evaluated(project)
+        assert all(now[number] == text for number, text in kept.items()), "a finished trial has changed or gone"
+        assert len(now) >= target
+        kept = now
+    process = start(project, "run", "tiny")
+    finalists = project / "mlruns" / "runs"
+    wait_for(lambda: list(finalists.glob("*/finalists/*/checkpoint.safetensors")), process)
+    kill(process)
+    done = secateur(project, "run", "tiny")
+    assert done.returncode == 0, done.stderr
+    (run,) = finalists.iterdir()
+    record = json.loads((run / "record.json").read_text())
+    own = [t["evaluation"]["removals_key"] for t in record["trials"] if t["same_as"] is None]
+    assert len(own) == len(set(own)) == 16
+    now = evaluated(project)
+    assert all(now[number] == text for number, text in kept.items())
+    labels = [t["label"] for t in record["trials"] if t["label"]]
+    assert len(labels) == len(set(labels))
+
+
+def told(project) -> int:
+    """How many trials have been told, 0 while there is no study yet."""
+    try:
+        return len(evaluated(project))
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_control_c_says_how_to_go_on(tmp_path):
+    project = make_project(tmp_path)
+    process = start(project, "run", "tiny")
+    wait_for(lambda: told(project) >= 3, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in stderr
+    assert "Traceback" not in stderr
+    assert secateur(project, "resume").returncode == 0
+
+
+def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
+    project = make_project(tmp_path)
+    with socket.socket() as taken:  # a port on which nobody answers
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    started = time.monotonic()
+    done = secateur(project, "run", "tiny", "--set", "search.trials=8", "--set", f"register.tracking_uri={address}")
+    assert done.returncode == 75
+    assert "could not take run" in done.stderr
+    assert "secateur flush tiny-" in done.stderr
+    assert time.monotonic() - started < 300, "MLflow's own patience with a dead server is longer than this"
+    (run,) = (project / "mlruns" / "runs").iterdir()
+    assert (run / "record.json").is_file()
+    assert (run / "report.html").is_file()
+    again = secateur(project, "flush")
+    assert again.returncode == 75
+    record = json.loads((run / "record.json").read_text())
+    record["definition"]["register"]["tracking_uri"] = None  # the server is back, here as the embedded database
+    (run / "record.json").write_text(json.dumps(record))
+    flushed = secateur(project, "flush")
+    assert flushed.returncode == 0, flushed.stderr
+    assert "@candidate" in flushed.stdout
+
+
+def test_a_state_directory_that_cannot_be_written_is_said_before_anything_is_done(tmp_path):
+    project = make_project(tmp_path)
+    (project / "mlruns").write_text("I am a file")
+    done = secateur(project, "run", "tiny")
+    assert done.returncode == 75
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
+    project = make_project(tmp_path)
+    state = project / "mlruns"
+    state.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(state)], check=False, capture_output=True)  # noqa: S607
+    if mounted.returncode != 0:
+        pytest.skip("this machine does not let root mount a file system")
+    try:
+        process = start(project, "run", "tiny")
+        wait_for(lambda: told(project) >= 3, process)
+        filler = state / "filler"
+        with filler.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
+            while True:
+                stream.write(b"\0" * 65536)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 75, stderr
+        assert "run the same command again" in stderr
+        assert "Traceback" not in stderr
+        filler.unlink()
+        before = evaluated(project)
+        done = secateur(project, "run", "tiny")
+        assert done.returncode == 0, done.stderr
+        assert before.items() <= evaluated(project).items()
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=False)  # noqa: S607
+
+
+def test_two_drivers_on_one_run_are_refused(tmp_path):
+    project = make_project(tmp_path)
+    process = start(project, "run", "tiny")
+    wait_for(lambda: told(project) >= 1, process)
+    second = secateur(project, "resume")
+    kill(process)
+    assert second.returncode == 75
+    assert "is in use by another process" in second.stderr

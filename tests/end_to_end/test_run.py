@@ -1,0 +1,196 @@
+"""The main job through the command line, in a user's project, looked at from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from end_to_end.conftest import make_project, secateur
+
+from secateur import load_compressed
+
+
+@pytest.fixture(scope="session")
+def run_folder(finished):
+    project, _ = finished
+    (folder,) = (project / "mlruns" / "runs").iterdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def record(run_folder):
+    return json.loads((run_folder / "record.json").read_text())
+
+
+@pytest.fixture
+def tracking(finished, monkeypatch):
+    import mlflow
+
+    project, _ = finished
+    uri = f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow
+
+
+def test_the_command_succeeds_and_says_what_came_of_it(finished):
+    _, done = finished
+    assert done.returncode == 0, done.stderr
+    assert "knee of the front" in done.stdout
+    assert "registered: tiny-model version" in done.stdout
+    assert "@candidate" in done.stdout
+    assert "16 of 16" in done.stderr
+
+
+def test_the_budget_was_spent_on_different_networks(record):
+    own = [t for t in record["trials"] if t["same_as"] is None]
+    keys = [t["evaluation"]["removals_key"] for t in own]
+    assert len(keys) == len(set(keys)) == 16
+    assert {t["arm"] for t in own} >= {"dense", "uniform", "sensitivity", "knapsack"}
+
+
+def test_the_files_of_a_finalist_agree_with_each_other_and_with_their_figures(finished, run_folder, record, monkeypatch):
+    project, _ = finished
+    monkeypatch.chdir(project)
+    from conftest import make_workload
+    from nets import network
+
+    from secateur.workloads.roles import collect
+
+    workload = make_workload(network("residual"))
+    (x,), y = collect(workload.data.selection)
+    for finalist in record["finalists"]:
+        folder = run_folder / finalist["folder"]
+        module = load_compressed(folder / "compressed", workload.build_model())
+        session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+        outputs = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+        with torch.no_grad():
+            torch.testing.assert_close(module(x), outputs, rtol=1e-3, atol=1e-3)
+        assert finalist["measurements"]["accuracy"]["value"] == pytest.approx(workload.score(outputs, y).mean().item(), abs=1e-6)
+        assert finalist["measurements"]["size"]["value"] == (folder / "model.onnx").stat().st_size
+        parameters = sum(p.numel() for p in module.parameters())
+        assert finalist["measurements"]["parameters"]["value"] == parameters
+        assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_test_data_was_used_for_what_is_registered_only(record):
+    for finalist in record["finalists"]:
+        passed = finalist["feasible"] and finalist["on_front"]
+        assert (finalist["test"] is not None) == passed
+    assert record["dense"]["test"]["accuracy"]["samples"] == 90
+
+
+def test_every_trial_that_scores_on_search_data_scores_on_nothing_else(record):
+    assert {t["evaluation"]["measurements"]["accuracy"]["samples"] for t in record["trials"]} == {60}
+    assert {f["measurements"]["accuracy"]["samples"] for f in record["finalists"]} == {60}
+    assert record["samples"] == {"train": 326, "calibration": 64, "search": 60, "selection": 60, "test": 90}
+
+
+def test_the_candidate_loads_from_the_registry_and_predicts(tracking, run_folder, record):
+    best = next(f for f in record["finalists"] if f["name"] == record["knee"])
+    x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    predicted = tracking.pyfunc.load_model("models:/tiny-model@candidate").predict(x)["output"]
+    session = onnxruntime.InferenceSession(run_folder / best["folder"] / "model.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(predicted, session.run(None, {"input": x})[0], rtol=1e-5)
+
+
+def test_runs_and_versions_in_mlflow_tell_the_same_story(tracking, record):
+    client = tracking.MlflowClient()
+    experiment = client.get_experiment_by_name("tiny")
+    runs = {r.data.tags["secateur.part"]: r for r in client.search_runs([experiment.experiment_id])}
+    parent = runs[record["run_id"]]
+    names = {f["name"] for f in record["finalists"]}
+    assert set(runs) == {record["run_id"], "dense"} | names
+    assert all(r.info.status == "FINISHED" for r in runs.values())
+    assert all(runs[n].data.tags["mlflow.parentRunId"] == parent.info.run_id for n in names | {"dense"})
+    assert parent.data.params["search.seed"] == "1"
+    assert parent.data.tags["secateur.torch"] == torch.__version__
+    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"definition.yaml", "record.json", "report.html"}
+    for finalist in record["finalists"]:
+        run = runs[finalist["name"]]
+        assert run.data.metrics["selection.accuracy"] == finalist["measurements"]["accuracy"]["value"]
+        listed = {a.path for a in client.list_artifacts(run.info.run_id, "compressed")}
+        assert listed == {"compressed/compressed.json", "compressed/tensors.safetensors"}
+    versions = client.search_model_versions("name = 'tiny-model'")
+    passed = [f["name"] for f in record["finalists"] if f["feasible"] and f["on_front"]]
+    assert sorted(v.tags["secateur.finalist"] for v in versions) == sorted(passed)
+    candidate = client.get_model_version_by_alias("tiny-model", "candidate")
+    assert candidate.tags["secateur.finalist"] == record["knee"]
+    assert float(candidate.tags["secateur.size"]) > 0
+
+
+def test_no_file_of_the_state_is_a_pickle_of_ours(finished):
+    project, _ = finished
+    suffixes = {p.suffix for p in (project / "mlruns" / "runs").rglob("*") if p.is_file()}
+    assert suffixes <= {".json", ".yaml", ".onnx", ".safetensors", ".html", ".npz", ""}
+
+
+def test_running_again_starts_a_new_run_and_resume_refuses_a_finished_one(finished):
+    project, _ = finished
+    refused = secateur(project, "resume")
+    assert refused.returncode == 75
+    assert "is finished" in refused.stderr
+
+
+def test_show_prints_the_same_table(finished, record):
+    project, done = finished
+    shown = secateur(project, "show")
+    assert shown.returncode == 0
+    table = [line for line in done.stdout.splitlines() if "│" in line]
+    assert [line for line in shown.stdout.splitlines() if "│" in line] == table
+    assert json.loads(secateur(project, "show", "--json").stdout) == record
+    unknown = secateur(project, "show", "tiny-1")
+    assert unknown.returncode == 2
+    assert "There is no run 'tiny-1'" in unknown.stderr
+
+
+def test_flushing_again_registers_nothing_twice(finished, tracking):
+    project, _ = finished
+    before = len(tracking.MlflowClient().search_model_versions("name = 'tiny-model'"))
+    flushed = secateur(project, "flush")
+    assert flushed.returncode == 0, flushed.stderr
+    assert len(tracking.MlflowClient().search_model_versions("name = 'tiny-model'")) == before
+
+
+def test_the_report_is_attached_to_the_study(finished):
+    import optuna
+
+    project, _ = finished
+    storage = f"sqlite:///{project / 'mlruns' / 'studies.db'}"
+    (name,) = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    (artifact,) = optuna.artifacts.get_all_artifact_meta(study)
+    assert artifact.filename == "report.html"
+    stored = project / "mlruns" / "study_artifacts" / artifact.artifact_id
+    assert stored.read_bytes().startswith(b"<!doctype html>")
+    assert study.metric_names == ["accuracy", "latency", "size"]
+
+
+def test_the_report_fetches_nothing_and_holds_the_figures(run_folder, record):
+    page = (run_folder / "report.html").read_text()
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", outside)
+    for finalist in record["finalists"]:
+        assert finalist["name"] in page
+    for part in ("The front", "Before and after", "What was cut", "Sensitivity", "How everything was measured"):
+        assert part in page
+    assert "its channels are the model&#x27;s output" in page
+
+
+def test_check_says_what_would_happen_and_writes_nothing(tmp_path):
+    project = make_project(tmp_path)
+    checked = secateur(project, "check", "tiny", "--json")
+    assert checked.returncode == 0, checked.stderr
+    found = json.loads(checked.stdout)
+    assert {g["name"] for g in found["groups"]} >= {"conv1", "layer1.0.conv1"}
+    assert [e["name"] for e in found["excluded"]] == ["linear"]
+    assert "16 candidates" in found["facts"]["search"]
+    assert found["facts"]["files of candidates"] == "rewritten from one export"
+    assert not (project / "mlruns").exists()
+    table = secateur(project, "check", "tiny")
+    assert "Groups that may be cut" in table.stdout

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import secateur
+from secateur.cli import main
+from secateur.pipelines.catalogue import CATALOGUE, schemas
+
+BAD_FACTORIES = """
+import dataclasses
+import torch
+from conftest import make_workload
+from nets import network
+from torch.utils.data import TensorDataset
+
+def overlapping():
+    made = make_workload(network("VGG"))
+    return dataclasses.replace(made, data=dataclasses.replace(made.data, test=made.data.search))
+
+def raises():
+    raise RuntimeError("the drive is not there")
+
+def nan_loss():
+    return dataclasses.replace(make_workload(network("VGG")), loss=lambda o, t: (o.sum() * float("nan")))
+
+def wrong_loss():
+    return dataclasses.replace(make_workload(network("VGG")), loss=lambda o, t: o - t[:, None, None])
+
+class Broken(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 3)
+        self.second = torch.nn.Conv2d(8, 8, 3)
+        self.head = torch.nn.Linear(8, 5)
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        if x.mean() > 100.0:
+            x = -x
+        return self.head(torch.relu(self.second(x)).mean((2, 3)))
+
+def untraceable():
+    torch.manual_seed(0)
+    return dataclasses.replace(make_workload(network("VGG")), build_model=Broken)
+
+def weights(*, path):
+    from secateur.workloads.checkpoints import load_weights
+    load_weights(network("VGG"), path)
+"""
+
+PIPELINE = """\
+name: bad
+workload: bad.py:{factory}
+search_space: {{groups: [{{methods: [l1]}}]}}
+evaluator: {{objectives: {{accuracy: maximize, size: minimize}}}}
+"""
+
+
+@pytest.fixture
+def secateur_command(monkeypatch, capsys, tmp_path):
+    """The command line, called in this process in an empty folder. Returns exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["secateur", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_help_and_version(secateur_command):
+    code, out, _ = secateur_command("--help")
+    assert code == 0
+    for command in ("init", "check", "run", "resume", "show", "flush", "list", "schema"):
+        assert command in out
+    assert secateur_command("--version")[1].strip() == secateur.__version__
+
+
+def test_help_imports_nothing_heavy():
+    """What makes `secateur --help` slow is imports, so that is what is asserted; the seconds are in benchmarks/."""
+    script = (
+        "import sys\nfrom secateur.cli import main\nsys.argv = ['secateur', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'optuna', 'mlflow', 'onnx', 'onnxruntime', 'plotly', 'sklearn', 'pydantic', 'numpy', 'ruamel'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("what", CATALOGUE)
+def test_listings(what, secateur_command):
+    code, out, _ = secateur_command("list", what, "--json")
+    entries = json.loads(out)
+    assert code == 0
+    assert entries
+    assert all(entry["name"] and entry["what"] for entry in entries)
+    _, table, _ = secateur_command("list", what)
+    assert all(entry["name"].split(":")[0][:20] in table.replace("\n", "") for entry in entries)
+
+
+def test_unknown_listing(secateur_command):
+    code, _, err = secateur_command("list", "method")
+    assert code == 2
+    assert "unknown listing 'method'. Did you mean 'methods'?" in err
+
+
+def test_schemas_know_the_names_and_are_valid_json_schema(secateur_command):
+    code, out, _ = secateur_command("schema", "search_space")
+    assert code == 0
+    methods = json.loads(out)["$defs"]["GroupRule"]["properties"]["methods"]["items"]["enum"]
+    assert "fpgm" in methods
+    assert set(schemas()) == {"pipeline", "search_space", "evaluator"}
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("overlapping", "The data roles 'search' and 'test' share 60 samples"),
+        ("raises", "pipelines/bad.yaml:2: the workload factory bad.py:raises raised RuntimeError: the drive is not there"),
+        ("nan_loss", "The workload's loss on two calibration samples is nan"),
+        ("wrong_loss", "fails on two calibration samples|The workload's loss"),
+        ("untraceable", "cannot be exported to ONNX: .*data-dependent"),
+        ("nothing", "pipelines/bad.yaml:2: bad.py has no 'nothing'"),
+    ],
+)
+def test_bad_workloads_end_with_code_2_before_anything_is_written(factory, words, secateur_command, tmp_path):
+    import re
+
+    (tmp_path / "bad.py").write_text(BAD_FACTORIES)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "bad.yaml").write_text(PIPELINE.format(factory=factory))
+    code, _, err = secateur_command("check", "bad")
+    assert code == 2
+    assert re.search(words, err), err
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_missing_and_a_truncated_weights_file(secateur_command, tmp_path):
+    (tmp_path / "bad.py").write_text(BAD_FACTORIES)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "bad.yaml").write_text(PIPELINE.format(factory="weights"))
+    code, _, err = secateur_command("check", "bad", "--set", "workload.path=nowhere.pth")
+    assert code == 2
+    assert "The weights file nowhere.pth does not exist" in err
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0")
+    code, _, err = secateur_command("check", "bad", "--set", "workload.path=cut.safetensors")
+    assert code == 2
+    assert "is not a complete safetensors file" in err
+    code, _, err = secateur_command("check", "bad")
+    assert "needs path; give it under `workload:` or with --set workload.path=…" in err
+
+
+def test_misspelt_names_of_later_stages_point_at_their_line(secateur_command, tmp_path):
+    (tmp_path / "pipelines").mkdir()
+    text = PIPELINE.format(factory="raises") + "search: {sampler: tpee}\n"
+    (tmp_path / "pipelines" / "bad.yaml").write_text(text)
+    (tmp_path / "bad.py").write_text(BAD_FACTORIES)
+    code, _, err = secateur_command("run", "bad")
+    assert code == 2
+    assert "pipelines/bad.yaml:5: unknown sampler 'tpee'. Did you mean 'tpe'? Allowed: nsga2, random, tpe." in err
+    for override, words in (
+        ("evaluator.objectives={acuracy: maximize}", "unknown metric 'acuracy'. Did you mean 'accuracy'?"),
+        ("evaluator.runtime=onnx", "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
+        ("evaluator.device=pi", "unknown device 'pi'. Allowed: local."),
+    ):
+        code, _, err = secateur_command("run", "bad", "--set", "search.sampler=tpe", "--set", override)
+        assert code == 2
+        assert words in err
+
+
+def test_unknown_pipelines_and_devices(secateur_command):
+    code, _, err = secateur_command("run", "quik")
+    assert code == 2
+    assert "there is no 'quik' in pipelines/. Did you mean 'quick'?" in err
+    code, _, err = secateur_command("run", "quick", "--device", "gpu")
+    assert code == 2
+    assert "unknown device 'gpu'. Did you mean 'cpu'? Allowed: cpu, cuda." in err
+
+
+def test_commands_about_runs_say_that_there_are_none(secateur_command):
+    for command in ("show", "resume", "flush"):
+        code, _, err = secateur_command(command)
+        assert code == 2
+        assert "There are no runs in" in err
+
+
+def test_init_lays_out_a_project_that_checks(secateur_command, tmp_path, monkeypatch):
+    code, out, _ = secateur_command("init", "mine")
+    assert code == 0
+    assert "mine/pipelines/compress.yaml" in out
+    monkeypatch.chdir(tmp_path / "mine")
+    code, out, err = secateur_command("check", "compress")
+    assert code == 0, err
+    assert "Groups that may be cut" in out
+    code, _, err = secateur_command("init", ".")
+    assert code == 75
+    assert "exists already; nothing was written" in err
+
+
+def test_init_lists_every_group_of_the_users_model(secateur_command, tmp_path, monkeypatch):
+    (tmp_path / "model.py").write_text(
+        "from conftest import make_workload\nfrom nets import network\n\n\ndef workload():\n    return make_workload(network('residual'))\n"
+    )
+    code, _, err = secateur_command("init", ".", "--workload", "model.py:workload")
+    assert code == 0, err
+    text = (tmp_path / "pipelines" / "compress.yaml").read_text()
+    for group in ("conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2"):
+        assert f"#  - {group} " in text
+    assert "stays whole: linear (its channels are the model's output)" in text
+    code, _, err = secateur_command("check", "compress")
+    assert code == 0, err
+
+
+def test_cuda_is_refused_where_there_is_none(secateur_command, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = secateur_command("run", "quick", "--device", "cuda")
+    assert code == 75
+    assert "torch sees no CUDA device here" in err

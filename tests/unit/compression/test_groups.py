@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from nets import Grouped, HardCoded, Normed, images, network, shaken
+from torch import nn
+
+from secateur.compression.groups import find_groups
+from secateur.compression.surgery import cut, removals_of
+from secateur.errors import ModelError
+
+
+def test_padded_shortcuts_couple_with_their_offset():
+    model = network("option-A residual")
+    group = next(g for g in find_groups(model, (images(),)).groups if g.name == "conv1")
+    by_layer = {(m.module, m.side): dict(zip(m.roots, m.indices, strict=True)) for m in group.members}
+    assert by_layer["layer1.0.conv2", "out"][0] == 0
+    assert by_layer["layer2.0.conv2", "out"][0] == 4, "8 → 16 channels: four zeros come first"
+    assert by_layer["layer3.0.conv2", "out"][0] == 12, "16 → 32 channels: eight more"
+    assert by_layer["linear", "in"][7] == 19
+
+
+def test_padded_shortcuts_leave_the_padding_whole():
+    model = network("option-A residual")
+    groups = find_groups(model, (images(),)).groups
+    smaller = cut(model, removals_of(groups, {"conv1": range(6)}))
+    assert smaller.get_submodule("layer1.0.conv2").weight.shape[0] == 2
+    assert smaller.get_submodule("layer2.0.conv2").weight.shape[0] == 10
+    assert smaller.get_submodule("layer3.0.conv2").weight.shape[0] == 26
+
+
+class WideFirst(nn.Module):
+    """The root layer lies behind the pad: its outer channels meet zeros, which cannot shrink, and are pinned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(3, 12, 3, padding=1)
+        self.narrow = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        padded = torch.nn.functional.pad(self.narrow(x), (0, 0, 0, 0, 2, 4))
+        return self.head(torch.relu(self.wide(x) + padded).mean((2, 3)))
+
+
+def test_channels_that_meet_zeros_are_pinned():
+    group = next(g for g in find_groups(shaken(WideFirst()), (images(),)).groups if g.name == "wide")
+    assert group.width == 12
+    assert group.removable == (2, 3, 4, 5, 6, 7)
+
+
+def test_what_cannot_be_cut_stays_whole_with_the_reason():
+    reasons = {e.name: e.reason for e in find_groups(shaken(HardCoded()), (images(),)).excluded}
+    assert "does not run without its channels" in reasons["one"]
+    assert "output" in reasons["head"]
+    assert "two" not in reasons
+
+
+def test_normalisation_over_the_channels_is_recognised():
+    found = find_groups(shaken(Normed()), (images(),))
+    reasons = {e.name: e.reason for e in found.excluded}
+    assert "'group_norm' normalises over these channels" in reasons["one"]
+    assert "'layer_norm' normalises over these channels" in reasons["hidden"]
+    assert [g.name for g in found.groups] == ["two"]
+
+
+def test_grouped_convolutions_are_kept_out():
+    found = find_groups(shaken(Grouped()), (images(),))
+    reasons = {e.name: e.reason for e in found.excluded}
+    assert "grouped convolution (2 groups)" in reasons["one.0"]
+    assert "three.0" in {g.name for g in found.groups}
+
+
+class Fails(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.second = nn.Conv2d(5, 4, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.first(x).argmax(1)
+
+
+class TwoOutputs(Detached):
+    def forward(self, x):
+        return self.first(x), x
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Fails(), "fails in layer 'second' (Conv2d)"),
+        (Detached(), "carries no gradient"),
+        (TwoOutputs(), "returns a tuple; one tensor is needed"),
+        (nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "No group of this model can be cut"),
+    ],
+)
+def test_models_that_cannot_be_traced_say_where(model, words):
+    with pytest.raises(ModelError, match=words.replace("(", r"\(").replace(")", r"\)")):
+        find_groups(model, (images(),))
+
+
+class Shared(nn.Module):
+    """One layer used twice: its channels are coupled with themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.twice = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        return self.head(torch.relu(self.twice(torch.relu(self.twice(x)))).mean((2, 3)))
+
+
+def test_whatever_is_offered_for_a_reused_layer_is_right():
+    model = shaken(Shared())
+    try:
+        groups = find_groups(model, (images(),)).groups
+    except ModelError:
+        return  # nothing offered is right as well
+    for group in groups:
+        smaller = cut(model, removals_of([group], {group.name: group.removable[:3]}))
+        assert smaller(images()).shape == (2, 5)

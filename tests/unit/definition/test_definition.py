@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import pytest
+from conftest import REPOSITORY
+
+from secateur.definition import Override, load_pipeline
+from secateur.errors import DefinitionError
+
+PIPELINE = """\
+name: mine
+workload: my_model.py:workload
+search_space: channels
+evaluator: {objectives: {accuracy: maximize, size: minimize}}
+search:
+  trials: 20
+"""
+SPACE = """\
+# one line of comment
+groups:
+  - match: "*"
+    methods: [l1]
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    for folder in ("pipelines", "search_spaces", "evaluators"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pipelines" / "mine.yaml").write_text(PIPELINE)
+    (tmp_path / "search_spaces" / "channels.yaml").write_text(SPACE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rewrite(project, old, new, file="pipelines/mine.yaml"):
+    path = project / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def message(*overrides):
+    with pytest.raises(DefinitionError) as caught:
+        load_pipeline("mine", [Override.parse(text) for text in overrides])
+    return str(caught.value)
+
+
+def test_a_pipeline_by_name_and_by_path(project):
+    by_name, root = load_pipeline("mine")
+    by_path, _ = load_pipeline(str(project / "pipelines" / "mine.yaml"))
+    assert by_name.as_written() == by_path.as_written()
+    assert root == project
+    assert by_name.search.trials == 20
+    assert by_name.search.sampler == "tpe"
+    assert by_name.search_space.groups[0].removed == (0.0, 0.8)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (REPOSITORY / "pipelines").glob("*.yaml")))
+def test_shipped_pipelines_are_valid(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CIFAR10_DATA", "/data")
+    monkeypatch.setenv("CIFAR10_WEIGHTS", "/weights")
+    definition, root = load_pipeline(name)
+    assert root == tmp_path
+    assert definition.name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  trials: 20", "  trails: 20", "pipelines/mine.yaml:6: unknown key 'trails'. Did you mean 'trials'? Allowed here: sampler, seed, trials."),
+        ("  trials: 20", "  trials: 0", "pipelines/mine.yaml:6: 'search.trials' is 0; it must be greater than or equal to 1."),
+        ("  trials: 20", "  trials: many", "pipelines/mine.yaml:6: 'search.trials' is 'many'; it must be a valid integer"),
+        ("name: mine\n", "", "pipelines/mine.yaml:1: 'name' is missing."),
+        ("name: mine", "name: my model", "pipelines/mine.yaml:1: 'name' is 'my model'; letters, digits"),
+        ("size: minimize", "size: least", "pipelines/mine.yaml:4: 'objectives.size' is 'least'; allowed: 'maximize' or 'minimize'."),
+        ("search_space: channels", "search_space: chanels", "pipelines/mine.yaml:3: there is no 'chanels' in search_spaces/. Did you mean 'channels'?"),
+        ("search_space: channels", "search_space: a/b.yaml", "pipelines/mine.yaml:3: there is no file 'a/b.yaml'"),
+        ("  trials: 20", "  trials: [20", "pipelines/mine.yaml:7: not valid YAML"),
+        ("  trials: 20", "  trials: 20\n  trials: 30", "pipelines/mine.yaml:7: not valid YAML: found duplicate key"),
+        ("  trials: 20", "  trials: 20\nrecover: {distill: {weight: 2}}", "pipelines/mine.yaml:7: 'recover.distill.weight' is 2; it must be less than or equal to 1."),
+        ("  trials: 20", "  trials: 20\nregister: {nam: x}", "pipelines/mine.yaml:7: unknown key 'nam'. Did you mean 'name'?"),
+        ("  trials: 20", "  trials: 20\nregister: {name: x, tracking_uri: 'https://me:secret@host/'}", "must not carry credentials"),
+    ],
+)  # fmt: skip
+def test_errors_in_the_pipeline_name_file_and_line(project, old, new, expected):
+    rewrite(project, old, new)
+    assert expected in message()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("methods: [l1]", "methods: []", "search_spaces/channels.yaml:4: 'groups.0.methods' is []; it list should have at least 1 item"),
+        ("methods: [l1]", "method: [l1]", "search_spaces/channels.yaml:4: unknown key 'method'. Did you mean 'methods'?"),
+        ("methods: [l1]", "methods: [l1]\n    removed: [0.9, 0.2]", "search_spaces/channels.yaml:5: groups.0.removed: the lowest removed fraction (0.9) must be below the highest (0.2)."),
+        ("methods: [l1]", "methods: [l1]\n    removed: [0.2, 1.0]", "search_spaces/channels.yaml:5: 'groups.0.removed.1' is 1.0; it must be less than 1."),
+        ("groups:", "group:", "search_spaces/channels.yaml:2: unknown key 'group'. Did you mean 'groups'?"),
+    ],
+)  # fmt: skip
+def test_errors_in_a_referenced_file_name_that_file(project, old, new, expected):
+    rewrite(project, old, new, "search_spaces/channels.yaml")
+    assert expected in message()
+
+
+def test_errors_in_an_inline_part_name_its_line(project):
+    rewrite(project, "objectives: {", "objectivs: {")
+    assert "pipelines/mine.yaml:4: unknown key 'objectivs'. Did you mean 'objectives'?" in message()
+
+
+def test_constraints_must_be_measured(project):
+    rewrite(project, "size: minimize}}", "size: minimize}, constraints: {latency: {max_drop: 1}}}")
+    assert "'latency' is constrained but is not among the objectives (accuracy, size)" in message()
+
+
+def test_overrides_win_and_are_named_in_errors(project):
+    definition, _ = load_pipeline("mine", [Override.parse("search.trials=7"), Override.parse("recover=null")])
+    assert definition.search.trials == 7
+    assert definition.recover is None
+    assert message("search.trials=none") == "--set search.trials=none: 'search.trials' is 'none'; it must be a valid integer, unable to parse string as an integer."
+    assert "--set search.trials" in message("search.trials")
+    assert "single value" in message("name.inner=1")
+    assert "0 … 0" in message("search_space.groups.4.match=x")
+
+
+def test_an_override_reaches_into_a_referenced_file(project):
+    definition, _ = load_pipeline("mine", [Override.parse("search_space.groups.0.at_least=4")])
+    assert definition.search_space.groups[0].at_least == 4
+    assert definition.search_space.groups[0].methods == ["l1"]
+    rewrite(project, "methods: [l1]", "methods: []", "search_spaces/channels.yaml")
+    assert "search_spaces/channels.yaml:4" in message("search_space.groups.0.at_least=4")
+
+
+def test_workload_options_come_from_the_environment_and_stay_out_of_what_is_logged(project, monkeypatch):
+    rewrite(project, "workload: my_model.py:workload", "workload: {factory: my_model.py:workload, token: '${MY_TOKEN}', size: '${SIZE:-3}'}")
+    assert "pipelines/mine.yaml:2: the environment variable MY_TOKEN is not set" in message()
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    definition, _ = load_pipeline("mine")
+    assert definition.workload.options == {"token": "secret", "size": "3"}
+    assert "secret" not in str(definition.as_written())
+    assert definition.as_written()["workload"]["token"] == "${MY_TOKEN}"
+
+
+def test_later_stages_can_point_at_a_line(project):
+    definition, _ = load_pipeline("mine")
+    assert definition.search_space.groups[0].where("methods", 0) == "search_spaces/channels.yaml:4"
+    assert definition.search.where("trials") == "pipelines/mine.yaml:6"
+    assert definition.search.where("sampler") == "pipelines/mine.yaml:5", "a default has no line: the nearest parent has"
+
+
+def test_the_drop_during_the_search_follows_from_what_is_allowed_after_it(project):
+    rewrite(project, "size: minimize}}", "size: minimize}, constraints: {accuracy: {max_drop: 0.02}}}")
+    assert load_pipeline("mine")[0].drop_during_search("accuracy") == pytest.approx(0.16)
+    assert load_pipeline("mine", [Override.parse("recover=null")])[0].drop_during_search("accuracy") == 0.02
+    stated = Override.parse("evaluator.constraints.accuracy.before_recovery=0.3")
+    assert load_pipeline("mine", [stated])[0].drop_during_search("accuracy") == 0.3
+
+
+def test_a_definition_that_is_written_out_reads_back_the_same(project, tmp_path):
+    from ruamel.yaml import YAML
+
+    definition, _ = load_pipeline("mine")
+    with (tmp_path / "again.yaml").open("w") as stream:
+        YAML().dump(definition.as_written(), stream)
+    again, _ = load_pipeline(str(tmp_path / "again.yaml"))
+    assert again.as_written() == definition.as_written()

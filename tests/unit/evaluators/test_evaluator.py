@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import REPOSITORY, make_workload
+from nets import NETWORKS, images, network, shaken
+from torch import Tensor, nn
+
+from secateur.compression.groups import find_groups
+from secateur.compression.saliency import compute_saliencies
+from secateur.compression.surgery import cut, removals_of
+from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
+from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators import Evaluator
+from secateur.evaluators.latency import Protocol
+from secateur.evaluators.metrics import METRICS, Metric
+from secateur.evaluators.onnx_export import OPSET, export, opset_of
+from secateur.evaluators.onnx_template import make_template
+from secateur.evaluators.runtimes import RUNTIMES
+from secateur.records import Measurement
+from secateur.search_spaces import build_space
+
+FAST = Protocol(block=2, least_rounds=2, most_rounds=2)
+
+
+def run_onnx(file: bytes, x: Tensor) -> Tensor:
+    return torch.from_numpy(RUNTIMES["onnxruntime"].open(file, 1).run([x.numpy()]))
+
+
+@pytest.fixture(scope="module")
+def templates():
+    return {name: make_template(network(name), (images(),)) for name in NETWORKS}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rewritten_files_say_what_the_cut_module_says(name, templates):
+    model = network(name)
+    groups = find_groups(model, (images(),)).groups
+    x = images(5, seed=4)
+    for share in (3, 2):
+        smaller = cut(model, removals_of(groups, {g.name: g.removable[::share] for g in groups}))
+        with torch.no_grad():
+            torch.testing.assert_close(run_onnx(templates[name].render(smaller), x), smaller(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["residual", "VGG"])
+def test_rewritten_files_are_as_large_as_exported_ones(name, templates):
+    model = network(name)
+    groups = find_groups(model, (images(),)).groups
+    smaller = cut(model, removals_of(groups, {g.name: g.removable[::2] for g in groups}))
+    exported = export(smaller, (images(),)).SerializeToString()
+    assert len(templates[name].render(smaller)) == pytest.approx(len(exported), abs=64)
+
+
+def test_exported_files_carry_no_paths_and_one_opset():
+    exported = export(network("residual"), (images(),))
+    text = exported.SerializeToString()
+    for trace in (b".py", b"site-packages", str(REPOSITORY).encode(), b"forward"):
+        assert trace not in text, trace
+    assert opset_of(exported) == OPSET
+    assert not exported.graph.value_info
+    onnx.checker.check_model(exported)
+    assert [d.dim_param for d in exported.graph.input[0].type.tensor_type.shape.dim][0] == "batch"
+
+
+class DataDependent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.two = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        if x.mean() > 0.1:
+            x = self.two(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_what_cannot_be_exported_names_the_operation():
+    with pytest.raises(ModelError, match=r"cannot be exported to ONNX: .*data-dependent"):
+        export(shaken(DataDependent()), (images(),))
+
+
+class Derived(nn.Module):
+    """A weight that is computed: its exported tensor is none of the module's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.two = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+        self.register_buffer("table", torch.linspace(0.5, 1.5, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x)) * (self.table[:1] * 2.0)
+        return self.head(torch.relu(self.two(x)).mean((2, 3)))
+
+
+def evaluator_for(model: nn.Module, **settings) -> tuple:
+    workload = make_workload(model)
+    found = find_groups(model, workload.example_inputs)
+    space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
+    settings = {"objectives": {"accuracy": "maximize", "latency": "minimize", "size": "minimize"}} | settings
+    definition = EvaluatorDefinition.model_validate(settings)
+    made = Evaluator(definition, workload, model, found.costs, protocol=FAST)
+    return made, space, compute_saliencies(model, space.groups, ["l2"], workload)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return evaluator_for(shaken(NETWORKS["residual"]()))
+
+
+def test_the_dense_candidate_is_the_dense_network(tiny):
+    evaluator, space, saliencies = tiny
+    found = evaluator.evaluate(space.dense(), space.groups, saliencies)
+    assert found.failure is None
+    assert found.measurements["damage"].value == pytest.approx(0.0, abs=1e-6)
+    assert found.measurements["macs"].value == evaluator.costs.total
+    dense = evaluator.measure(evaluator.model, evaluator.dense_onnx, evaluator.costs.total, "search", ["accuracy", "size"])
+    assert found.measurements["accuracy"].value == dense["accuracy"].value
+    assert found.measurements["size"].value == dense["size"].value
+
+
+def test_accuracy_is_that_of_the_torch_module(tiny):
+    from secateur.compression.selection import resolve
+    from secateur.workloads.roles import collect
+
+    evaluator, space, saliencies = tiny
+    candidate = space.uniform(0.4, "l2")
+    found = evaluator.evaluate(candidate, space.groups, saliencies)
+    module = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies)).module
+    (x,), y = collect(evaluator.workload.data.search)
+    with torch.no_grad():
+        expected = evaluator.workload.score(module(x), y).mean().item()
+    assert found.measurements["accuracy"].value == pytest.approx(expected, abs=1.5 / len(y))
+    assert evaluator.exports == 0
+
+
+def test_every_figure_says_where_it_comes_from(tiny):
+    evaluator, space, saliencies = tiny
+    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies).measurements
+    assert found["accuracy"].samples == len(evaluator.workload.data.search)
+    low, high = found["accuracy"].interval
+    assert low < found["accuracy"].value < high
+    assert found["latency"].provenance == found["accuracy"].provenance == "measured"
+    assert "onnxruntime" in found["latency"].device
+    assert found["latency"].details["min_ms"] <= found["latency"].details["p50_ms"] <= found["latency"].details["p90_ms"]
+    assert found["size"].provenance == found["macs"].provenance == "computed"
+    assert all(m.unit for m in found.values())
+
+
+def test_smaller_is_smaller(tiny):
+    evaluator, space, saliencies = tiny
+    mild, strong = (evaluator.evaluate(space.uniform(f, "l2"), space.groups, saliencies).measurements for f in (0.2, 0.7))
+    for name in ("size", "macs", "parameters"):
+        assert strong[name].value < mild[name].value
+    assert strong["damage"].value > mild["damage"].value
+
+
+def test_several_samples_per_run_give_the_same_score(tiny):
+    one, space, saliencies = tiny
+    many, *_ = evaluator_for(one.model, batch=7)
+    candidate = space.uniform(0.4, "l2")
+    scores = [e.evaluate(candidate, space.groups, saliencies).measurements["accuracy"].value for e in (one, many)]
+    assert scores[0] == scores[1]
+
+
+def test_a_file_that_cannot_be_rewritten_is_exported(monkeypatch):
+    evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
+    broken = dataclasses.replace(evaluator.template, unexplained=("w",))
+    evaluator.template = broken
+    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies)
+    assert found.failure is None
+    assert evaluator.exports == 1
+
+
+def test_a_wrong_rule_is_caught_by_parity():
+    evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
+    rules = dict(evaluator.template.rules)
+    name = next(n for n in rules if n.endswith("weight"))
+    right = rules[name]
+    rules[name] = lambda tensors: right(tensors) * 1.5
+    evaluator.template = dataclasses.replace(evaluator.template, rules=rules)
+    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies)
+    assert found.failure is None
+    assert evaluator.exports == 1
+    assert found.measurements["accuracy"].value > 0
+
+
+def test_tensors_that_are_not_the_modules_own_are_noticed():
+    template = make_template(shaken(Derived()), (images(),))
+    smaller = shaken(Derived())
+    if template.unexplained:
+        with pytest.raises(EvaluationFailed, match="are not the module's own"):
+            template.render(smaller)
+    else:
+        torch.testing.assert_close(run_onnx(template.render(smaller), images()), smaller(images()), rtol=1e-3, atol=1e-4)
+
+
+def test_outputs_that_are_not_finite_are_a_failure_of_that_candidate(tiny, monkeypatch):
+    evaluator, space, saliencies = tiny
+    original = evaluator.compress
+
+    def poisoned(candidate, removals):
+        made = original(candidate, removals)
+        with torch.no_grad():
+            made.module.get_submodule("linear").weight.fill_(float("nan"))
+        return made
+
+    monkeypatch.setattr(evaluator, "compress", poisoned)
+    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies)
+    assert found.failure is not None
+    assert found.measurements == {}
+
+
+def test_a_projects_own_metric_is_measured(workload):
+    def worst(context):
+        """Score of the worst class."""
+        classes = [context.outputs[context.targets == c].argmax(1).eq(c).float().mean() for c in range(5)]
+        return Measurement(float(torch.stack(classes).nan_to_num(0).min()), "score", "measured")
+
+    model = workload.build_model()
+    found = find_groups(model, workload.example_inputs)
+    definition = EvaluatorDefinition.model_validate({"objectives": {"worst": "maximize"}, "metrics": {"worst": "x:y"}})
+    evaluator = Evaluator(definition, workload, model, found.costs, metrics={"worst": Metric(worst, "maximize", "")})
+    assert 0 <= evaluator.measure(model, evaluator.dense_onnx, 1, "search", ["worst"])["worst"].value <= 1
+
+
+def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
+    scalar = dataclasses.replace(workload, score=lambda o, t: o.argmax(1).eq(t).float().mean())
+    model = workload.build_model()
+    found = find_groups(model, workload.example_inputs)
+    definition = EvaluatorDefinition.model_validate({"objectives": {"accuracy": "maximize"}})
+    evaluator = Evaluator(definition, workload, model, found.costs)
+    values = []
+    for evaluator.workload in (workload, scalar):
+        values.append(evaluator.measure(model, evaluator.dense_onnx, 1, "search", ["accuracy"])["accuracy"])
+    assert values[0].value == pytest.approx(values[1].value)
+    np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)
+
+
+def test_all_registered_metrics_are_described():
+    for name, metric in METRICS.items():
+        assert metric.measure.__doc__, name
+        assert metric.direction in ("maximize", "minimize")
+        assert metric.summary

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+
+import pytest
+from conftest import REPOSITORY
+
+from secateur.definition import Override, load_pipeline
+from secateur.errors import DefinitionError, StateError
+from secateur.pipelines import state as module
+from secateur.pipelines.state import Stopwatch, digest_of, disk_errors, find_run, locked, open_run, open_state, runs, write
+
+
+@pytest.fixture
+def definition(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    return load_pipeline("quick")[0]
+
+
+def test_the_same_definition_finds_its_unfinished_run_and_another_does_not(definition, tmp_path):
+    state = open_state(tmp_path)
+    first = open_run(state, definition, "quick", tmp_path, fresh=False)
+    assert open_run(state, definition, "quick", tmp_path, fresh=False) == first
+    assert open_run(state, definition, "quick", tmp_path, fresh=True) != first
+    other = load_pipeline("quick", [Override.parse("search.seed=9")])[0]
+    assert digest_of(other) != digest_of(definition)
+    assert open_run(state, other, "quick", tmp_path, fresh=False) != first
+    assert len(runs(state)) == 3
+
+
+def test_a_finished_run_is_not_gone_on_with(definition, tmp_path):
+    state = open_state(tmp_path)
+    first = open_run(state, definition, "quick", tmp_path, fresh=False)
+    write(first.path / "done", "")
+    assert open_run(state, definition, "quick", tmp_path, fresh=False) != first
+
+
+def test_runs_are_found_by_id_and_the_latest_by_default(definition, tmp_path):
+    state = open_state(tmp_path)
+    with pytest.raises(DefinitionError, match="There are no runs"):
+        find_run(state, None)
+    first = open_run(state, definition, "quick", tmp_path, fresh=True)
+    time.sleep(0.01)
+    second = open_run(state, definition, "quick", tmp_path, fresh=True)
+    assert find_run(state, None) == second
+    assert find_run(state, first.run_id) == first
+    with pytest.raises(DefinitionError, match=f"Did you mean '{first.run_id}"):
+        find_run(state, first.run_id + "x")
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    file = tmp_path / "a.json"
+    write(file, "old")
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(type(file), "write_bytes", full)
+    with pytest.raises(StateError, match="cannot be written: No space left on device. Free some space"):
+        write(file, "new")
+    monkeypatch.undo()
+    assert file.read_text() == "old"
+
+
+def test_other_errors_of_the_system_are_not_ours_to_explain(tmp_path):
+    with pytest.raises(OSError, match="Interrupted"), disk_errors(tmp_path / "x"):
+        raise OSError(errno.EINTR, "Interrupted")
+
+
+def test_a_full_disk_is_said_before_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LEAST_FREE", 2**80)
+    with pytest.raises(StateError, match="MiB are needed"):
+        open_state(tmp_path)
+
+
+def test_a_run_is_held_by_one_driver(definition, tmp_path):
+    run = open_run(open_state(tmp_path), definition, "quick", tmp_path, fresh=True)
+    with locked(run), pytest.raises(StateError, match="in use by another process"), locked(run):
+        pass
+    with locked(run):
+        pass
+
+
+def test_stage_times_add_up_over_restarts(tmp_path):
+    file = tmp_path / "seconds.json"
+    for _ in range(2):
+        watch = Stopwatch(file)
+        with pytest.raises(ValueError, match="stop"), watch.stage("search"):
+            time.sleep(0.01)
+            raise ValueError("stop")
+    assert json.loads(file.read_text())["search"] >= 0.02

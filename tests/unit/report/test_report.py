@@ -1,0 +1,130 @@
+"""The page on an invented record; the page of a real run is looked at in end_to_end."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from secateur.records import (
+    Candidate,
+    Cut,
+    Evaluation,
+    Excluded,
+    GroupSummary,
+    Measurement,
+    Recovered,
+    RunRecord,
+    Sensitivity,
+    Trial,
+)
+from secateur.report import HEADINGS, headline, rows, write_report
+from secateur.report.figures import cuts_figure, front_figure, sensitivity_figure
+from secateur.report.table import kilobytes, percent, short
+
+
+def figures(accuracy, latency, size):
+    return {
+        "accuracy": Measurement(accuracy, "score", "measured", 100, (accuracy - 0.02, accuracy + 0.02), "cpu"),
+        "latency": Measurement(latency, "of dense", "measured", 8, (latency - 0.01, latency + 0.01), "cpu", {"p50_ms": latency, "min_ms": 1, "p90_ms": 2}),
+        "size": Measurement(size, "bytes", "computed"),
+        "macs": Measurement(size * 10, "MACs", "computed"),
+        "parameters": Measurement(size / 4, "parameters", "computed"),
+        "damage": Measurement(1 - accuracy, "relative squared error", "measured"),
+    }  # fmt: skip
+
+
+DENSE = figures(0.9, 1.0, 1e6)
+CUT = Candidate({"a<b>": Cut("l2", 8), "c": Cut(None, 8)})
+
+
+def finalist(name, accuracy, latency, **changes):
+    given = {
+        "name": name, "trial": 2, "candidate": CUT, "searched": figures(accuracy - 0.2, latency, latency * 1e6),
+        "measurements": figures(accuracy, latency, latency * 1e6), "folder": name, "epochs": 3, "seconds": 1.0,
+        "on_front": True, "feasible": True, "test": DENSE["accuracy"],
+    }  # fmt: skip
+    return Recovered(**(given | changes))
+
+
+def make(finalists, knee):
+    trials = (
+        Trial(0, "dense", "dense", Evaluation(Candidate({}), "0", DENSE), None),
+        Trial(1, "uniform", "uniform 0.5 l2", Evaluation(CUT, "1", figures(0.7, 0.5, 4e5)), None),
+        Trial(2, "sampler", "", Evaluation(CUT, "1", figures(0.7, 0.5, 4e5)), 1),
+        Trial(3, "sampler", "", Evaluation(CUT, "2", {}, "it broke"), None),
+    )
+    return RunRecord(
+        run_id="r-1", name="a <name>", workload="w", score_name="top-1 accuracy", started="now",
+        definition={"name": "x", "search": {"seed": 3}}, environment={"torch": "2"}, device="cpu",
+        objectives={"accuracy": "maximize", "latency": "minimize", "size": "minimize"}, max_drop={"accuracy": 0.05},
+        drop_during_search={"accuracy": 0.4},
+        groups=(GroupSummary("a<b>", "Conv2d", 16, 10, 10, ("l2",), (16, 8)), GroupSummary("c", "Conv2d", 8, 10, 10, ("l2",), (8, 4))),
+        excluded=(Excluded("z", "Linear", 3, "a <reason>"),), dense={"search": DENSE, "selection": DENSE, "test": DENSE},
+        samples=dict.fromkeys(("train", "calibration", "search", "selection", "test"), 100), trials=trials,
+        sensitivities=(Sensitivity("a<b>", "l2", 8, 16, 0.3, 0.8),), finalists=tuple(finalists), knee=knee, seconds={"search": 3.0},
+    )  # fmt: skip
+
+
+RECORD = make([finalist("f1-aa", 0.88, 0.4), finalist("f2-bb", 0.7, 0.3, feasible=False, test=None), finalist("f3-cc", 0.89, 0.8)], "f1-aa")
+
+
+def test_the_table_has_a_row_for_each_model_and_a_cell_for_each_heading():
+    table = rows(RECORD)
+    assert [row.cells[0] for row in table] == ["dense", "f3-cc", "f1-aa", "f2-bb"]
+    assert all(len(row.cells) == len(HEADINGS) for row in table)
+    by_name = {row.cells[0]: row for row in table}
+    assert by_name["f1-aa"].best
+    assert by_name["f1-aa"].cells[1] == "knee of the front"
+    assert not by_name["f2-bb"].passed
+    assert by_name["f2-bb"].cells[1] == "loses too much"
+    assert by_name["f1-aa"].cells[5] == "0.400 ± 0.010 (2.50×)"
+    assert by_name["f1-aa"].cells[7] == "400 kB (40%)"
+
+
+def test_the_headline_is_honest_about_gain_and_loss():
+    assert headline(RECORD) == (
+        "2 of 3 finalists passed the gate. f1-aa, the knee of the front: 2.50× faster, 2.50× smaller, -2.0 points of top-1 accuracy "
+        "on selection data."
+    )
+    assert headline(make([finalist("f1", 0.5, 0.4, feasible=False)], None)) == "None of the 1 finalists passed the gate."
+
+
+@pytest.mark.parametrize("finalists", [RECORD.finalists, (), (finalist("f1", 0.5, 0.4, measurements={}, failure="it broke", feasible=False, on_front=False),)])
+def test_the_page_is_whole_and_escapes_what_it_shows(finalists, tmp_path):
+    record = make(finalists, "f1-aa" if finalists == RECORD.finalists else None)
+    page = write_report(record, tmp_path / "report.html").read_text()
+    body = re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.S)
+    assert "a &lt;name&gt;" in body
+    assert "a &lt;reason&gt;" in body
+    assert "<name>" not in body
+    assert page.count("<section>") == page.count("</section>") >= 4
+    assert 'name="viewport"' in page
+    for item in finalists:
+        assert item.name in body
+
+
+def test_figures_hold_the_numbers():
+    front = front_figure(RECORD, "latency")
+    by_name = {trace.name: trace for trace in front.data}
+    recovered = by_name["recovered (selection data)"]
+    assert list(recovered.x) == [0.4, 0.3, 0.8]
+    assert list(recovered.error_x.array) == pytest.approx([0.01] * 3)
+    assert list(recovered.marker.symbol) == ["circle", "circle-open", "circle"]
+    assert len(by_name["uniform family"].x) == 1
+    assert "sampler" not in by_name, "repeats and failures are no points"
+    sizes = front_figure(RECORD, "size")
+    assert list({t.name: t for t in sizes.data}["recovered (selection data)"].x) == pytest.approx([0.4, 0.3, 0.8])
+    bars = cuts_figure(RECORD).data
+    assert {tuple(b.x) for b in bars} == {("a<b>",)}
+    assert list(bars[0].y) == [0.5]
+    curve = sensitivity_figure(RECORD).data[0]
+    assert (list(curve.x), list(curve.y)) == ([0.0, 0.5], [0.0, 0.3])
+
+
+def test_numbers_for_people():
+    assert percent(Measurement(0.9, "", "measured", interval=(0.88, 0.92))) == "90.0 % ± 2.0"
+    assert percent(Measurement(12.5, "", "measured")) == "12.5 ± 0"
+    assert percent(None) == "–"
+    assert [kilobytes(v) for v in (900, 123456, 2.5e6)] == ["1 kB", "123 kB", "2.50 MB"]
+    assert [short(v) for v in (12, 1234, 40_551_040, 3e9)] == ["12", "1.23 k", "40.6 M", "3 G"]

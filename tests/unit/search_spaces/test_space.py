@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nets import images, network
+
+from secateur.compression.groups import find_groups
+from secateur.definition import SearchSpaceDefinition
+from secateur.errors import DefinitionError
+from secateur.records import Cut
+from secateur.search_spaces import build_space
+
+FOUND = find_groups(network("residual"), (images(),))
+"""Groups conv1 (8), layer1.x.conv1 (8), layer2.0.conv1, layer2.0.conv2, layer2.1.conv1 (16)."""
+
+
+def space(*rules, exclude=()):
+    return build_space(SearchSpaceDefinition.model_validate({"groups": list(rules), "exclude": list(exclude)}), FOUND)
+
+
+RULE = {"methods": ["l1", "l2"], "multiple_of": 4, "at_least": 4}
+
+
+def test_widths_are_multiples_within_the_range():
+    made = space(RULE | {"removed": [0.0, 0.6]})
+    assert made.choices["conv1"].widths == (8, 4)
+    assert made.choices["layer2.0.conv1"].widths == (16, 12, 8)
+    assert made.choices["layer2.0.conv1"].removed == (0.0, 0.5)
+
+
+def test_the_first_rule_that_matches_decides():
+    made = space({"match": "layer2.*", "methods": ["fpgm"], "multiple_of": 8}, RULE)
+    assert made.choices["layer2.1.conv1"].methods == ("fpgm",)
+    assert made.choices["layer2.1.conv1"].widths == (16, 8)
+    assert made.choices["conv1"].methods == ("l1", "l2")
+
+
+def test_every_group_is_either_a_choice_or_excluded_with_a_reason():
+    made = space({"match": "layer1.*", **RULE}, exclude=["layer1.0.bn1"])
+    names = {g.name for g in FOUND.groups} | {e.name for e in FOUND.excluded}
+    reasons = {e.name: e.reason for e in made.excluded}
+    assert set(made.choices) | set(reasons) == names
+    assert reasons["layer1.0.conv1"] == "excluded by 'layer1.0.bn1'"
+    assert reasons["conv1"] == "no rule matches it"
+
+
+def test_rules_that_leave_no_choice_say_so():
+    made = space({"match": "layer1.*", "methods": ["l1"], "at_least": 8}, RULE)
+    reasons = {e.name: e.reason for e in made.excluded}
+    assert "at_least 8" in reasons["layer1.0.conv1"]
+
+
+@given(st.data())
+def test_numbers_become_allowed_widths_and_come_back(data):
+    made = space(RULE)
+    values = {}
+    for parameter in made.parameters():
+        if parameter.names:
+            values[parameter.name] = data.draw(st.sampled_from(parameter.names))
+        else:
+            values[parameter.name] = data.draw(st.floats(parameter.low, parameter.high))
+    candidate = made.candidate(values)
+    for name, cut in candidate.cuts.items():
+        choice = made.choices[name]
+        assert cut.kept in choice.widths
+        assert (cut.method is None) == (cut.kept == choice.group.width)
+        off = abs(cut.kept - choice.group.width * (1 - values[f"{name}.removed"]))
+        assert all(off <= abs(w - choice.group.width * (1 - values[f"{name}.removed"])) + 1e-9 for w in choice.widths)
+    assert made.candidate(made.values(candidate)) == candidate
+
+
+def test_planned_candidates():
+    made = space(RULE)
+    assert all(cut == Cut(None, made.choices[name].group.width) for name, cut in made.dense().cuts.items())
+    assert made.uniform(0.5, "l2").cuts["layer2.0.conv1"] == Cut("l2", 8)
+    only = made.only("conv1", 4, "l1")
+    assert only.cuts["conv1"] == Cut("l1", 4)
+    assert sum(cut.method is not None for cut in only.cuts.values()) == 1
+
+
+def test_the_number_of_choices():
+    made = space({"match": "layer1.*", **RULE})
+    assert made.size == (1 * 2 + 1) ** 2
+
+
+@pytest.mark.parametrize(
+    ("rules", "exclude", "words"),
+    [
+        ([RULE | {"methods": ["l1", "fgpm"]}], [], "unknown method 'fgpm'. Did you mean 'fpgm'?"),
+        ([RULE | {"match": "layr1.*"}], [], "'layr1.*' matches no group of this model. Did you mean 'layer1.*'?"),
+        ([RULE], ["layer9.*"], "'layer9.*' matches no group of this model."),
+        ([RULE | {"types": ["Conv3d"]}], [], "no group is left to be cut"),
+        ([RULE | {"at_least": 64}], [], "no group is left to be cut"),
+    ],
+)
+def test_names_that_fit_nothing_are_errors(rules, exclude, words):
+    with pytest.raises(DefinitionError) as caught:
+        space(*rules, exclude=exclude)
+    assert words in str(caught.value)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from secateur.errors import WorkloadError
+from secateur.records import ROLES
+from secateur.workloads import SHIPPED, cifar10, digits
+from secateur.workloads.loading import load_attribute
+from secateur.workloads.resnet import cifar_resnet
+from secateur.workloads.roles import check_roles, collect
+
+
+def test_everything_listed_can_be_loaded(tmp_path):
+    for factory in SHIPPED:
+        assert callable(load_attribute(factory, tmp_path, "here", "workload"))
+
+
+def test_digits_are_learnt_from_the_train_role_alone_and_cached(monkeypatch, tmp_path):
+    trainings = []
+    original = digits.train
+
+    def short(data, seed=0):
+        trainings.append(len(data))
+        monkeypatch.setattr(digits, "EPOCHS", 1)
+        return original(data, seed)
+
+    monkeypatch.setattr(digits, "train", short)
+    first = digits.workload(cache=str(tmp_path))
+    second = digits.workload(cache=str(tmp_path))
+    assert trainings == [850]
+    check_roles(first.data)
+    assert sum(len(getattr(first.data, role)) for role in ROLES) == 1797
+    for key, tensor in first.build_model().state_dict().items():
+        assert torch.equal(tensor, second.build_model().state_dict()[key])
+    moved = digits.shift(first.example_inputs[0], torch.Generator().manual_seed(0))
+    assert moved.shape == first.example_inputs[0].shape
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {
+        part: (rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, count, dtype=np.uint8))
+        for part, count in (("train", 700), ("test", 200))
+    }
+
+
+def write_official(folder, arrays):
+    images, labels = arrays["train"]
+    parts = [(f"data_batch_{i + 1}", images[i::5], labels[i::5]) for i in range(5)]
+    for name, x, y in [*parts, ("test_batch", *arrays["test"])]:
+        flat = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        (folder / name).write_bytes(pickle.dumps({b"data": flat, b"labels": y.tolist(), b"batch_label": b"x"}, protocol=2))
+
+
+def write_npz(folder, arrays):
+    for part, (x, y) in arrays.items():
+        np.savez(folder / f"cifar10_{part}.npz", images=x, labels=y)
+
+
+def test_both_forms_of_cifar10_read_alike(arrays, tmp_path):
+    for writer in (write_official, write_npz):
+        folder = tmp_path / writer.__name__
+        folder.mkdir()
+        writer(folder, arrays)
+    official = cifar10.read_cifar10(tmp_path / "write_official")
+    npz = cifar10.read_cifar10(tmp_path / "write_npz")
+    assert np.array_equal(official[2], npz[2])
+    assert np.array_equal(official[3], npz[3])
+    assert np.array_equal(np.sort(official[1]), np.sort(npz[1]))
+    assert official[0].shape == npz[0].shape == (700, 32, 32, 3)
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56])
+def test_the_workload_keeps_search_selection_and_test_apart(depth, arrays, tmp_path):
+    write_npz(tmp_path, arrays)
+    save_file(cifar_resnet(depth).state_dict(), tmp_path / "w.safetensors")
+    made = cifar10.workload(data=str(tmp_path), weights=str(tmp_path / "w.safetensors"), depth=depth, search=60, calibration=100)
+    sizes = {role: len(getattr(made.data, role)) for role in ROLES}
+    assert sizes == {"train": 600, "calibration": 100, "search": 60, "selection": 40, "test": 100}
+    check_roles(made.data)
+    (x,), _ = collect(made.data.test, 4)
+    assert made.build_model()(x).shape == (4, 10)
+    assert sum(1 for n, _ in made.build_model().named_modules() if n.endswith("conv1")) == (depth - 2) // 2 + 1
+
+
+def test_normalisation_is_that_of_the_usual_checkpoints(arrays, tmp_path):
+    write_npz(tmp_path, arrays)
+    save_file(cifar_resnet(20).state_dict(), tmp_path / "w.safetensors")
+    made = cifar10.workload(data=str(tmp_path), weights=str(tmp_path / "w.safetensors"), search=50)
+    (x,), _ = collect(made.data.search, 1)
+    expected = (arrays["test"][0][0] / 255 - np.array(cifar10.MEAN)) / np.array(cifar10.STD)
+    np.testing.assert_allclose(x[0].permute(1, 2, 0).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_augmentation_moves_and_mirrors_and_invents_nothing():
+    x = torch.arange(4 * 3 * 32 * 32, dtype=torch.float32).view(4, 3, 32, 32) + 1
+    y = cifar10.flip_and_crop(x, torch.Generator().manual_seed(1))
+    assert y.shape == x.shape
+    assert not torch.equal(x, y)
+    for before, after in zip(x, y, strict=True):
+        assert set(after.unique().tolist()) <= set(before.unique().tolist()) | {0.0}
+    again = cifar10.flip_and_crop(x, torch.Generator().manual_seed(1))
+    assert torch.equal(y, again)
+
+
+def test_bad_folders_files_and_options_are_said(arrays, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_file(cifar_resnet(20).state_dict(), weights)
+    with pytest.raises(WorkloadError, match="holds no CIFAR-10"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights))
+    write_npz(tmp_path, arrays)
+    with pytest.raises(WorkloadError, match="has depth 20, 32, 44, 56; not 21"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights), depth=21)
+    with pytest.raises(WorkloadError, match="between 1 and 99 test images"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights), search=100)
+    with pytest.raises(WorkloadError, match="has no place|there is no tensor"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights), depth=32, search=50)
+    file = tmp_path / "cifar10_test.npz"
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(WorkloadError, match="is not a complete .npz"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights), search=50)
+
+
+def test_official_files_may_hold_arrays_and_nothing_else(arrays, tmp_path):
+    write_official(tmp_path, arrays)
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("was here",))
+
+    (tmp_path / "data_batch_3").write_bytes(pickle.dumps({b"data": Evil(), b"labels": []}))
+    with pytest.raises(WorkloadError, match=r"data_batch_3 is not a CIFAR-10 batch: it refers to builtins.print"):
+        cifar10.read_cifar10(tmp_path)
