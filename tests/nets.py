@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 # as everybody writes it
 from torch import Tensor, nn
 
 from secateur.workloads.resnet import ResNet

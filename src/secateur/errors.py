@@ -74,5 +74,7 @@ class EvaluationFailed(SecateurError):
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A sentence ' Did you mean …?' for a misspelt name, or nothing where no allowed name is close."""
-    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    allowed = list(allowed)
+    begun = [a for a in allowed if name and a.startswith(name)]
+    matches = begun or difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
     return f" Did you mean '{matches[0]}'?" if matches else ""

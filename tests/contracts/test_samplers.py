@@ -9,7 +9,11 @@ from secateur.search.samplers import SAMPLERS
 from secateur.search.study import Study
 from secateur.search_spaces import Parameter
 
-PARAMETERS = [Parameter("a.removed", 0.0, 0.75), Parameter("a.method", names=("l1", "l2")), Parameter("b.removed", 0.1, 0.5)]
+PARAMETERS = [
+    Parameter("a.removed", 0.0, 0.75),
+    Parameter("a.method", names=("l1", "l2")),
+    Parameter("b.removed", 0.1, 0.5),
+]
 OBJECTIVES = {"accuracy": "maximize", "size": "minimize"}
 
 pytestmark = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -50,7 +54,9 @@ def test_the_same_seed_asks_the_same(sampler, tmp_path):
 
 
 def test_another_seed_asks_otherwise(sampler, tmp_path):
-    assert drive(open_study(tmp_path, sampler, name="x", seed=1), 5) != drive(open_study(tmp_path, sampler, name="y", seed=2), 5)
+    assert drive(open_study(tmp_path, sampler, name="x", seed=1), 5) != drive(
+        open_study(tmp_path, sampler, name="y", seed=2), 5
+    )
 
 
 def test_a_reopened_study_goes_on_and_does_not_repeat_its_first_asks(sampler, tmp_path):

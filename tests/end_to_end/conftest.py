@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import REPOSITORY
 
 MODEL = """
@@ -49,7 +50,14 @@ def make_project(folder: Path) -> Path:
 
 def command(*arguments: str) -> list[str]:
     """The command line in a process of its own, as a user starts it; warnings of ours would end it."""
-    return [sys.executable, "-W", "error::UserWarning:secateur", "-c", "from secateur.cli import main; main()", *arguments]
+    return [
+        sys.executable,
+        "-W",
+        "error::UserWarning:secateur",
+        "-c",
+        "from secateur.cli import main; main()",
+        *arguments,
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -59,7 +67,13 @@ def environment(**more: str) -> dict[str, str]:
 
 def secateur(project: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=project, env=environment(**more), capture_output=True, text=True, check=False, timeout=600
+        command(*arguments),
+        cwd=project,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
 
 

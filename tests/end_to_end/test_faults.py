@@ -13,6 +13,7 @@ import subprocess
 import time
 
 import pytest
+
 from end_to_end.conftest import command, environment, make_project, secateur
 
 
@@ -136,7 +137,9 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
     project = make_project(tmp_path)
     state = project / "mlruns"
     state.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(state)], check=False, capture_output=True)  # noqa: S607
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=260m", "tmpfs", str(state)], check=False, capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip("this machine does not let root mount a file system")
     try:
@@ -156,7 +159,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
         assert done.returncode == 0, done.stderr
         assert before.items() <= evaluated(project).items()
     finally:
-        subprocess.run(["umount", "-l", str(state)], check=False)  # noqa: S607
+        subprocess.run(["umount", "-l", str(state)], check=False)
 
 
 def test_two_drivers_on_one_run_are_refused(tmp_path):

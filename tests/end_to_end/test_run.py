@@ -9,8 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from end_to_end.conftest import make_project, secateur
 
+from end_to_end.conftest import make_project, secateur
 from secateur import load_compressed
 
 
@@ -53,12 +53,13 @@ def test_the_budget_was_spent_on_different_networks(record):
     assert {t["arm"] for t in own} >= {"dense", "uniform", "sensitivity", "knapsack"}
 
 
-def test_the_files_of_a_finalist_agree_with_each_other_and_with_their_figures(finished, run_folder, record, monkeypatch):
+def test_the_files_of_a_finalist_agree_with_each_other_and_with_their_figures(
+    finished, run_folder, record, monkeypatch
+):
     project, _ = finished
     monkeypatch.chdir(project)
     from conftest import make_workload
     from nets import network
-
     from secateur.workloads.roles import collect
 
     workload = make_workload(network("residual"))
@@ -70,7 +71,9 @@ def test_the_files_of_a_finalist_agree_with_each_other_and_with_their_figures(fi
         outputs = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
         with torch.no_grad():
             torch.testing.assert_close(module(x), outputs, rtol=1e-3, atol=1e-3)
-        assert finalist["measurements"]["accuracy"]["value"] == pytest.approx(workload.score(outputs, y).mean().item(), abs=1e-6)
+        assert finalist["measurements"]["accuracy"]["value"] == pytest.approx(
+            workload.score(outputs, y).mean().item(), abs=1e-6
+        )
         assert finalist["measurements"]["size"]["value"] == (folder / "model.onnx").stat().st_size
         parameters = sum(p.numel() for p in module.parameters())
         assert finalist["measurements"]["parameters"]["value"] == parameters
@@ -94,7 +97,9 @@ def test_the_candidate_loads_from_the_registry_and_predicts(tracking, run_folder
     best = next(f for f in record["finalists"] if f["name"] == record["knee"])
     x = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
     predicted = tracking.pyfunc.load_model("models:/tiny-model@candidate").predict(x)["output"]
-    session = onnxruntime.InferenceSession(run_folder / best["folder"] / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        run_folder / best["folder"] / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     np.testing.assert_allclose(predicted, session.run(None, {"input": x})[0], rtol=1e-5)
 
 

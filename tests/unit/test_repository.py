@@ -8,10 +8,10 @@ import shutil
 import tomllib
 
 import pytest
-from conftest import REPOSITORY
 from ruamel.yaml import YAML
 
 import secateur
+from conftest import REPOSITORY
 from secateur.pipelines.catalogue import schemas
 
 
@@ -42,7 +42,9 @@ def test_shipped_definitions_carry_the_hint_for_editors(kind):
 def test_dependencies_have_honest_ranges_and_pinned_versions():
     project = tomllib.loads(read("pyproject.toml"))
     named = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    pinned = dict(line.split("==") for line in read("constraints.txt").splitlines() if "==" in line and not line.startswith("#"))
+    pinned = dict(
+        line.split("==") for line in read("constraints.txt").splitlines() if "==" in line and not line.startswith("#")
+    )
     for requirement in named:
         name = re.match(r"[A-Za-z0-9_.-]+", requirement).group(0)
         assert ">=" in requirement
@@ -54,7 +56,13 @@ def test_the_changelog_knows_this_version():
 
 
 def test_nothing_names_a_path_of_one_machine_or_a_registry_host():
-    for file in [*tracked("**/*.py"), *tracked("**/*.md"), *tracked("**/*.yaml"), *tracked("docker/*"), REPOSITORY / "Makefile"]:
+    for file in [
+        *tracked("**/*.py"),
+        *tracked("**/*.md"),
+        *tracked("**/*.yaml"),
+        *tracked("docker/*"),
+        REPOSITORY / "Makefile",
+    ]:
         if file == REPOSITORY / "tests/unit/test_repository.py" or not file.is_file():
             continue
         text = file.read_text()
@@ -99,11 +107,20 @@ def test_the_readme_names_commands_that_exist():
     from secateur.cli.main import app
 
     commands = {c.name or c.callback.__name__.rstrip("_") for c in app.registered_commands}
-    for name in set(re.findall(r"secateur (\w+)", "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", read("README.md"), flags=re.S)))):
+    for name in set(
+        re.findall(
+            r"secateur (\w+)", "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", read("README.md"), flags=re.S))
+        )
+    ):
         assert name in commands, name
 
 
 def test_links_between_the_documents_lead_somewhere():
-    for file in [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *tracked("docs/*.md"), *tracked("benchmarks/*.md")]:
+    for file in [
+        REPOSITORY / "README.md",
+        REPOSITORY / "CONTRIBUTING.md",
+        *tracked("docs/*.md"),
+        *tracked("benchmarks/*.md"),
+    ]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} → {target}"

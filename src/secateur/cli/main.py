@@ -186,5 +186,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            sys.stderr.write("\nsecateur: stopped. Whatever was finished is kept; the same command goes on from here.\n")
+            sys.stderr.write(
+                "\nsecateur: stopped. Whatever was finished is kept; the same command goes on from here.\n"
+            )
         raise

@@ -97,6 +97,16 @@ def _check_training(definition: PipelineDefinition, workload: Workload, model: n
                     f"The workload's {name} fails on two calibration samples (outputs {tuple(outputs.shape)}, targets "
                     f"{tuple(targets.shape)}): {type(error).__name__}: {error}"
                 ) from error
+            allowed = [()] if name == "loss" else [(), (len(targets),)]
+            if tuple(torch.as_tensor(value).shape) not in allowed:
+                raise WorkloadError(
+                    f"The workload's {name} gives {tuple(torch.as_tensor(value).shape)} for two calibration samples; it must "
+                    + (
+                        "be one number, the mean over the batch."
+                        if name == "loss"
+                        else "give one number a sample, or one for all."
+                    )
+                )
             if not torch.isfinite(torch.as_tensor(value)).all():
                 raise WorkloadError(f"The workload's {name} on two calibration samples is {value}.")
     if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import NETWORKS, images, network
 from torch import nn
 
+from nets import NETWORKS, images, network
 from secateur.compression.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
@@ -22,7 +22,9 @@ def test_the_uncut_network_does_not_move(name):
         torch.testing.assert_close(untouched.state_dict()[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
 
 
-def reference(model: nn.Module, removals, dense_model: nn.Module, x: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def reference(
+    model: nn.Module, removals, dense_model: nn.Module, x: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The rule written down naively: layer by layer, each with its input from the layers corrected before it."""
     expected = {}
     dense_inputs, inputs = {}, {}
@@ -30,7 +32,9 @@ def reference(model: nn.Module, removals, dense_model: nn.Module, x: torch.Tenso
     def remember(store, name):
         return lambda _, args: store.__setitem__(name, args[0].detach())
 
-    hooks = [layer.register_forward_pre_hook(remember(dense_inputs, n)) for n, layer in batch_norms(dense_model).items()]
+    hooks = [
+        layer.register_forward_pre_hook(remember(dense_inputs, n)) for n, layer in batch_norms(dense_model).items()
+    ]
     dense_model(x)
     for hook in hooks:
         hook.remove()

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import NETWORKS, images, network
 from torch import nn
 
+from nets import NETWORKS, images, network
 from secateur.compression.costs import layer_costs, parameter_count
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of

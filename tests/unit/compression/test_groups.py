@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import Grouped, HardCoded, Normed, images, network, shaken
 from torch import nn
 
+from nets import Grouped, HardCoded, Normed, images, network, shaken
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
 from secateur.errors import ModelError

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import make_workload
-from nets import images, network
 from torch import nn
 
+from conftest import make_workload
+from nets import images, network
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import METHODS, ChannelTensors, available_methods, compute_saliencies
 from secateur.errors import WorkloadError
@@ -49,9 +49,7 @@ def test_taylor_is_the_change_of_the_loss_to_first_order():
     weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
     direction = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
     (weight * direction).sum().backward()
-    score = METHODS["taylor"].score(
-        tensors(channels=4, producers=[weight.detach()], producers_grad=[weight.grad])
-    )
+    score = METHODS["taylor"].score(tensors(channels=4, producers=[weight.detach()], producers_grad=[weight.grad]))
     for channel in range(4):
         removed = weight.detach().clone()
         removed[channel] = 0
@@ -101,7 +99,9 @@ def test_batch_norm_scales_need_a_batch_norm():
 
 def test_a_loss_that_is_not_finite_is_said(workload):
     model = workload.build_model()
-    broken = dataclasses.replace(workload, loss=lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) / 0.0)
+    broken = dataclasses.replace(
+        workload, loss=lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) / 0.0
+    )
     groups = find_groups(model, workload.example_inputs).groups
     with pytest.raises(WorkloadError, match="loss of the dense model on calibration batch 0 is inf"):
         compute_saliencies(model, groups, ["taylor"], broken)

@@ -33,5 +33,7 @@ def test_equal_cuts_have_one_key_whatever_the_method():
 
 
 def test_a_candidate_is_known_by_methods_and_widths():
-    assert Candidate({"a": Cut("l1", 3), "b": Cut(None, 4)}).key == Candidate({"b": Cut(None, 4), "a": Cut("l1", 3)}).key
+    assert (
+        Candidate({"a": Cut("l1", 3), "b": Cut(None, 4)}).key == Candidate({"b": Cut(None, 4), "a": Cut("l1", 3)}).key
+    )
     assert Candidate({"a": Cut("l1", 3)}).key != Candidate({"a": Cut("l2", 3)}).key

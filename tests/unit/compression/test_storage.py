@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from nets import NETWORKS, images, network
 from torch import nn
 
+from nets import NETWORKS, images, network
 from secateur import load_compressed
 from secateur.compression.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups

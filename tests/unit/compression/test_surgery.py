@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nets import NETWORKS, images, network
 
+from nets import NETWORKS, images, network
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of, zeroed
 
@@ -28,7 +28,9 @@ def test_cut_equals_zeroed_for_random_channels_of_all_groups(name, share):
     x = images(4, seed=7)
     with torch.no_grad():
         torch.testing.assert_close(smaller(x), masked(x), rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(smaller(x), model(x), atol=1e-3), "the cut did nothing, so the comparison says nothing"
+        assert not torch.allclose(smaller(x), model(x), atol=1e-3), (
+            "the cut did nothing, so the comparison says nothing"
+        )
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in model.parameters())
 
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPOSITORY
 
+from conftest import REPOSITORY
 from secateur.definition import Override, load_pipeline
 from secateur.errors import DefinitionError
 
@@ -117,7 +117,10 @@ def test_overrides_win_and_are_named_in_errors(project):
     definition, _ = load_pipeline("mine", [Override.parse("search.trials=7"), Override.parse("recover=null")])
     assert definition.search.trials == 7
     assert definition.recover is None
-    assert message("search.trials=none") == "--set search.trials=none: 'search.trials' is 'none'; it must be a valid integer, unable to parse string as an integer."
+    assert (
+        message("search.trials=none")
+        == "--set search.trials=none: 'search.trials' is 'none'; it must be a valid integer, unable to parse string as an integer."
+    )
     assert "--set search.trials" in message("search.trials")
     assert "single value" in message("name.inner=1")
     assert "0 … 0" in message("search_space.groups.4.match=x")
@@ -132,7 +135,11 @@ def test_an_override_reaches_into_a_referenced_file(project):
 
 
 def test_workload_options_come_from_the_environment_and_stay_out_of_what_is_logged(project, monkeypatch):
-    rewrite(project, "workload: my_model.py:workload", "workload: {factory: my_model.py:workload, token: '${MY_TOKEN}', size: '${SIZE:-3}'}")
+    rewrite(
+        project,
+        "workload: my_model.py:workload",
+        "workload: {factory: my_model.py:workload, token: '${MY_TOKEN}', size: '${SIZE:-3}'}",
+    )
     assert "pipelines/mine.yaml:2: the environment variable MY_TOKEN is not set" in message()
     monkeypatch.setenv("MY_TOKEN", "secret")
     definition, _ = load_pipeline("mine")
@@ -145,7 +152,9 @@ def test_later_stages_can_point_at_a_line(project):
     definition, _ = load_pipeline("mine")
     assert definition.search_space.groups[0].where("methods", 0) == "search_spaces/channels.yaml:4"
     assert definition.search.where("trials") == "pipelines/mine.yaml:6"
-    assert definition.search.where("sampler") == "pipelines/mine.yaml:5", "a default has no line: the nearest parent has"
+    assert definition.search.where("sampler") == "pipelines/mine.yaml:5", (
+        "a default has no line: the nearest parent has"
+    )
 
 
 def test_the_drop_during_the_search_follows_from_what_is_allowed_after_it(project):

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import REPOSITORY, make_workload
-from nets import NETWORKS, images, network, shaken
 from torch import Tensor, nn
 
+from conftest import REPOSITORY, make_workload
+from nets import NETWORKS, images, network, shaken
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.compression.surgery import cut, removals_of
@@ -64,7 +64,7 @@ def test_exported_files_carry_no_paths_and_one_opset():
     assert opset_of(exported) == OPSET
     assert not exported.graph.value_info
     onnx.checker.check_model(exported)
-    assert [d.dim_param for d in exported.graph.input[0].type.tensor_type.shape.dim][0] == "batch"
+    assert exported.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
 class DataDependent(nn.Module):
@@ -122,7 +122,9 @@ def test_the_dense_candidate_is_the_dense_network(tiny):
     assert found.failure is None
     assert found.measurements["damage"].value == pytest.approx(0.0, abs=1e-6)
     assert found.measurements["macs"].value == evaluator.costs.total
-    dense = evaluator.measure(evaluator.model, evaluator.dense_onnx, evaluator.costs.total, "search", ["accuracy", "size"])
+    dense = evaluator.measure(
+        evaluator.model, evaluator.dense_onnx, evaluator.costs.total, "search", ["accuracy", "size"]
+    )
     assert found.measurements["accuracy"].value == dense["accuracy"].value
     assert found.measurements["size"].value == dense["size"].value
 
@@ -150,14 +152,18 @@ def test_every_figure_says_where_it_comes_from(tiny):
     assert low < found["accuracy"].value < high
     assert found["latency"].provenance == found["accuracy"].provenance == "measured"
     assert "onnxruntime" in found["latency"].device
-    assert found["latency"].details["min_ms"] <= found["latency"].details["p50_ms"] <= found["latency"].details["p90_ms"]
+    assert (
+        found["latency"].details["min_ms"] <= found["latency"].details["p50_ms"] <= found["latency"].details["p90_ms"]
+    )
     assert found["size"].provenance == found["macs"].provenance == "computed"
     assert all(m.unit for m in found.values())
 
 
 def test_smaller_is_smaller(tiny):
     evaluator, space, saliencies = tiny
-    mild, strong = (evaluator.evaluate(space.uniform(f, "l2"), space.groups, saliencies).measurements for f in (0.2, 0.7))
+    mild, strong = (
+        evaluator.evaluate(space.uniform(f, "l2"), space.groups, saliencies).measurements for f in (0.2, 0.7)
+    )
     for name in ("size", "macs", "parameters"):
         assert strong[name].value < mild[name].value
     assert strong["damage"].value > mild["damage"].value
@@ -200,7 +206,9 @@ def test_tensors_that_are_not_the_modules_own_are_noticed():
         with pytest.raises(EvaluationFailed, match="are not the module's own"):
             template.render(smaller)
     else:
-        torch.testing.assert_close(run_onnx(template.render(smaller), images()), smaller(images()), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            run_onnx(template.render(smaller), images()), smaller(images()), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_outputs_that_are_not_finite_are_a_failure_of_that_candidate(tiny, monkeypatch):

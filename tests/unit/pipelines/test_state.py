@@ -6,12 +6,22 @@ import os
 import time
 
 import pytest
-from conftest import REPOSITORY
 
+from conftest import REPOSITORY
 from secateur.definition import Override, load_pipeline
 from secateur.errors import DefinitionError, StateError
 from secateur.pipelines import state as module
-from secateur.pipelines.state import Stopwatch, digest_of, disk_errors, find_run, locked, open_run, open_state, runs, write
+from secateur.pipelines.state import (
+    Stopwatch,
+    digest_of,
+    disk_errors,
+    find_run,
+    locked,
+    open_run,
+    open_state,
+    runs,
+    write,
+)
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from conftest import make_workload
-from nets import network
 from torch import nn
 
+from conftest import make_workload
+from nets import network
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.recovery import fine_tune as module
 from secateur.recovery.fine_tune import distillation_loss, fine_tune

@@ -66,7 +66,14 @@ def make(finalists, knee):
     )  # fmt: skip
 
 
-RECORD = make([finalist("f1-aa", 0.88, 0.4), finalist("f2-bb", 0.7, 0.3, feasible=False, test=None), finalist("f3-cc", 0.89, 0.8)], "f1-aa")
+RECORD = make(
+    [
+        finalist("f1-aa", 0.88, 0.4),
+        finalist("f2-bb", 0.7, 0.3, feasible=False, test=None),
+        finalist("f3-cc", 0.89, 0.8),
+    ],
+    "f1-aa",
+)
 
 
 def test_the_table_has_a_row_for_each_model_and_a_cell_for_each_heading():
@@ -87,10 +94,19 @@ def test_the_headline_is_honest_about_gain_and_loss():
         "2 of 3 finalists passed the gate. f1-aa, the knee of the front: 2.50× faster, 2.50× smaller, -2.0 points of top-1 accuracy "
         "on selection data."
     )
-    assert headline(make([finalist("f1", 0.5, 0.4, feasible=False)], None)) == "None of the 1 finalists passed the gate."
+    assert (
+        headline(make([finalist("f1", 0.5, 0.4, feasible=False)], None)) == "None of the 1 finalists passed the gate."
+    )
 
 
-@pytest.mark.parametrize("finalists", [RECORD.finalists, (), (finalist("f1", 0.5, 0.4, measurements={}, failure="it broke", feasible=False, on_front=False),)])
+@pytest.mark.parametrize(
+    "finalists",
+    [
+        RECORD.finalists,
+        (),
+        (finalist("f1", 0.5, 0.4, measurements={}, failure="it broke", feasible=False, on_front=False),),
+    ],
+)
 def test_the_page_is_whole_and_escapes_what_it_shows(finalists, tmp_path):
     record = make(finalists, "f1-aa" if finalists == RECORD.finalists else None)
     page = write_report(record, tmp_path / "report.html").read_text()

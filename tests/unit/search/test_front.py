@@ -84,7 +84,9 @@ def test_chosen_points_are_distinct_and_the_first_adds_most(points, count):
     array, reference = np.array(points, float), np.array([6.0, 6.0])
     chosen = choose(array, reference, count)
     assert len(chosen) == len(set(chosen)) == min(count, len(points))
-    assert hypervolume(array[[chosen[0]]], reference) == max(hypervolume(array[[i]], reference) for i in range(len(points)))
+    assert hypervolume(array[[chosen[0]]], reference) == max(
+        hypervolume(array[[i]], reference) for i in range(len(points))
+    )
 
 
 def test_the_knee_weighs_losses_by_what_is_allowed():

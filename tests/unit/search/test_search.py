@@ -22,7 +22,9 @@ HARM = {"a": 0.02, "b": 0.5, "c": 0.1}
 def make_space(methods=("l1", "l2")):
     members = (Member("x", "out", "batch norm", (), ()),)
     groups = tuple(Group(name, "Conv2d", members, 32, tuple(range(32)), 100, 100) for name in HARM)
-    declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": list(methods), "multiple_of": 4, "removed": [0.0, 0.9]}]})
+    declared = SearchSpaceDefinition.model_validate(
+        {"groups": [{"methods": list(methods), "multiple_of": 4, "removed": [0.0, 0.9]}]}
+    )
     return build_space(declared, FoundGroups(groups, (), None))
 
 
@@ -43,7 +45,11 @@ def problem(space=None, evaluated=None, **changes):
         return evaluate(candidate)
 
     made = Problem(
-        space or make_space(), OBJECTIVES, lambda c: c.key, counted, lambda e: {"accuracy": 0.5 - e.measurements["accuracy"].value}
+        space or make_space(),
+        OBJECTIVES,
+        lambda c: c.key,
+        counted,
+        lambda e: {"accuracy": 0.5 - e.measurements["accuracy"].value},
     )
     return dataclasses.replace(made, **changes)
 
@@ -93,7 +99,7 @@ def test_a_search_that_was_stopped_anywhere_goes_on_and_repeats_nothing(tmp_path
         evaluated.append(candidate.key)
         return evaluate(candidate)
 
-    for stop in stops:
+    for stop in stops:  # noqa: B007 # read by the closure
         with pytest.raises(Stop):
             search(problem(evaluate=stopping), study(tmp_path), 36)
     stop = -1

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import images, network
 
+from nets import images, network
 from secateur.compression.groups import find_groups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import DefinitionError

@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 import torch
-from nets import network
 from safetensors.torch import save_file
 
+from nets import network
 from secateur.errors import WorkloadError
 from secateur.workloads.checkpoints import load_weights
 

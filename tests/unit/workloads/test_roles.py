@@ -82,7 +82,7 @@ def test_overlap_by_index_is_found_through_nested_subsets():
     odd = Subset(whole, range(1, 100, 2))
     with pytest.raises(WorkloadError, match="'train' and 'search' share 5 samples"):
         check_roles(roles(train=Subset(whole, range(20)), search=Subset(odd, range(5, 10)), test=Subset(whole, [50])))
-    check_roles(roles(train=Subset(whole, range(0, 20)), search=Subset(odd, range(20, 30))))
+    check_roles(roles(train=Subset(whole, range(20)), search=Subset(odd, range(20, 30))))
 
 
 def test_calibration_may_be_a_part_of_train_and_nothing_may_be_empty():

@@ -55,7 +55,9 @@ def write_official(folder, arrays):
     parts = [(f"data_batch_{i + 1}", images[i::5], labels[i::5]) for i in range(5)]
     for name, x, y in [*parts, ("test_batch", *arrays["test"])]:
         flat = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-        (folder / name).write_bytes(pickle.dumps({b"data": flat, b"labels": y.tolist(), b"batch_label": b"x"}, protocol=2))
+        (folder / name).write_bytes(
+            pickle.dumps({b"data": flat, b"labels": y.tolist(), b"batch_label": b"x"}, protocol=2)
+        )
 
 
 def write_npz(folder, arrays):
@@ -80,7 +82,9 @@ def test_both_forms_of_cifar10_read_alike(arrays, tmp_path):
 def test_the_workload_keeps_search_selection_and_test_apart(depth, arrays, tmp_path):
     write_npz(tmp_path, arrays)
     save_file(cifar_resnet(depth).state_dict(), tmp_path / "w.safetensors")
-    made = cifar10.workload(data=str(tmp_path), weights=str(tmp_path / "w.safetensors"), depth=depth, search=60, calibration=100)
+    made = cifar10.workload(
+        data=str(tmp_path), weights=str(tmp_path / "w.safetensors"), depth=depth, search=60, calibration=100
+    )
     sizes = {role: len(getattr(made.data, role)) for role in ROLES}
     assert sizes == {"train": 600, "calibration": 100, "search": 60, "selection": 40, "test": 100}
     check_roles(made.data)
