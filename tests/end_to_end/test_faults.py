@@ -104,12 +104,10 @@ def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
     with socket.socket() as taken:  # a port on which nobody answers
         taken.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    started = time.monotonic()
     done = secateur(project, "run", "tiny", "--set", "search.trials=8", "--set", f"register.tracking_uri={address}")
     assert done.returncode == 75
     assert "could not take run" in done.stderr
     assert "secateur flush tiny-" in done.stderr
-    assert time.monotonic() - started < 300, "MLflow's own patience with a dead server is longer than this"
     (run,) = (project / "mlruns" / "runs").iterdir()
     assert (run / "record.json").is_file()
     assert (run / "report.html").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -309,12 +310,10 @@ def environment(project: Path) -> dict[str, str]:
     """Versions, git commit and machine: what a figure depends on."""
     found = {"version": version("secateur"), "python": platform.python_version(), "platform": platform.platform()}
     found.update({package: version(package) for package in RECORDED_PACKAGES})
-    commit = subprocess.run(  # noqa: S603 # a fixed command
-        ["git", "-C", str(project), "rev-parse", "HEAD"],  # noqa: S607 # found on the user's own path
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if commit.returncode == 0:
-        found["git_commit"] = commit.stdout.strip()
+    git = shutil.which("git")
+    if git is not None:
+        command = [git, "-C", str(project), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # a fixed command
+        if commit.returncode == 0:
+            found["git_commit"] = commit.stdout.strip()
     return found
