@@ -19,11 +19,10 @@ from collections.abc import Callable
 import onnxruntime
 import torch
 import torch_pruning
-from common import arguments, prepared_pipeline, table, write_json
 from torch import nn
 
+from common import arguments, prepared_pipeline, table, write_json
 from secateur.compression.selection import resolve
-from secateur.evaluators import Evaluator
 from secateur.records import Candidate, Workload
 from secateur.workloads.roles import collect
 
@@ -37,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def bare(evaluator: Evaluator, onnx: bytes, batches: list[tuple[object, ...]]) -> None:
+def bare(onnx: bytes, batches: list[tuple[object, ...]]) -> None:
     """A plain forward pass of everything."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -90,13 +89,13 @@ def main() -> None:
         onnx = evaluator.template.render(compressed.module)
         ours = [
             (
-                seconds(lambda: bare(evaluator, onnx, batches)),  # noqa: B023 # called at once
+                seconds(lambda: bare(onnx, batches)),  # noqa: B023 # called at once
                 seconds(lambda: evaluator.evaluate(candidate, space.groups, saliencies)),  # noqa: B023
             )
             for _ in range(3)
         ]
         rows.append({"bare": statistics.median(b for b, _ in ours), "ratio": statistics.median(o / b for b, o in ours)})
-    dense = statistics.median(seconds(lambda: bare(evaluator, evaluator.dense_onnx, batches)) for _ in range(5))
+    dense = statistics.median(seconds(lambda: bare(evaluator.dense_onnx, batches)) for _ in range(5))
     peers = [seconds(lambda: naive(prepared.model, workload, f, 100)) for f in FRACTIONS[:: 2 if options.quick else 1]]  # noqa: B023
     base = statistics.median(r["bare"] for r in rows)
     ratio = statistics.median(r["ratio"] for r in rows)
@@ -113,7 +112,9 @@ def main() -> None:
         ],
     )
     spread = [r["ratio"] for r in rows]
-    print(f"secateur over bare, per candidate: {min(spread):.2f} to {max(spread):.2f}; exports needed: {evaluator.exports}")
+    print(
+        f"secateur over bare, per candidate: {min(spread):.2f} to {max(spread):.2f}; exports needed: {evaluator.exports}"
+    )
     print(f"naive over secateur: {slow / own:.1f}×")
     write_json(
         options.json,

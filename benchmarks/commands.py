@@ -56,7 +56,9 @@ def main() -> None:
     if not options.quick:
         with tempfile.TemporaryDirectory() as folder:
             elapsed, peak = run(secateur, "run", "quick", cwd=folder, SECATEUR_CACHE=f"{folder}/cache")
-        table("the demo", ["", "seconds", "peak memory, MiB"], [["secateur run quick", f"{elapsed:.0f}", f"{peak:.0f}"]])
+        table(
+            "the demo", ["", "seconds", "peak memory, MiB"], [["secateur run quick", f"{elapsed:.0f}", f"{peak:.0f}"]]
+        )
         figures["demo"] = {"seconds": elapsed, "peak_mib": peak}
     write_json(options.json, figures)
 

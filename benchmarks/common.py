@@ -23,9 +23,7 @@ from secateur.pipelines.stages import Prepared, prepare
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with the two options that every benchmark has."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="minutes less: the embedded digits network, fewer repeats")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write the figures to this file")
     return parser

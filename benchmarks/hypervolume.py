@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from common import arguments, prepared_pipeline, table, write_json
 
+from common import arguments, prepared_pipeline, table, write_json
 from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.pipelines.stages import Prepared, dense_on, reference_point
@@ -109,7 +109,13 @@ def main() -> None:
         f"hypervolume ({names}) after {budget} evaluations of {prepared.workload.name}, {len(seeds)} seeds",
         ["", "median", "lowest", "highest", "secateur over it"],
         [
-            [name, f"{statistics.median(v):.4f}", f"{min(v):.4f}", f"{max(v):.4f}", f"{ours / statistics.median(v):.2f}"]
+            [
+                name,
+                f"{statistics.median(v):.4f}",
+                f"{min(v):.4f}",
+                f"{max(v):.4f}",
+                f"{ours / statistics.median(v):.2f}",
+            ]
             for name, v in volumes.items()
         ],
     )
