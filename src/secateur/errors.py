@@ -4,7 +4,6 @@ SecateurError
 ├── DefinitionError       a YAML file, an override or a name in them is wrong          exit code 2
 ├── WorkloadError         the factory, the data roles or the weights are wrong         exit code 2
 ├── ModelError            the model cannot be traced, cut or exported                  exit code 2
-├── MissingExtra          an optional dependency is not installed                      exit code 2
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
 ├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
 ├── RegistryUnreachable   the tracking server does not answer; flush later             exit code 75
@@ -39,15 +38,6 @@ class ModelError(SecateurError):
     """The model cannot be traced, cut or exported; the message names the operation."""
 
     exit_code = 2
-
-
-class MissingExtra(SecateurError):
-    """An optional dependency is needed and not installed."""
-
-    exit_code = 2
-
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional dependency. Install it with: pip install 'secateur[{extra}]'")
 
 
 class NothingBetter(SecateurError):
