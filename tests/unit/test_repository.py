@@ -42,11 +42,10 @@ def test_shipped_definitions_carry_the_hint_for_editors(kind):
 def test_dependencies_have_honest_ranges_and_pinned_versions():
     project = tomllib.loads(read("pyproject.toml"))
     named = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    pinned = dict(
-        line.split("==") for line in read("constraints.txt").splitlines() if "==" in line and not line.startswith("#")
-    )
+    lines = [line for line in read("constraints.txt").splitlines() if "==" in line and not line.startswith("#")]
+    pinned = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines}
     for requirement in named:
-        name = re.match(r"[A-Za-z0-9_.-]+", requirement).group(0)
+        name = re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9_.-]+", requirement).group(0)).lower()
         assert ">=" in requirement
         assert name in pinned, f"{name} is not in constraints.txt"
 

@@ -119,7 +119,7 @@ class _Terminal(Listener):
             self._print(f"    stopped early: {finalist.stopped}")
 
     def _print(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False)
+        self.progress.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _front_figures(progress: Trials, objectives: Mapping[str, Any]) -> str:
