@@ -18,7 +18,7 @@ from rich.table import Table
 from secateur.compression.saliency import Saliencies, compute_saliencies
 from secateur.definition import Override, load_pipeline
 from secateur.errors import SecateurError
-from secateur.pipelines.stages import Prepared, prepare
+from secateur.pipelines.preparation import Prepared, prepare
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:

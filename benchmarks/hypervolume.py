@@ -22,7 +22,8 @@ import numpy as np
 from common import arguments, prepared_pipeline, table, write_json
 from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
-from secateur.pipelines.stages import Prepared, dense_on, reference_point
+from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.stages import dense_on, reference_point
 from secateur.records import Candidate, Evaluation
 from secateur.search.front import as_costs, hypervolume
 from secateur.search.loop import Problem, search

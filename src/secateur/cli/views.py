@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from secateur.pipelines.check import Checked
+from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
-from secateur.pipelines.stages import Prepared
 from secateur.pipelines.state import RunFolder
 from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
 from secateur.report import HEADINGS, headline, rows

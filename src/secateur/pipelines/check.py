@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
-from secateur.pipelines.stages import Prepared, prepare, summaries
+from secateur.pipelines.preparation import Prepared, prepare, summaries
 from secateur.records import Excluded, GroupSummary
 from secateur.recovery.fine_tune import fine_tune
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +18,16 @@ from sqlalchemy.exc import OperationalError
 from secateur.definition import PipelineDefinition, load_pipeline
 from secateur.errors import EvaluationFailed, NothingBetter, StateError
 from secateur.evaluators.onnx_export import OUTPUT, input_names
+from secateur.pipelines.environment import environment
+from secateur.pipelines.preparation import Prepared, prepare, summaries
 from secateur.pipelines.stages import (
-    Prepared,
     choose_finalists,
     dense_on,
     judge,
-    prepare,
     recover_finalist,
     run_search,
     saliencies_of,
     score_on_test,
-    summaries,
 )
 from secateur.pipelines.state import (
     DISK_TROUBLE,
@@ -55,8 +50,6 @@ from secateur.workloads.roles import collect
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 _MEASUREMENTS: TypeAdapter[dict[str, Measurement]] = TypeAdapter(dict[str, Measurement])
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
-
-RECORDED_PACKAGES = ("torch", "torch-pruning", "optuna", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
 
 
 class Listener:
@@ -304,16 +297,3 @@ class _storage_errors:  # noqa: N801 # used as a function
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
             with disk_errors(self.run.path / "run.json"):
                 raise error
-
-
-def environment(project: Path) -> dict[str, str]:
-    """Versions, git commit and machine: what a figure depends on."""
-    found = {"version": version("secateur"), "python": platform.python_version(), "platform": platform.platform()}
-    found.update({package: version(package) for package in RECORDED_PACKAGES})
-    git = shutil.which("git")
-    if git is not None:
-        command = [git, "-C", str(project), "rev-parse", "HEAD"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # a fixed command
-        if commit.returncode == 0:
-            found["git_commit"] = commit.stdout.strip()
-    return found

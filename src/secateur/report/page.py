@@ -136,8 +136,8 @@ def _method(record: RunRecord) -> str:
     roles = ", ".join(f"{role} {count:,}" for role, count in record.samples.items())
     facts = {
         "measured on": record.device,
-        "latency": "blocks of 10 runs of dense model and candidate in turn, the smallest of each block, the median ratio; until "
-        "its bootstrap 95 % interval is narrower than 2 % or 30 rounds are done",
+        "latency": "blocks of 10 runs of dense model and candidate in turn, the smallest of each block, the median ratio; 8 rounds "
+        "for candidates of the search, for finalists until the bootstrap 95 % interval is narrower than 2 %, 30 at most",
         "accuracy": f"{record.score_name} of the exported ONNX file, checked against torch for every candidate",
         "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
         "data (samples)": roles,

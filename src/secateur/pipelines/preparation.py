@@ -1,0 +1,101 @@
+"""What a run needs before its first stage, and everything that can be wrong with a definition, a workload or a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from secateur.compression.costs import LayerCosts
+from secateur.compression.groups import find_groups
+from secateur.definition import PipelineDefinition, one_of
+from secateur.errors import WorkloadError
+from secateur.evaluators import METRICS, RUNTIMES, Evaluator, Metric
+from secateur.evaluators.devices import DEVICES
+from secateur.records import GroupSummary, Workload
+from secateur.search.samplers import SAMPLERS
+from secateur.search_spaces import SearchSpace, build_space
+from secateur.workloads.loading import build_model, load_attribute, load_workload
+from secateur.workloads.roles import as_tuple
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that the later stages work with, checked."""
+
+    definition: PipelineDefinition
+    workload: Workload
+    model: nn.Module
+    costs: LayerCosts
+    space: SearchSpace
+    evaluator: Evaluator
+
+
+def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]:
+    """Every name in a definition that a registry must know. Returns the project's own metrics."""
+    evaluator = definition.evaluator
+    own = {}
+    for name, spec in evaluator.metrics.items():
+        function = load_attribute(spec, root, evaluator.where("metrics", name), "metric")
+        direction = evaluator.objectives.get(name, "maximize")
+        own[name] = Metric(function, direction, (function.__doc__ or "the project's own").splitlines()[0])
+    for name in evaluator.objectives:
+        one_of(name, [*METRICS, *own], evaluator.where("objectives", name), "metric")
+    one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")
+    one_of(evaluator.device, DEVICES, evaluator.where("device"), "device")
+    one_of(definition.search.sampler, SAMPLERS, definition.search.where("sampler"), "sampler")
+    return own
+
+
+def prepare(definition: PipelineDefinition, root: Path) -> Prepared:
+    """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work."""
+    own_metrics = check_names(definition, root)
+    workload = load_workload(definition.workload, root)
+    model = build_model(workload)
+    found = find_groups(model, workload.example_inputs)
+    space = build_space(definition.search_space, found)
+    _check_training(definition, workload, model)
+    evaluator = Evaluator(definition.evaluator, workload, model, found.costs, metrics=own_metrics)
+    return Prepared(definition, workload, model, found.costs, space, evaluator)
+
+
+def _check_training(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:
+    """Loss and score on two samples: shapes that do not fit show now and not after the search."""
+    inputs, targets = next(iter(torch.utils.data.DataLoader(workload.data.calibration, batch_size=2)))
+    with torch.no_grad():
+        outputs = model(*as_tuple(inputs))
+        for name, function in (("loss", workload.loss), ("score", workload.score)):
+            try:
+                value = function(outputs, targets)
+            except Exception as error:
+                raise WorkloadError(
+                    f"The workload's {name} fails on two calibration samples (outputs {tuple(outputs.shape)}, targets "
+                    f"{tuple(targets.shape)}): {type(error).__name__}: {error}"
+                ) from error
+            allowed = [()] if name == "loss" else [(), (len(targets),)]
+            if tuple(torch.as_tensor(value).shape) not in allowed:
+                raise WorkloadError(
+                    f"The workload's {name} gives {tuple(torch.as_tensor(value).shape)} for two calibration samples; it must "
+                    + (
+                        "be one number, the mean over the batch."
+                        if name == "loss"
+                        else "give one number a sample, or one for all."
+                    )
+                )
+            if not torch.isfinite(torch.as_tensor(value)).all():
+                raise WorkloadError(f"The workload's {name} on two calibration samples is {value}.")
+    if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
+        raise WorkloadError(
+            f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
+            f"{tuple(outputs.shape)}. Set 'distill: null'."
+        )
+
+
+def summaries(prepared: Prepared) -> tuple[GroupSummary, ...]:
+    """The groups that may be cut, as reports show them."""
+    return tuple(
+        GroupSummary(g.name, g.layer_type, g.width, g.parameters, g.macs, choice.methods, choice.widths)
+        for g, choice in ((choice.group, choice) for choice in prepared.space.choices.values())
+    )
