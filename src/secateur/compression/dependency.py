@@ -3,7 +3,7 @@
 Source of the method: Fang et al. 2023 (DepGraph), arXiv:2301.12900. Two things are added here. Constant padding of the
 channel dimension (the option-A shortcut of CIFAR ResNets, He et al. 2015) couples channel `c` before the pad with `c + offset`
 behind it; torch-pruning 1.6 takes the pad for an element-wise operation and would couple `c` with `c`. And a coupling that
-torch-pruning infers is a claim: `secateur.compression.proof` checks each group by numbers before anything is cut with it.
+torch-pruning infers is a claim: `secateur.compression.groups` checks each group by numbers before anything is cut with it.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secateur.compression.surgery import cut
 from secateur.definition import WorkloadReference, expanded
 from secateur.errors import WorkloadError
+from secateur.files import write
 from secateur.records import CompressedModel, Removals
 from secateur.workloads.loading import build_model, load_workload
 
@@ -29,15 +30,17 @@ FORMAT = 1
 
 
 def save_compressed(compressed: CompressedModel, dense: nn.Module, workload: Mapping[str, Any], folder: Path) -> None:
-    """Write a compressed model. workload: factory and options as written in the definition; folder: created where missing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a compressed model. workload: factory and options as written in the definition; folder: created where missing.
+
+    Raises StateError where the disk does not take it.
+    """
     reference = _tensors(cut(dense, compressed.removals))
     changed = {
         name: tensor.clone()  # tied tensors share memory, which safetensors refuses
         for name, tensor in _tensors(compressed.module).items()
         if not torch.equal(tensor, reference[name])
     }
-    save_file(changed, folder / "tensors.safetensors")
+    write(folder / "tensors.safetensors", save(changed))
     description = {
         "format": FORMAT,
         "workload": dict(workload),
@@ -45,7 +48,7 @@ def save_compressed(compressed: CompressedModel, dense: nn.Module, workload: Map
         "removals": {"out": compressed.removals.out, "in": compressed.removals.in_, "roots": compressed.removals.roots},
         "cuts": {name: [choice.method, choice.kept] for name, choice in compressed.candidate.cuts.items()},
     }
-    (folder / "compressed.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    write(folder / "compressed.json", json.dumps(description, indent=1) + "\n")
 
 
 def load_compressed(path: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from secateur.definition import PipelineDefinition, load_pipeline
 from secateur.errors import EvaluationFailed, NothingBetter, StateError
 from secateur.evaluators.onnx_export import OUTPUT, input_names
+from secateur.files import DISK_TROUBLE, disk_errors, write
 from secateur.pipelines.environment import environment
 from secateur.pipelines.preparation import Prepared, prepare, summaries
 from secateur.pipelines.stages import (
@@ -29,16 +30,7 @@ from secateur.pipelines.stages import (
     saliencies_of,
     score_on_test,
 )
-from secateur.pipelines.state import (
-    DISK_TROUBLE,
-    RunFolder,
-    Stopwatch,
-    disk_errors,
-    locked,
-    open_run,
-    open_state,
-    write,
-)
+from secateur.pipelines.state import RunFolder, Stopwatch, locked, open_run, open_state
 from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
@@ -133,8 +125,9 @@ def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
 def _through_the_stages(prepared: Prepared, run: RunFolder, state: Path, device: str, listener: Listener) -> RunRecord:
     watch = Stopwatch(run.path / "seconds.json")
     definition = prepared.definition
-    with (run.path / "definition.yaml").open("w", encoding="utf-8") as stream:
-        YAML().dump(definition.as_written(), stream)
+    stream = io.StringIO()
+    YAML().dump(definition.as_written(), stream)
+    write(run.path / "definition.yaml", stream.getvalue())
     write(run.folder(DENSE) / "model.onnx", prepared.evaluator.dense_onnx)
     _save_example(prepared, run)
     with watch.stage("check"):

@@ -8,8 +8,8 @@ from pathlib import Path
 from secateur.compression.groups import FoundGroups, find_groups
 from secateur.definition import WorkloadReference, shipped
 from secateur.errors import StateError
+from secateur.files import disk_errors
 from secateur.pipelines.catalogue import schemas
-from secateur.pipelines.state import disk_errors
 from secateur.workloads.loading import build_model, load_workload
 
 _EXAMPLE = '''"""The workload: your trained model and its data. Replace the bodies; keep the names."""

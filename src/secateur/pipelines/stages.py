@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from secateur.compression.saliency import Saliencies, compute_saliencies
@@ -17,8 +17,9 @@ from secateur.compression.storage import load_compressed, save_compressed
 from secateur.definition import PipelineDefinition
 from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators import METRICS
+from secateur.files import write
 from secateur.pipelines.preparation import Prepared
-from secateur.pipelines.state import RunFolder, write
+from secateur.pipelines.state import RunFolder
 from secateur.records import (
     CompressedModel,
     Evaluation,
@@ -47,9 +48,7 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
         return loaded
     computed = compute_saliencies(prepared.model, prepared.space.groups, methods, prepared.workload)
     flat = {f"{group}/{method}": scores for group, by in computed.items() for method, scores in by.items()}
-    unfinished = file.with_suffix(".part")
-    save_file(flat, unfinished)
-    unfinished.replace(file)
+    write(file, save(flat))
     return computed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -16,12 +15,11 @@ from pathlib import Path
 
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError, StateError, nearest
+from secateur.files import disk_errors, write
 
 STATE = "mlruns"
 LEAST_FREE = 200 * 2**20
 """Bytes that must be free before a run starts."""
-
-DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
@@ -50,28 +48,6 @@ class RunFolder:
         path = self.path.joinpath(*names)
         path.mkdir(parents=True, exist_ok=True)
         return path
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one. Raises StateError where the disk does not take it."""
-    unfinished = path.with_name(f".{path.name}.part")
-    with disk_errors(path):
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        unfinished.replace(path)
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or unwritable disk into a StateError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_TROUBLE:
-            raise
-        raise StateError(
-            f"{path.parent} cannot be written: {error.strerror}. Free some space or correct the permissions, and run the same "
-            "command again: whatever was finished is kept."
-        ) from error
 
 
 def open_state(project: Path) -> Path:

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from secateur.definition import DistillDefinition, RecoverDefinition
+from secateur.files import write
 from secateur.records import Workload
 from secateur.workloads.roles import as_tuple
 
@@ -162,9 +163,7 @@ class _State:
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum.contiguous()
         progress = {"epoch": self.epoch, "seconds": self.seconds}
-        unfinished = self.checkpoint.with_suffix(".part")
-        save_file(tensors, unfinished, metadata={"progress": json.dumps(progress)})
-        unfinished.replace(self.checkpoint)
+        write(self.checkpoint, save(tensors, metadata={"progress": json.dumps(progress)}))
 
     def _load(self, checkpoint: Path) -> None:
         with safe_open(checkpoint, framework="pt") as stored:

@@ -10,6 +10,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
+from secateur.files import write
 from secateur.records import RunRecord
 from secateur.report.figures import AXES, cuts_figure, front_figure, sensitivity_figure
 from secateur.report.table import HEADINGS, headline, rows
@@ -18,7 +19,7 @@ _CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": [
 
 
 def write_report(record: RunRecord, path: Path) -> Path:
-    """Write the page. Returns its path."""
+    """Write the page. Returns its path. Raises StateError where the disk does not take it."""
     body = "\n".join(
         (
             _header(record),
@@ -36,7 +37,7 @@ def write_report(record: RunRecord, path: Path) -> Path:
         f"<title>{escape(record.name)}: compressed models</title><style>{_asset('page.css')}</style>"
         f"<script>{get_plotlyjs()}</script></head><body><main>{body}</main><script>{_asset('page.js')}</script></body></html>\n"
     )
-    path.write_text(page, encoding="utf-8")
+    write(path, page)
     return path
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from secateur.files import write
 from secateur.records import DataRoles, Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.resnet import ResNet
@@ -40,11 +41,7 @@ def workload(*, cache: str | None = None) -> Workload:
     folder = Path(cache or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
     weights = folder / f"digits-{RECIPE}.safetensors"
     if not weights.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        trained = train(roles.train)
-        unfinished = weights.with_suffix(f".{os.getpid()}.part")
-        save_file(trained.state_dict(), unfinished)
-        unfinished.replace(weights)
+        write(weights, save(train(roles.train).state_dict()))
     return Workload(
         name="digits",
         build_model=lambda: load_weights(network(), weights),

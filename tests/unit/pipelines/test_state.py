@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import errno
 import json
-import os
 import time
 
 import pytest
@@ -10,17 +8,16 @@ import pytest
 from conftest import REPOSITORY
 from secateur.definition import Override, load_pipeline
 from secateur.errors import DefinitionError, StateError
+from secateur.files import write
 from secateur.pipelines import state as module
 from secateur.pipelines.state import (
     Stopwatch,
     digest_of,
-    disk_errors,
     find_run,
     locked,
     open_run,
     open_state,
     runs,
-    write,
 )
 
 
@@ -59,25 +56,6 @@ def test_runs_are_found_by_id_and_the_latest_by_default(definition, tmp_path):
     assert find_run(state, first.run_id) == first
     with pytest.raises(DefinitionError, match=f"Did you mean '{first.run_id}"):
         find_run(state, first.run_id + "x")
-
-
-def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    file = tmp_path / "a.json"
-    write(file, "old")
-
-    def full(self, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(type(file), "write_bytes", full)
-    with pytest.raises(StateError, match="cannot be written: No space left on device. Free some space"):
-        write(file, "new")
-    monkeypatch.undo()
-    assert file.read_text() == "old"
-
-
-def test_other_errors_of_the_system_are_not_ours_to_explain(tmp_path):
-    with pytest.raises(OSError, match="Interrupted"), disk_errors(tmp_path / "x"):
-        raise OSError(errno.EINTR, "Interrupted")
 
 
 def test_a_full_disk_is_said_before_the_start(tmp_path, monkeypatch):

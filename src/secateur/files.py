@@ -1,0 +1,42 @@
+"""How files are written: whole or not at all, and with words for a disk that does not take them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from secateur.errors import StateError
+
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is either the old one or the whole new one, its folder included.
+
+    Raises StateError where the disk does not take it.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)  # where it could not be finished; half a file helps nobody on a full disk
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into a StateError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        raise StateError(
+            f"{path.parent} cannot be written: {error.strerror}. Free some space or correct the permissions, and run the same "
+            "command again: whatever was finished is kept."
+        ) from error
