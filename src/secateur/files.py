@@ -25,7 +25,9 @@ def write(path: Path, content: str | bytes) -> None:
             unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
             unfinished.replace(path)
         finally:
-            unfinished.unlink(missing_ok=True)  # where it could not be finished; half a file helps nobody on a full disk
+            unfinished.unlink(
+                missing_ok=True
+            )  # where it could not be finished; half a file helps nobody on a full disk
 
 
 @contextlib.contextmanager

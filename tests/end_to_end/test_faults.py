@@ -10,7 +10,9 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
+import urllib.request
 
 import pytest
 
@@ -99,11 +101,39 @@ def test_control_c_says_how_to_go_on(tmp_path):
     assert secateur(project, "resume").returncode == 0
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def tracking_server(folder, port):
+    """MLflow's own server, with the options that docker/compose.yaml gives it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1",
+         f"--backend-store-uri=sqlite:///{folder / 'server.db'}", f"--artifacts-destination={folder / 'server'}"],
+        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    try:
+        wait_for(answers, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
-    project = make_project(tmp_path)
-    with socket.socket() as taken:  # a port on which nobody answers
-        taken.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    project, port = make_project(tmp_path), free_port()
+    address = f"http://127.0.0.1:{port}"
     done = secateur(project, "run", "tiny", "--set", "search.trials=8", "--set", f"register.tracking_uri={address}")
     assert done.returncode == 75
     assert "could not take run" in done.stderr
@@ -111,14 +141,16 @@ def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
     (run,) = (project / "mlruns" / "runs").iterdir()
     assert (run / "record.json").is_file()
     assert (run / "report.html").is_file()
-    again = secateur(project, "flush")
-    assert again.returncode == 75
-    record = json.loads((run / "record.json").read_text())
-    record["definition"]["register"]["tracking_uri"] = None  # the server is back, here as the embedded database
-    (run / "record.json").write_text(json.dumps(record))
-    flushed = secateur(project, "flush")
-    assert flushed.returncode == 0, flushed.stderr
-    assert "@candidate" in flushed.stdout
+    assert secateur(project, "flush").returncode == 75
+    with tracking_server(tmp_path, port):
+        flushed = secateur(project, "flush")
+        assert flushed.returncode == 0, flushed.stderr
+        assert "@candidate" in flushed.stdout
+        question = f"{address}/api/2.0/mlflow/registered-models/alias?name=tiny-model&alias=candidate"
+        with urllib.request.urlopen(question, timeout=30) as response:
+            version = json.load(response)["model_version"]
+    assert {tag["key"]: tag["value"] for tag in version["tags"]}["secateur.run_id"] == run.name
+    assert any((tmp_path / "server").rglob("model.onnx")), "the artifacts went through the server"
 
 
 def test_a_state_directory_that_cannot_be_written_is_said_before_anything_is_done(tmp_path):

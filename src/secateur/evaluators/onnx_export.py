@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -15,6 +17,11 @@ from secateur.errors import ModelError
 
 OPSET = 18
 INPUT, OUTPUT = "input", "output"
+
+_PLACE = re.compile(
+    r'The following call raised this error:\n\s*File "(?P<file>.+)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)'
+)
+"""How torch.export names the line of the model on which it gave up."""
 
 
 def export(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
@@ -73,22 +80,28 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, one line: the exporter wraps it several times and adds pages of advice."""
+    """The innermost cause in one line, with the place in the model: the exporter wraps it several times and adds pages."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+    reason = f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+    place = _PLACE.search(str(error))
+    if place is None:
+        return reason
+    return (
+        f"`{place['code']}` at {place['file']}:{place['line']} cannot be traced ({reason}). Write what depends on the data "
+        "with torch.where or torch.cond, or leave that part out of the model that the workload builds."
+    )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs the absence of torchvision and warns of its own deprecations; neither concerns the caller."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """The exporter logs the absence of torchvision, warns of its own deprecations and prints graphs that it cannot trace."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

@@ -45,7 +45,10 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     evaluator.evaluate(candidate, space.groups, saliencies)  # the first one loads the data
     evaluation = evaluator.evaluate(candidate, space.groups, saliencies)
     if evaluation.failure is not None:
-        raise ModelError(f"A candidate with half of its channels cannot be evaluated: {evaluation.failure}")
+        raise ModelError(
+            f"A candidate with half of its channels cannot be evaluated: {evaluation.failure}. Keep the groups that it concerns "
+            "whole: list them under `exclude` in the search space."
+        )
     declared = definition.evaluator
     measured = {
         name: f"{direction}, on {evaluator.device}" if name in ("accuracy", "latency") else f"{direction}, computed"
