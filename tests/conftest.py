@@ -13,8 +13,9 @@ from secateur.workloads.roles import split_roles
 from secateur.workloads.scores import top1
 
 # No test reads what a user has set.
-for name in ("MLFLOW_TRACKING_URI", "CIFAR10_DATA", "CIFAR10_WEIGHTS"):
-    os.environ.pop(name, None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+CIFAR10 = {name: os.environ.pop(name) for name in ("CIFAR10_DATA", "CIFAR10_WEIGHTS") if name in os.environ}
+"""Where real data and weights are; tests/end_to_end/test_resnet20.py alone uses them."""
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -62,6 +62,12 @@ class EvaluationFailed(SecateurError):
     """One candidate could not be evaluated. The search records the reason and goes on."""
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of a foreign error's message, or its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:most] if lines else type(error).__name__
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """A sentence ' Did you mean …?' for a misspelt name, or nothing where no allowed name is close."""
     allowed = list(allowed)

@@ -177,13 +177,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found out about one candidate. Either `failure` is None or `measurements` may be incomplete."""
+    """What was found out about one candidate. Either `failure` is None or `measurements` may be incomplete.
+
+    exported: its file had to be exported, because the rewritten one did not agree with torch.
+    """
 
     candidate: Candidate
     removals_key: str
     measurements: Mapping[str, Measurement]
     failure: str | None = None
     seconds: float = 0.0
+    exported: bool = False
 
 
 @dataclass(frozen=True)

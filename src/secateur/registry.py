@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import RegistryUnreachable
+from secateur.errors import RegistryUnreachable, first_line
 from secateur.records import Measurement, Recovered, RunRecord, Version, sha256_of
 
 _PATIENCE = {
@@ -72,11 +72,15 @@ def publish(package: Package, target: Target) -> list[Version]:
         mlflow.set_registry_uri(uri)
         return _Publisher(package, target, embedded=target.tracking_uri is None).publish()
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0][:300]
         raise RegistryUnreachable(
-            f"MLflow at {_without_credentials(uri)} could not take run {package.record.run_id}: {reason}. Everything is in "
-            f"{package.folder}; send it later with: secateur flush {package.record.run_id}"
+            f"MLflow at {_without_credentials(uri)} could not take run {package.record.run_id}: {first_line(error)}. Everything is "
+            f"in {package.folder}; send it later with: secateur flush {package.record.run_id}{_from_here(package.state.parent)}"
         ) from error
+
+
+def _from_here(project: Path) -> str:
+    """The option that finds a project from the current folder; nothing where it is the current one."""
+    return "" if project.resolve() == Path.cwd() else f" --project {project}"
 
 
 def _without_credentials(uri: str) -> str:
@@ -223,15 +227,33 @@ class _Publisher:
         found = self.client.search_model_versions(
             f"name = '{name}' and tags.`secateur.run_id` = '{self.record.run_id}' and tags.`secateur.finalist` = '{finalist.name}'"
         )
-        version = found[0] if found else self.client.create_model_version(name, model_uri, run_id, tags)
+        version = (
+            found[0]
+            if found
+            # A server refuses a logged model whose id is not named beside its URI; the embedded store does not ask.
+            else self.client.create_model_version(
+                name, model_uri, run_id, tags, model_id=model_uri.removeprefix("models:/")
+            )
+        )
         aliases = (self.target.alias,) if finalist.name == self.record.knee else ()
         for alias in aliases:
-            self.client.set_registered_model_alias(name, alias, version.version)
+            self._point(alias, str(version.version))
         return Version(name, str(version.version), aliases, run_id, tags["secateur.onnx_sha256"], finalist.name)
+
+    def _point(self, alias: str, version: str) -> None:
+        """Give the alias to a version, unless a run that was started later has it: an old run may be flushed late."""
+        from mlflow.exceptions import MlflowException
+
+        holder = None
+        with contextlib.suppress(MlflowException):  # nobody has it yet
+            holder = self.client.get_model_version_by_alias(self.target.name, alias)
+        if holder is None or holder.tags.get("secateur.started", "") <= self.record.started:
+            self.client.set_registered_model_alias(self.target.name, alias, version)
 
     def _version_tags(self, finalist: Recovered) -> dict[str, str]:
         tags = {
             "secateur.run_id": self.record.run_id,
+            "secateur.started": self.record.started,
             "secateur.finalist": finalist.name,
             "secateur.device": self.record.device,
             "secateur.onnx_sha256": sha256_of(self.package.folder / finalist.folder / "model.onnx"),

@@ -101,6 +101,18 @@ def test_control_c_says_how_to_go_on(tmp_path):
     assert secateur(project, "resume").returncode == 0
 
 
+def test_a_run_does_not_go_on_with_other_weights(tmp_path):
+    project = make_project(tmp_path)
+    process = start(project, "run", "tiny")
+    wait_for(lambda: told(project) >= 1, process)
+    kill(process)
+    model = project / "my_model.py"
+    model.write_text(model.read_text().replace('network("residual")', 'network("VGG")'))
+    refused = secateur(project, "resume")
+    assert refused.returncode == 75
+    assert "started with other weights" in refused.stderr
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

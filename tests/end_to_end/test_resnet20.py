@@ -3,22 +3,23 @@ takes them."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from conftest import CIFAR10
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import load_pipeline
 from secateur.pipelines.preparation import prepare
 from secateur.pipelines.stages import dense_on
 
 pytestmark = pytest.mark.skipif(
-    not {"CIFAR10_DATA", "CIFAR10_WEIGHTS"} <= set(os.environ),
+    len(CIFAR10) < 2,
     reason="CIFAR10_DATA and CIFAR10_WEIGHTS do not say where the data and the weights of a ResNet-20 are",
 )
 
 
-def test_a_trained_resnet20_is_cut_without_a_single_export():
+def test_a_trained_resnet20_is_cut_without_a_single_export(monkeypatch):
+    for name, value in CIFAR10.items():
+        monkeypatch.setenv(name, value)
     definition, root = load_pipeline("cifar10_resnet20")
     prepared = prepare(definition, root)
     space = prepared.space

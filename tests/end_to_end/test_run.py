@@ -135,11 +135,14 @@ def test_no_file_of_the_state_is_a_pickle_of_ours(finished):
     assert suffixes <= {".json", ".yaml", ".onnx", ".safetensors", ".html", ".npz", ""}
 
 
-def test_running_again_starts_a_new_run_and_resume_refuses_a_finished_one(finished):
+def test_resume_refuses_what_is_finished(finished, record):
     project, _ = finished
-    refused = secateur(project, "resume")
+    refused = secateur(project, "resume", record["run_id"])
     assert refused.returncode == 75
-    assert "is finished" in refused.stderr
+    assert f"Run {record['run_id']} is finished" in refused.stderr
+    refused = secateur(project.parent, "resume", "--project", str(project))
+    assert refused.returncode == 2
+    assert "Every run is finished" in refused.stderr
 
 
 def test_show_prints_the_same_table(finished, record):

@@ -31,6 +31,9 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. search.trials=100. May be repeated."),
 ]
 RunId = Annotated[str | None, typer.Argument(help="The run's id; the latest one if left out.")]
+Project = Annotated[
+    Path, typer.Option("--project", help="The folder whose mlruns/ holds the run.", show_default="the current one")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="Where fine-tuning runs: cpu or cuda.")]
 
@@ -53,13 +56,13 @@ def run(
 
 
 @app.command()
-def resume(run_id: RunId = None, device: Device = "cpu") -> None:
+def resume(run_id: RunId = None, device: Device = "cpu", project: Project = Path()) -> None:
     """Go on with an unfinished run (the latest, or the one that is named)."""
     from secateur.cli.views import show_outcome, watching
     from secateur.pipelines.run import resume_run
-    from secateur.pipelines.state import find_run, open_state
+    from secateur.pipelines.state import find_run
 
-    folder = find_run(open_state(Path.cwd()), run_id)
+    folder = find_run(project.resolve(), run_id, unfinished=True)
     with watching() as listener:
         outcome = resume_run(folder, device=_device(device), listener=listener)
     show_outcome(outcome)
@@ -76,22 +79,22 @@ def check(pipeline: Pipeline, set_: Set = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(run_id: RunId = None, as_json: Json = False) -> None:
+def show(run_id: RunId = None, as_json: Json = False, project: Project = Path()) -> None:
     """Print a run's before-and-after table."""
     from secateur.cli.views import show_run
-    from secateur.pipelines.state import find_run, open_state
+    from secateur.pipelines.state import find_run
 
-    show_run(find_run(open_state(Path.cwd()), run_id), as_json=as_json)
+    show_run(find_run(project.resolve(), run_id), as_json=as_json)
 
 
 @app.command()
-def flush(run_id: RunId = None) -> None:
+def flush(run_id: RunId = None, project: Project = Path()) -> None:
     """Send a finished run to MLflow, after its tracking server was down."""
     from secateur.cli.views import show_outcome, watching
     from secateur.pipelines.run import finish_run
-    from secateur.pipelines.state import find_run, open_state
+    from secateur.pipelines.state import find_run
 
-    folder = find_run(open_state(Path.cwd()), run_id)
+    folder = find_run(project.resolve(), run_id)
     with watching() as listener:
         outcome = finish_run(folder, listener)
     show_outcome(outcome)
@@ -137,17 +140,17 @@ def schema(
 
     from secateur.cli.views import show_written
     from secateur.definition import one_of
+    from secateur.files import write as write_file
     from secateur.pipelines.catalogue import schemas
 
     found = schemas()
     if write is None:
         typer.echo(json.dumps(found[one_of(kind, found, "secateur schema", "kind")], indent=2))
         return
-    write.mkdir(parents=True, exist_ok=True)
-    files = [write / f"{name}.json" for name in found]
-    for file, content in zip(files, found.values(), strict=True):
-        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    show_written(files)
+    files = {write / f"{name}.json": json.dumps(content, indent=2) + "\n" for name, content in found.items()}
+    for file, content in files.items():
+        write_file(file, content)
+    show_written(list(files))
 
 
 def _version(value: bool) -> None:  # noqa: FBT001 # typer's callback

@@ -24,6 +24,7 @@ from rich.table import Table
 from secateur.pipelines.check import Checked
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
+from secateur.pipelines.stages import feasible_in_search
 from secateur.pipelines.state import RunFolder
 from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
 from secateur.report import HEADINGS, headline, rows
@@ -85,7 +86,9 @@ class _Terminal(Listener):
     def trial(self, progress: Trials, trial: Trial) -> None:  # noqa: ARG002 # the interface
         assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # trials come after `prepared`
         definition = self.prepared_.definition
-        figures = _front_figures(progress, definition.evaluator.objectives)
+        figures = _front_figures(
+            feasible_in_search(self.prepared_, progress.trials, self.dense), definition.evaluator.objectives
+        )
         self.progress.update(
             self.task, completed=progress.evaluated, total=definition.search.trials, figures=figures, refresh=True
         )
@@ -122,9 +125,9 @@ class _Terminal(Listener):
         self.progress.console.print(text, highlight=False, soft_wrap=True)
 
 
-def _front_figures(progress: Trials, objectives: Mapping[str, Any]) -> str:
-    """How large the front is, and its members' spread in the first two objectives."""
-    members = front([t.evaluation for t in progress.trials if t.same_as is None], objectives)
+def _front_figures(trials: Sequence[Trial], objectives: Mapping[str, Any]) -> str:
+    """How large the front is, and its members' spread in the first three objectives."""
+    members = front([t.evaluation for t in trials], objectives)
     parts = [f"front {len(members)}"]
     for name in list(objectives)[:3]:
         values = [e.measurements[name].value for e in members]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from secateur.compression.costs import LayerCosts, layer_costs
 from secateur.compression.dependency import Coupling, check_forward, couplings
 from secateur.compression.surgery import cut, removals_of, zeroed
-from secateur.errors import ModelError
+from secateur.errors import ModelError, first_line
 from secateur.records import Excluded, Group
 
 TOLERANCE = 1e-4
@@ -95,11 +95,11 @@ def _disproof(groups: list[Group], model: nn.Module, inputs: tuple[Tensor, ...])
         with torch.no_grad():
             actual = cut(model, removals)(*inputs)
     except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
-        return f"the model does not run without its channels: {type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"the model does not run without its channels: {type(error).__name__}: {first_line(error)}"
     if actual.shape != reference.shape:
         return "its channels are the model's output"
     gap = (actual - reference).abs().max().item()
-    if not gap <= TOLERANCE * max(1.0, reference.abs().max().item()):
+    if not gap <= TOLERANCE * reference.abs().max().item():
         norm = next((m for g in groups for m in g.members if m.kind in ("layer norm", "group norm")), None)
         why = f" ('{norm.module}' normalises over these channels)" if norm else ""
         return f"removing its channels is not the same as zeroing them: outputs differ by {gap:.2g}{why}"

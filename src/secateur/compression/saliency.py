@@ -23,7 +23,7 @@ class ChannelTensors:
     """One group's parameters by root channel; every entry is (channels, elements), float32.
 
     producers: weights that write the channel (one entry per convolution or linear layer). consumers: weights that read it.
-    scales, shifts: batch-norm parameters. The `_grad` twins are gradients of the loss, empty for criteria without data.
+    scales: those of batch norms. The `_grad` twins are gradients of the loss, empty for criteria without data.
     """
 
     name: str

@@ -22,7 +22,7 @@ from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
 from secateur.definition import EvaluatorDefinition
-from secateur.errors import EvaluationFailed
+from secateur.errors import EvaluationFailed, ModelError, first_line
 from secateur.evaluators.devices import fingerprint
 from secateur.evaluators.latency import Comparison, Protocol, compare
 from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all
@@ -87,7 +87,7 @@ class Evaluator:
 
     def evaluate(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
         """Score one candidate on the search data. A failure of this candidate alone becomes the evaluation's `failure`."""
-        started = time.perf_counter()
+        started, exports = time.perf_counter(), self.exports
         removals = resolve(candidate, groups, saliencies)
         measurements: Mapping[str, Measurement] = {}
         failure = None
@@ -98,7 +98,8 @@ class Evaluator:
             measurements = self.measure(compressed.module, onnx, self.costs.after(removals), "search", wanted)
         except EvaluationFailed as error:
             failure = str(error)
-        return Evaluation(candidate, removals.key, measurements, failure, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Evaluation(candidate, removals.key, measurements, failure, seconds, exported=self.exports > exports)
 
     def compress(self, candidate: Candidate, removals: Removals) -> CompressedModel:
         """Cut the dense network and recalibrate its batch norms. Raises EvaluationFailed where it no longer runs."""
@@ -106,8 +107,11 @@ class Evaluator:
             module = cut(self.model, removals)
             if self.definition.calibration_images:
                 recalibrate(module, removals, self._dense_statistics())
-        except RuntimeError as error:
-            raise EvaluationFailed(f"the cut network does not run: {str(error).splitlines()[0]}") from error
+            else:
+                with torch.no_grad():
+                    module(*self.workload.example_inputs)
+        except Exception as error:  # whatever the user's forward raises on the cut network is this candidate's failure
+            raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
         return CompressedModel(candidate, removals, module)
 
     def export_and_measure(self, module: nn.Module, macs: int, role: str) -> Measured:
@@ -118,7 +122,7 @@ class Evaluator:
         """
         onnx = export(module, self.workload.example_inputs).SerializeToString()
         self._check_parity(module, onnx)
-        return Measured(self.measure(module, onnx, macs, role, [*self.definition.objectives, *METRICS]), onnx)
+        return Measured(self.measure(module, onnx, macs, role, [*self.registry]), onnx)
 
     def measure(
         self, module: nn.Module, onnx: bytes, macs: int, role: str, names: Sequence[str]
@@ -172,7 +176,10 @@ class Evaluator:
             self._check_parity(module, onnx)
         except EvaluationFailed:
             self.exports += 1
-            onnx = export(module, self.workload.example_inputs).SerializeToString()
+            try:
+                onnx = export(module, self.workload.example_inputs).SerializeToString()
+            except ModelError as error:
+                raise EvaluationFailed(str(error)) from error
             self._check_parity(module, onnx)
         return onnx
 
@@ -182,7 +189,7 @@ class Evaluator:
             expected = module(*inputs).numpy()
         actual = self._open(onnx).run([x.numpy() for x in inputs])
         gap = float(np.abs(actual - expected).max()) if actual.shape == expected.shape else float("inf")
-        if not gap <= PARITY * max(1.0, float(np.abs(expected).max())):
+        if not gap <= PARITY * float(np.abs(expected).max()):
             raise EvaluationFailed(f"the exported model and the torch module differ by {gap:.2g}")
 
     def _open(self, onnx: bytes) -> Session:

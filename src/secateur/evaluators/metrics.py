@@ -132,7 +132,7 @@ METRICS: dict[str, Metric] = {
     "parameters": Metric(parameters, "minimize", "elements of all parameters"),
     "damage": Metric(damage, "minimize", "squared error of the outputs against the dense model's"),
 }
-"""The registry. A project adds its own under `metrics:` in its evaluator, or with `METRICS['name'] = Metric(...)`."""
+"""The registry. A project adds its own under `metrics:` in its evaluator."""
 
 
 def measure_all(context: Context, names: list[str], registry: Mapping[str, Metric]) -> dict[str, Measurement]:

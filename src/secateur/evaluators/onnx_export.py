@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import ModelError
+from secateur.errors import ModelError, first_line
 
 OPSET = 18
 INPUT, OUTPUT = "input", "output"
@@ -61,11 +61,6 @@ def input_names(count: int) -> list[str]:
     return [INPUT] if count == 1 else [f"{INPUT}_{i}" for i in range(count)]
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """The opset that was really written: the exporter keeps a newer one silently where it cannot convert."""
-    return int(next(entry.version for entry in model.opset_import if entry.domain == ""))
-
-
 def strip_metadata(model: onnx.ModelProto) -> None:
     """Remove source lines, local paths and intermediate shapes, in place: about 6 % of a file, and nobody else's business."""
     model.producer_name, model.producer_version, model.doc_string = "secateur", "", ""
@@ -83,8 +78,7 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in one line, with the place in the model: the exporter wraps it several times and adds pages."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+    reason = f"{type(error).__name__}: {first_line(error)}"
     place = _PLACE.search(str(error))
     if place is None:
         return reason

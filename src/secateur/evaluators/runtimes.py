@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import EvaluationFailed
+from secateur.errors import EvaluationFailed, first_line
 
 Array = NDArray[Any]
 
@@ -43,14 +43,14 @@ class _OnnxRuntimeSession:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class but this
-            raise EvaluationFailed(f"ONNX Runtime does not load the model: {_first_line(error)}") from error
+            raise EvaluationFailed(f"ONNX Runtime does not load the model: {first_line(error)}") from error
         self._inputs = [entry.name for entry in self._session.get_inputs()]
 
     def run(self, inputs: Sequence[Array]) -> Array:
         try:
             output = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))[0]
         except Exception as error:  # its exceptions share no base class but this
-            raise EvaluationFailed(f"ONNX Runtime does not run the model: {_first_line(error)}") from error
+            raise EvaluationFailed(f"ONNX Runtime does not run the model: {first_line(error)}") from error
         return np.asarray(output)
 
 
@@ -58,10 +58,6 @@ def _onnxruntime_version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
 
 
 RUNTIMES: dict[str, Runtime] = {

@@ -20,7 +20,7 @@ def _methods() -> Entries:
         name: "calibration data" if m.needs_gradients else "batch norm" if m.needs_batch_norm else ""
         for name, m in METHODS.items()
     }
-    return [{"name": name, "what": m.summary, "needs": needs[name]} for name, m in METHODS.items()]
+    return [{"name": name, "what": m.summary, "needs": needs[name], "extra": ""} for name, m in METHODS.items()]
 
 
 def _samplers() -> Entries:
@@ -37,7 +37,9 @@ def _runtimes() -> Entries:
 
 
 def _metrics() -> Entries:
-    return [{"name": name, "what": m.summary, "usual direction": m.direction} for name, m in METRICS.items()]
+    return [
+        {"name": name, "what": m.summary, "usual direction": m.direction, "extra": ""} for name, m in METRICS.items()
+    ]
 
 
 def _workloads() -> Entries:

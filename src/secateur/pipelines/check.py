@@ -51,7 +51,8 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
         )
     declared = definition.evaluator
     measured = {
-        name: f"{direction}, on {evaluator.device}" if name in ("accuracy", "latency") else f"{direction}, computed"
+        name: f"{direction}, "
+        + (f"on {evaluator.device}" if evaluation.measurements[name].provenance == "measured" else "computed")
         for name, direction in declared.objectives.items()
     }
     roles = {

@@ -11,10 +11,10 @@ from torch import nn
 from secateur.compression.costs import LayerCosts
 from secateur.compression.groups import find_groups
 from secateur.definition import PipelineDefinition, one_of
-from secateur.errors import WorkloadError
+from secateur.errors import WorkloadError, first_line
 from secateur.evaluators import METRICS, RUNTIMES, Evaluator, Metric
 from secateur.evaluators.devices import DEVICES
-from secateur.records import GroupSummary, Workload
+from secateur.records import ROLES, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.loading import build_model, load_attribute, load_workload
@@ -63,6 +63,7 @@ def prepare(definition: PipelineDefinition, root: Path) -> Prepared:
 
 def _check_training(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:
     """Loss and score on two samples: shapes that do not fit show now and not after the search."""
+    _check_samples(workload)
     inputs, targets = next(iter(torch.utils.data.DataLoader(workload.data.calibration, batch_size=2)))
     with torch.no_grad():
         outputs = model(*as_tuple(inputs))
@@ -91,6 +92,29 @@ def _check_training(definition: PipelineDefinition, workload: Workload, model: n
             f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
             f"{tuple(outputs.shape)}. Set 'distill: null'."
         )
+
+
+def _check_samples(workload: Workload) -> None:
+    """One sample of each role, against the example inputs: a dataset that does not fit must not show after the search."""
+    expected = [(tuple(x.shape[1:]), x.dtype) for x in workload.example_inputs]
+    for role in ROLES:
+        dataset = getattr(workload.data, role)
+        try:
+            inputs, _ = next(iter(torch.utils.data.DataLoader(dataset, batch_size=1)))
+            found = [(tuple(x.shape[1:]), x.dtype) for x in as_tuple(inputs)]
+        except Exception as error:
+            raise WorkloadError(
+                f"The first sample of the data role '{role}' cannot be read as (input, target): {type(error).__name__}: "
+                f"{first_line(error)}"
+            ) from error
+        if found != expected:
+            raise WorkloadError(
+                f"The data role '{role}' gives inputs {_shapes(found)}; example_inputs are {_shapes(expected)} (without the batch)."
+            )
+
+
+def _shapes(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in tensors)
 
 
 def summaries(prepared: Prepared) -> tuple[GroupSummary, ...]:

@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from ruamel.yaml import YAML
-from sqlalchemy.exc import OperationalError
 
+from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
 from secateur.errors import EvaluationFailed, NothingBetter, StateError
 from secateur.evaluators.onnx_export import OUTPUT, input_names
-from secateur.files import DISK_TROUBLE, disk_errors, write
-from secateur.pipelines.environment import environment
+from secateur.files import write
 from secateur.pipelines.preparation import Prepared, prepare, summaries
 from secateur.pipelines.stages import (
     choose_finalists,
@@ -35,13 +33,16 @@ from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
 from secateur.search.loop import Progress
-from secateur.search.study import Study
+from secateur.search.study import Study, storage_errors
 from secateur.search.warm_start import sensitivities
 from secateur.workloads.roles import collect
 
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 _MEASUREMENTS: TypeAdapter[dict[str, Measurement]] = TypeAdapter(dict[str, Measurement])
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
+
+
+DATABASE = "studies.db"
 
 
 class Listener:
@@ -95,39 +96,61 @@ def run_pipeline(
     """
     listener = listener or Listener()
     check_device(device)
-    state = open_state(root)
+    open_state(root)
     listener.stage("check")
     prepared = prepare(definition, root)
-    run = open_run(state, definition, pipeline, root, fresh=fresh)
-    with locked(run), _storage_errors(run):
-        record = read_record(run) if run.judged else _through_the_stages(prepared, run, state, device, listener)
-        return _finish(run, state, record, listener)
+    run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
+    return _drive(prepared, run, device, listener)
 
 
 def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None = None) -> Outcome:
-    """Go on with a run, from the definition it was started with (overrides included). Raises what `run_pipeline` raises."""
+    """Go on with a run, from the definition it was started with (overrides included).
+
+    Raises what `run_pipeline` raises, and StateError where the run is finished or where model or device are others by now.
+    """
+    listener = listener or Listener()
     if run.done:
         raise StateError(f"Run {run.run_id} is finished. See: secateur show {run.run_id}")
+    check_device(device)
     definition, _ = load_pipeline(str(run.path / "definition.yaml"))
-    return run_pipeline(definition, Path(run.project), run.pipeline, device=device, listener=listener)
+    root = Path(run.project)
+    open_state(root)
+    listener.stage("check")
+    prepared = prepare(definition, root)
+    if run.identity != _identity(prepared):
+        raise StateError(
+            f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a new "
+            f"one: secateur run {run.pipeline}"
+        )
+    return _drive(prepared, run, device, listener)
+
+
+def _identity(prepared: Prepared) -> str:
+    """What must be the same for a run to go on: the weights, and what the figures are measured on."""
+    return f"{weights_digest(prepared.model)[:16]} on {prepared.evaluator.device}"
+
+
+def _drive(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> Outcome:
+    with locked(run), storage_errors(run.state / DATABASE):
+        record = read_record(run) if run.judged else _through_the_stages(prepared, run, device, listener)
+        return _finish(run, record, listener)
 
 
 def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
-    """Report and register a run that has been judged: what is left after a tracking server was down.
+    """Register a run that has been judged: what is left after a tracking server was down. Sent once, however often it is called.
 
     Raises StateError where the run has not got that far, and what `run_pipeline` raises at its end.
     """
     record = read_record(run)
-    with locked(run), _storage_errors(run):
-        return _finish(run, run.path.parents[1], record, listener or Listener())
+    with locked(run):
+        if run.done:
+            return Outcome(record, run.path, run.path / "report.html", versions_of(run))
+        return _finish(run, record, listener or Listener())
 
 
-def _through_the_stages(prepared: Prepared, run: RunFolder, state: Path, device: str, listener: Listener) -> RunRecord:
+def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> RunRecord:
     watch = Stopwatch(run.path / "seconds.json")
     definition = prepared.definition
-    stream = io.StringIO()
-    YAML().dump(definition.as_written(), stream)
-    write(run.path / "definition.yaml", stream.getvalue())
     write(run.folder(DENSE) / "model.onnx", prepared.evaluator.dense_onnx)
     _save_example(prepared, run)
     with watch.stage("check"):
@@ -137,7 +160,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, state: Path, device:
 
     listener.stage("search")
     study = Study(
-        state / "studies.db",
+        run.state / DATABASE,
         run.run_id,
         prepared.space.parameters(),
         definition.evaluator.objectives,
@@ -172,7 +195,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, state: Path, device:
     dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
     record = _record(prepared, run, progress, tested, best, dense, watch)
     report = write_report(record, run.path / "report.html")
-    study.attach(report, state / "study_artifacts")
+    study.attach(report, run.state / "study_artifacts")
     write(run.path / "record.json", _RECORD.dump_json(record, indent=1))
     return record
 
@@ -219,7 +242,7 @@ def _record(
         score_name=prepared.workload.score_name,
         started=run.started,
         definition=definition.as_written(),
-        environment=environment(Path(run.project)),
+        environment=run.environment,
         device=prepared.evaluator.device,
         objectives=definition.evaluator.objectives,
         max_drop={name: c.max_drop for name, c in definition.evaluator.constraints.items()},
@@ -233,11 +256,11 @@ def _record(
         finalists=tuple(finalists),
         knee=best,
         seconds=dict(watch.seconds),
-        exports=prepared.evaluator.exports,
+        exports=sum(t.evaluation.exported for t in progress.trials if t.same_as is None),
     )
 
 
-def _finish(run: RunFolder, state: Path, record: RunRecord, listener: Listener) -> Outcome:
+def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
     report = run.path / "report.html"
     versions: list[Version] | None = None
     register = record.definition.get("register")
@@ -245,7 +268,7 @@ def _finish(run: RunFolder, state: Path, record: RunRecord, listener: Listener) 
         listener.stage("register")
         with np.load(run.path / "example.npz", allow_pickle=False) as stored:
             arrays = dict(stored)
-        package = Package(record, run.path, state, output=arrays.pop(OUTPUT), example=arrays)
+        package = Package(record, run.path, run.state, output=arrays.pop(OUTPUT), example=arrays)
         uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
         versions = publish(package, Target(register["name"], register["alias"], uri))
         write(run.path / "registry.json", _VERSIONS.dump_json(versions, indent=1))
@@ -270,23 +293,3 @@ def versions_of(run: RunFolder) -> list[Version] | None:
     """What the run has registered, None where nothing has been sent yet."""
     file = run.path / "registry.json"
     return _VERSIONS.validate_json(file.read_bytes()) if file.is_file() else None
-
-
-class _storage_errors:  # noqa: N801 # used as a function
-    """SQLite says "disk is full" and "readonly database" in its own words; the user reads ours."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OperationalError):
-            raise StateError(
-                f"A database in {self.run.path.parents[1]} cannot be written: {error.orig}. Free some space or correct the "
-                "permissions, and run the same command again: every finished trial is kept."
-            ) from error
-        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
-            with disk_errors(self.run.path / "run.json"):
-                raise error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from secateur.compression.groups import FoundGroups, find_groups
 from secateur.definition import WorkloadReference, shipped
 from secateur.errors import StateError
-from secateur.files import disk_errors
+from secateur.files import write
 from secateur.pipelines.catalogue import schemas
 from secateur.workloads.loading import build_model, load_workload
 
@@ -80,7 +81,10 @@ def lay_out(folder: Path, workload: str | None) -> list[Path]:
         files[folder / "my_model.py"] = _EXAMPLE
         groups = "  # Once the model is yours, `secateur check compress` lists its groups by name.\n  exclude: []\n"
     else:
-        groups = _listed(find_groups_of(reference, folder))
+        root = folder if (folder / workload.split(":")[0]).exists() else Path.cwd()
+        groups = _listed(_find_groups(workload, root))
+        if ".py:" in workload:  # from here on it is seen from the new folder
+            reference = os.path.relpath(root / workload, folder)
     files[folder / "pipelines" / "compress.yaml"] = _PIPELINE.format(name="compress", workload=reference, groups=groups)
     for kind, name in (("search_spaces", "cnn_channels"), ("evaluators", "local_cpu")):
         text = (shipped(kind) / f"{name}.yaml").read_text(encoding="utf-8")
@@ -93,15 +97,12 @@ def lay_out(folder: Path, workload: str | None) -> list[Path]:
     if existing:
         raise StateError(f"{existing[0]} exists already; nothing was written. Choose another folder, or move it away.")
     for file, text in files.items():
-        with disk_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+        write(file, text)
     return list(files)
 
 
-def find_groups_of(reference: str, folder: Path) -> FoundGroups:
-    """The groups of the model that a factory builds."""
-    root = folder if folder.is_dir() and (folder / reference.split(":")[0]).exists() else Path.cwd()
+def _find_groups(reference: str, root: Path) -> FoundGroups:
+    """The groups of the model that a factory builds. root: what its path is relative to."""
     loaded = load_workload(WorkloadReference(factory=reference), root)
     return find_groups(build_model(loaded), loaded.example_inputs)
 

@@ -16,7 +16,6 @@ from secateur.compression.selection import resolve
 from secateur.compression.storage import load_compressed, save_compressed
 from secateur.definition import PipelineDefinition
 from secateur.errors import EvaluationFailed, ModelError
-from secateur.evaluators import METRICS
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
@@ -54,9 +53,8 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
 
 def dense_on(prepared: Prepared, role: str) -> dict[str, Measurement]:
     """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor."""
-    names = [*prepared.definition.evaluator.objectives, *METRICS]
     evaluator = prepared.evaluator
-    return evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, role, names)
+    return evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, role, [*evaluator.registry])
 
 
 def run_search(
@@ -113,17 +111,17 @@ def reference_point(
 ) -> list[float]:
     """The worst corner that counts, as costs: the dense model's own costs, and the largest drop that the search allows.
 
-    A maximised objective without a constraint is bounded by the worst that was seen.
+    A maximised objective without a constraint, and a cost that the dense model does not have, are bounded by the worst seen.
     """
     corner = []
     for name, direction in definition.evaluator.objectives.items():
-        value = dense[name].value
+        value, seen = dense[name].value, [t.evaluation.measurements[name].value for t in trials]
         if direction == "minimize":
-            corner.append(value)
+            corner.append(value if value > 0 else max(seen, default=value))
         elif name in definition.evaluator.constraints:
             corner.append(-(value - definition.drop_during_search(name)))
         else:
-            corner.append(-min(t.evaluation.measurements[name].value for t in trials))
+            corner.append(-min(seen, default=value))
     return corner
 
 

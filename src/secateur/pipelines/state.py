@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import time
@@ -13,9 +14,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError, StateError, nearest
 from secateur.files import disk_errors, write
+from secateur.pipelines.environment import environment
 
 STATE = "mlruns"
 LEAST_FREE = 200 * 2**20
@@ -24,7 +28,11 @@ LEAST_FREE = 200 * 2**20
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's place on disk. digest: of the definition, so that the same command finds its unfinished run again."""
+    """One run's place on disk.
+
+    digest: of the definition; identity: of the model's weights and the device. The same command on the same model finds its
+    unfinished run by both. environment: versions, git commit and machine when it was started.
+    """
 
     path: Path
     run_id: str
@@ -32,6 +40,13 @@ class RunFolder:
     digest: str
     project: str
     started: str
+    identity: str
+    environment: dict[str, str]
+
+    @property
+    def state(self) -> Path:
+        """The project's `mlruns/`."""
+        return self.path.parents[1]
 
     @property
     def judged(self) -> bool:
@@ -46,7 +61,8 @@ class RunFolder:
     def folder(self, *names: str) -> Path:
         """A folder inside the run's, created where missing."""
         path = self.path.joinpath(*names)
-        path.mkdir(parents=True, exist_ok=True)
+        with disk_errors(path / "file"):
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
 
@@ -71,12 +87,14 @@ def digest_of(definition: PipelineDefinition) -> str:
     return hashlib.sha256(json.dumps(definition.as_written(), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def open_run(state: Path, definition: PipelineDefinition, pipeline: str, project: Path, *, fresh: bool) -> RunFolder:
-    """The latest unfinished run of this definition, or a new one."""
-    digest = digest_of(definition)
+def open_run(
+    project: Path, definition: PipelineDefinition, pipeline: str, identity: str, *, fresh: bool = False
+) -> RunFolder:
+    """The latest unfinished run of this definition on this model and device, or a new one. pipeline: as the user called it."""
+    digest, state = digest_of(definition), project / STATE
     if not fresh:
         for run in reversed(runs(state)):
-            if run.digest == digest and not run.done:
+            if (run.digest, run.identity, run.done) == (digest, identity, False):
                 return run
     started = datetime.now(UTC)
     base = f"{definition.name}-{started:%Y%m%d-%H%M%S}"
@@ -85,9 +103,19 @@ def open_run(state: Path, definition: PipelineDefinition, pipeline: str, project
         number += 1
         run_id = f"{base}-{number}"
     path = state / "runs" / run_id
-    with disk_errors(path / "run.json"):
-        path.mkdir(parents=True)
-    run = RunFolder(path, run_id, pipeline, digest, str(project), started.isoformat(timespec="seconds"))
+    run = RunFolder(
+        path,
+        run_id,
+        pipeline,
+        digest,
+        str(project),
+        started.isoformat(timespec="seconds"),
+        identity,
+        environment(project),
+    )
+    stream = io.StringIO()
+    YAML().dump(definition.as_written(), stream)
+    write(path / "definition.yaml", stream.getvalue())
     write(path / "run.json", json.dumps({k: v for k, v in asdict(run).items() if k != "path"}, indent=1))
     return run
 
@@ -98,13 +126,19 @@ def runs(state: Path) -> list[RunFolder]:
     return [RunFolder(file.parent, **json.loads(file.read_text(encoding="utf-8"))) for file in files]
 
 
-def find_run(state: Path, run_id: str | None) -> RunFolder:
-    """A run by its id, or the latest. Raises DefinitionError naming the nearest id."""
-    known = runs(state)
+def find_run(project: Path, run_id: str | None, *, unfinished: bool = False) -> RunFolder:
+    """A run by its id, or the latest (unfinished) one. Raises DefinitionError naming the nearest id."""
+    known = runs(project / STATE)
     if not known:
-        raise DefinitionError(f"There are no runs in {state / 'runs'}. Start one with: secateur run PIPELINE")
+        raise DefinitionError(
+            f"There are no runs in {project / STATE / 'runs'}. Start one with: secateur run PIPELINE; --project names another "
+            "folder."
+        )
     if run_id is None:
-        return known[-1]
+        open_ones = [run for run in known if not run.done] if unfinished else known
+        if not open_ones:
+            raise DefinitionError(f"Every run is finished. See: secateur show {known[-1].run_id}")
+        return open_ones[-1]
     for run in known:
         if run.run_id == run_id:
             return run
@@ -115,7 +149,9 @@ def find_run(state: Path, run_id: str | None) -> RunFolder:
 @contextlib.contextmanager
 def locked(run: RunFolder) -> Iterator[None]:
     """Hold the run: two drivers on one study would evaluate everything twice. The lock dies with the process."""
-    with (run.path / "lock").open("w") as file:
+    with disk_errors(run.path / "lock"):
+        file = (run.path / "lock").open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -124,7 +160,7 @@ def locked(run: RunFolder) -> Iterator[None]:
 
 
 class Stopwatch:
-    """Seconds per stage, added up over restarts."""
+    """Seconds per stage, added up over restarts; what a killed process had spent in its last stage is not in it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -47,8 +47,8 @@ def fine_tune(
     """Train the student on the train role: SGD with Nesterov momentum, cosine schedule per step, mixed precision on CUDA.
 
     checkpoint: a file for the state after each epoch; where it exists, training goes on from there. on_epoch: called with the
-    number of the finished epoch and its mean loss. A loss that is not finite ends the training with the weights from before
-    that epoch and a reason.
+    number of the finished epoch and its mean loss. A loss or a weight that is not finite ends the training with the
+    weights from before that epoch and a reason.
     """
     # Channels last is what the convolution kernels want: a third faster on CPUs (502 → 328 ms for 128 images, ResNet-20).
     student = _on(student, device, torch.channels_last)
@@ -62,7 +62,7 @@ def fine_tune(
     steps = settings.epochs * (size // batch)
     scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
     for epoch in range(state.epoch, settings.epochs):
-        started, total = time.perf_counter(), 0.0
+        started, total, reason = time.perf_counter(), 0.0, None
         before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
         generator = torch.Generator().manual_seed(seed * 1000 + epoch)  # the same order after a restart
         loader = DataLoader(workload.data.train, batch_size=batch, shuffle=True, drop_last=True, generator=generator)
@@ -76,14 +76,21 @@ def fine_tune(
             with torch.autocast(device, dtype=torch.float16, enabled=device == "cuda"):
                 loss = _loss(student, teacher, images, targets.to(device), workload, settings.distill)
             if not torch.isfinite(loss):
-                student.load_state_dict(before)
                 reason = f"the loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}; the weights from before it stand"
-                return Tuned(_finished(student), epoch, state.seconds + time.perf_counter() - started, reason)
+                break
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
             scaler.step(optimizer)
             scaler.update()
             total += loss.item()
+        else:
+            if not all(torch.isfinite(tensor).all() for tensor in student.state_dict().values()):
+                reason = (
+                    f"a weight was no longer finite at the end of epoch {epoch + 1}; the weights from before it stand"
+                )
+        if reason is not None:
+            student.load_state_dict(before)
+            return Tuned(_finished(student), epoch, state.seconds + time.perf_counter() - started, reason)
         state.finish(epoch + 1, time.perf_counter() - started)
         on_epoch(epoch + 1, total / len(loader))
     return Tuned(_finished(student), settings.epochs, state.seconds, None)

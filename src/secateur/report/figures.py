@@ -86,7 +86,7 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
             x=0.995, xref="paper", xanchor="right", y=floor, yanchor="top", showarrow=False,
             text="gate", font={"size": 11, "color": COLOURS["recovered"]},
         )  # fmt: skip
-    figure.update_xaxes(title=AXES[axis], tickformat=".0%", rangemode="tozero")
+    figure.update_xaxes(title=AXES[axis], tickformat=".0%")
     figure.update_yaxes(title=record.score_name, tickformat=".0%" if selection["accuracy"].value <= 1 else "")
     return layout(figure, 520)
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from secateur.files import write
 from secateur.records import RunRecord
 from secateur.report.figures import AXES, cuts_figure, front_figure, sensitivity_figure
-from secateur.report.table import HEADINGS, headline, rows
+from secateur.report.table import HEADINGS, change, headline, rows
 
 _CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
@@ -64,8 +64,12 @@ def _cards(record: RunRecord) -> str:
     cards.append((f"{dense['size'].value / best.measurements['size'].value:.2f}×", "smaller file"))
     cards.append((f"{dense['macs'].value / best.measurements['macs'].value:.2f}×", "fewer multiply-accumulates"))
     if best.test is not None:
-        change = 100 * (best.test.value - record.dense["test"]["accuracy"].value)
-        cards.append((f"{change:+.1f} points", f"{record.score_name} on test data, against the dense model"))
+        cards.append(
+            (
+                change(best.test, record.dense["test"]["accuracy"]),
+                f"{record.score_name} on test data, against the dense model",
+            )
+        )
     listed = "".join(
         f"<div class='card'><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in cards
     )
@@ -73,7 +77,10 @@ def _cards(record: RunRecord) -> str:
 
 
 def _front(record: RunRecord) -> str:
-    axes = [axis for axis in AXES if axis in record.dense["search"]]
+    # Latency is measured for every trial only where it is an objective; the other costs are always known.
+    axes = [
+        axis for axis in AXES if axis in record.dense["search"] and (axis != "latency" or axis in record.objectives)
+    ]
     own = sum(t.same_as is None for t in record.trials)
     buttons = "".join(
         f'<button data-axis="{axis}" aria-pressed="{"true" if i == 0 else "false"}">{axis}</button>'

@@ -102,9 +102,15 @@ def headline(record: RunRecord) -> str:
     dense = record.dense["selection"]
     if "size" in best.measurements:
         parts.append(f"{dense['size'].value / best.measurements['size'].value:.2f}× smaller")
-    change = 100 * (best.measurements["accuracy"].value - dense["accuracy"].value)
-    parts.append(f"{change:+.1f} points of {record.score_name} on selection data")
+    parts.append(f"{change(best.measurements['accuracy'], dense['accuracy'])} of {record.score_name} on selection data")
     return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
+
+
+def change(after: Measurement, before: Measurement) -> str:
+    """A difference of scores: in percentage points where both are shares."""
+    difference = after.value - before.value
+    shares = 0 <= after.value <= 1 and 0 <= before.value <= 1
+    return f"{100 * difference:+.1f} points" if shares else f"{difference:+.4g}"
 
 
 def percent(measurement: Measurement | None) -> str:

@@ -51,7 +51,7 @@ def search(
     numbers = {trial.evaluation.removals_key: trial.number for trial in progress.trials if trial.same_as is None}
     evaluations = {trial.number: trial.evaluation for trial in progress.trials}
     phases = _phases(problem, budget, progress) if problem.warm_starts else iter(())
-    repeats = 0
+    repeats = next((i for i, trial in enumerate(reversed(progress.trials)) if trial.same_as is None), 0)
     while progress.evaluated < min(budget, problem.space.size) and repeats < REPEATS:
         while not study.waiting:
             phase = next(phases, None)

@@ -6,8 +6,9 @@ running; `recover` finishes it where its evaluation had been stored, and otherwi
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from typing import Any
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from pydantic import TypeAdapter
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from secateur.errors import StateError
+from secateur.errors import StateError, first_line
+from secateur.files import disk_errors
 from secateur.records import Arm, Direction, Evaluation, Trial
 from secateur.search.samplers import SAMPLERS
 from secateur.search_spaces import Parameter
@@ -75,18 +78,20 @@ class Study:
             if "evaluation" in trial.user_attrs:
                 self._tell(trial.number, _EVALUATION.validate_json(trial.user_attrs["evaluation"]))
                 continue
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
+            # What was enqueued, and what had been drawn: a kill in the middle of an ask leaves only some of the numbers.
+            values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            if values:
                 attributes = {k: v for k, v in trial.user_attrs.items() if k in ("arm", "label")}
-                self._study.enqueue_trial(trial.params, {**attributes, "retry_of": trial.number})
+                self._study.enqueue_trial(values, {**attributes, "retry_of": trial.number})
                 self.waiting += 1
                 again += 1
+            self._study.tell(trial.number, state=TrialState.FAIL)
         return again
 
     def enqueue(self, values: Mapping[str, float | str], arm: Arm, label: str) -> None:
         """Put a trial before the sampler's own. A label is enqueued once, however often the driver is restarted."""
         if label not in self._labels:
-            self._study.enqueue_trial(self._inside(values), {"arm": arm, "label": label})
+            self._study.enqueue_trial(dict(values), {"arm": arm, "label": label})
             self._labels.add(label)
             self.waiting += 1
 
@@ -135,18 +140,11 @@ class Study:
 
     def attach(self, file: Path, store: Path) -> None:
         """Attach a file to the study, where the Optuna dashboard shows it. store: the dashboard's `--artifact-dir`."""
-        store.mkdir(parents=True, exist_ok=True)
-        upload_artifact(artifact_store=FileSystemArtifactStore(store), file_path=str(file), study_or_trial=self._study)
-
-    def _inside(self, values: Mapping[str, float | str]) -> dict[str, float | str]:
-        """Baselines may lie outside of what the sampler may choose (nothing removed at all): take the nearest inside."""
-        inside: dict[str, float | str] = {}
-        for name, value in values.items():
-            distribution = self._distributions[name]
-            if isinstance(distribution, FloatDistribution):
-                value = min(max(float(value), distribution.low), distribution.high)
-            inside[name] = value
-        return inside
+        with disk_errors(store / file.name):
+            store.mkdir(parents=True, exist_ok=True)
+            upload_artifact(
+                artifact_store=FileSystemArtifactStore(store), file_path=str(file), study_or_trial=self._study
+            )
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
@@ -155,12 +153,23 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high)
 
 
+@contextlib.contextmanager
+def storage_errors(database: Path) -> Iterator[None]:
+    """Turn what SQLite and Optuna say of a full or unwritable disk into a StateError that says what to do."""
+    try:
+        yield
+    except (OperationalError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        raise StateError(
+            f"{database} cannot be used: {first_line(getattr(cause, 'orig', None) or cause)}. Free some space or correct the "
+            "permissions, and run the same command again: every finished trial is kept."
+        ) from error
+
+
 def open_storage(database: Path) -> RDBStorage:
     """SQLite with a write-ahead log, shared with the dashboard. Raises StateError where it cannot be written."""
-    try:
+    with storage_errors(database):
         storage = RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
-    except OperationalError as error:
-        raise StateError(f"The study database {database} cannot be used: {error.orig}") from error
 
     # A listener on this engine alone: MLflow's own databases are none of our business.
     @event.listens_for(storage.engine, "connect")

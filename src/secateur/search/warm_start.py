@@ -60,7 +60,7 @@ def sweep(space: SearchSpace, trials: Sequence[Trial], levels: int) -> Iterator[
         cuts = choice.widths[1:]
         count = min(levels, len(cuts))
         for i in range(count):
-            width = cuts[round((i + 1) * len(cuts) / (count + 1) - 0.5)] if count < len(cuts) else cuts[i]
+            width = cuts[(2 * i + 1) * len(cuts) // (2 * count)]  # the middle of each of `count` equal parts
             yield Planned(space.only(name, width, used), "sensitivity", f"sensitivity {name} {width}")
 
 
@@ -70,7 +70,8 @@ def knapsack(
     """Least-damage points for savings spread over the whole range, for each cost among the objectives in turn."""
     dense = next(t.evaluation for t in trials if t.arm == "dense")
     method = best_method(space, trials)
-    costs = [name for name, direction in objectives.items() if direction == "minimize"] or ["macs"]
+    # A cost that the dense model does not have (its own damage, say) cannot be saved.
+    costs = [n for n, d in objectives.items() if d == "minimize" and dense.measurements[n].value > 0] or ["macs"]
     seen: set[str] = set()
     for position, cost in enumerate(costs):
         share = count // len(costs) + (position < count % len(costs))

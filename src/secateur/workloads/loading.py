@@ -131,7 +131,10 @@ def _last_line(error: Exception) -> str:
 
 
 def build_model(workload: Workload) -> nn.Module:
-    """The trained module, in float32 on the CPU and in evaluation mode. Raises WorkloadError where the factory raises."""
+    """The trained module, in float32 on the CPU, in evaluation mode, all of it trainable.
+
+    Raises WorkloadError where the factory raises.
+    """
     try:
         model = workload.build_model()
     except SecateurError:
@@ -145,4 +148,4 @@ def build_model(workload: Workload) -> nn.Module:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise WorkloadError(f"The weights of '{workload.name}' are not finite: '{name}' holds NaN or infinity.")
-    return model.float().cpu().eval()
+    return model.float().cpu().eval().requires_grad_(True)  # frozen layers are ranked and fine-tuned like the others

@@ -42,6 +42,11 @@ class Broken(torch.nn.Module):
             x = -x
         return self.head(torch.relu(self.second(x)).mean((2, 3)))
 
+def odd_samples():
+    made = make_workload(network("VGG"))
+    odd = TensorDataset(torch.zeros(70, 3, 9, 9, dtype=torch.float64), torch.zeros(70, dtype=torch.long))
+    return dataclasses.replace(made, data=dataclasses.replace(made.data, test=odd))
+
 def untraceable():
     torch.manual_seed(0)
     return dataclasses.replace(make_workload(network("VGG")), build_model=Broken)
@@ -130,6 +135,10 @@ def test_schemas_know_the_names_and_are_valid_json_schema(secateur_command):
         ),
         ("nan_loss", "The workload's loss on two calibration samples is nan"),
         ("wrong_loss", r"The workload's loss gives \(2, 2, 5\) for two calibration samples; it must be one number"),
+        (
+            "odd_samples",
+            r"The data role 'test' gives inputs \(3, 9, 9\) float64; example_inputs are \(3, 8, 8\) float32",
+        ),
         ("untraceable", r"`if x.mean\(\) > 100.0:` at .*bad.py:\d+ cannot be traced \(.*data-dependent.*torch.where"),
         ("nothing", "pipelines/bad.yaml:2: bad.py has no 'nothing'"),
     ],
@@ -218,6 +227,17 @@ def test_init_lists_every_group_of_the_users_model(secateur_command, tmp_path, m
     for group in ("conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2"):
         assert f"#  - {group} " in text
     assert "stays whole: linear (its channels are the model's output)" in text
+    code, _, err = secateur_command("check", "compress")
+    assert code == 0, err
+
+
+def test_init_elsewhere_finds_the_workload_from_there(secateur_command, tmp_path, monkeypatch):
+    (tmp_path / "model.py").write_text(
+        "from conftest import make_workload\nfrom nets import network\n\n\ndef workload():\n    return make_workload(network('VGG'))\n"
+    )
+    code, _, err = secateur_command("init", "project", "--workload", "model.py:workload")
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path / "project")
     code, _, err = secateur_command("check", "compress")
     assert code == 0, err
 

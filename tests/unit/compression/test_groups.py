@@ -132,3 +132,34 @@ def test_whatever_is_offered_for_a_reused_layer_is_right():
     for group in groups:
         smaller = cut(model, removals_of([group], {group.name: group.removable[:3]}))
         assert smaller(images()).shape == (2, 5)
+
+
+class Faint(nn.Module):
+    """As HardCoded in meaning: its first channel matters beyond its group. And its outputs are tiny."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.one(x))
+        return 1e-6 * self.head((x / x.sum(1, keepdim=True).clamp_min(1e-3) * x.shape[1]).mean((2, 3)))
+
+
+def test_the_proof_is_as_strict_for_small_outputs():
+    with pytest.raises(ModelError, match="removing its channels is not the same as zeroing them"):
+        find_groups(shaken(Faint()), (images(),))
+
+
+def test_frozen_layers_are_ranked_like_the_others():
+    from conftest import make_workload
+    from secateur.compression.saliency import compute_saliencies
+    from secateur.workloads.loading import build_model
+
+    frozen = network("residual").requires_grad_(False)
+    workload = make_workload(frozen)
+    model = build_model(workload)
+    groups = find_groups(model, workload.example_inputs).groups
+    scores = compute_saliencies(model, groups, ["taylor"], workload)
+    assert all(by["taylor"].sum() > 0 for by in scores.values())

@@ -18,7 +18,7 @@ from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators import Evaluator
 from secateur.evaluators.latency import Protocol
 from secateur.evaluators.metrics import METRICS, Metric
-from secateur.evaluators.onnx_export import OPSET, export, opset_of
+from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.records import Measurement
@@ -61,7 +61,7 @@ def test_exported_files_carry_no_paths_and_one_opset():
     text = exported.SerializeToString()
     for trace in (b".py", b"site-packages", str(REPOSITORY).encode(), b"forward"):
         assert trace not in text, trace
-    assert opset_of(exported) == OPSET
+    assert [entry.version for entry in exported.opset_import if entry.domain == ""] == [OPSET]
     assert not exported.graph.value_info
     onnx.checker.check_model(exported)
     assert exported.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -258,3 +258,27 @@ def test_all_registered_metrics_are_described():
         assert metric.measure.__doc__, name
         assert metric.direction in ("maximize", "minimize")
         assert metric.summary
+
+
+class Particular(nn.Module):
+    """Runs with half of its channels, and refuses some other widths without a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.two = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        if x.shape[1] % 4:
+            raise AssertionError
+        return self.head(torch.relu(self.two(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("calibration_images", [0, 16])
+def test_a_cut_that_the_users_forward_refuses_is_that_candidates_failure(calibration_images):
+    evaluator, space, saliencies = evaluator_for(shaken(Particular()), calibration_images=calibration_images)
+    refused = evaluator.evaluate(space.only("one", 7, "l2"), space.groups, saliencies)
+    assert refused.failure == "the cut network does not run: AssertionError"
+    assert evaluator.evaluate(space.only("one", 4, "l2"), space.groups, saliencies).failure is None

@@ -107,6 +107,22 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights_and_a_reason
     assert tuned.module.state_dict().keys() == one.module.state_dict().keys()
 
 
+def test_weights_that_are_not_finite_after_the_last_step_are_not_kept(teacher):
+    workload = make_workload(teacher)
+    calls = []
+
+    def nan_gradient(outputs, targets):
+        calls.append(1)
+        loss = nn.functional.cross_entropy(outputs, targets)
+        return loss + torch.sqrt(outputs.sum() * 0) if len(calls) == 20 else loss  # the last step of the second epoch
+
+    settings = SETTINGS.model_copy(update={"epochs": 3, "distill": None})
+    tuned = fine_tune(broken(teacher), teacher, dataclasses.replace(workload, loss=nan_gradient), settings)
+    assert tuned.stopped.startswith("a weight was no longer finite at the end of epoch 2")
+    assert tuned.epochs == 1
+    assert all(torch.isfinite(t).all() for t in tuned.module.state_dict().values())
+
+
 def test_distillation_by_hand():
     student, teacher = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
     p, q = torch.softmax(teacher / 2, 1), torch.softmax(student / 2, 1)

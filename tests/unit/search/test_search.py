@@ -12,7 +12,7 @@ from secateur.records import Candidate, Evaluation, Group, Measurement, Member
 from secateur.search.loop import Problem, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.study import Study
-from secateur.search.warm_start import best_method, sensitivities
+from secateur.search.warm_start import best_method, sensitivities, sweep
 from secateur.search_spaces import build_space
 
 OBJECTIVES = {"accuracy": "maximize", "macs": "minimize"}
@@ -109,6 +109,38 @@ def test_a_search_that_was_stopped_anywhere_goes_on_and_repeats_nothing(tmp_path
     assert [t.label for t in progress.trials if t.label].count("dense") == 1
     labels = [t.label for t in progress.trials if t.label]
     assert len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 3])
+def test_a_kill_in_the_middle_of_an_ask_loses_no_planned_trial(tmp_path, drawn):
+    """Optuna commits the numbers of a trial one after the other."""
+    first = study(tmp_path)
+    planned = {parameter.name: parameter.high or parameter.names[1] for parameter in make_space().parameters()}
+    first.enqueue(planned, "uniform", "the plan")
+    trial = first._study.ask()
+    for name, distribution in list(first._distributions.items())[:drawn]:
+        trial._suggest(name, distribution)
+    again = study(tmp_path)
+    assert again.recover() == 1
+    asked = again.ask()
+    assert (asked.label, asked.values) == ("the plan", planned)
+
+
+@pytest.mark.parametrize("widths", range(1, 12))
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_sweep_takes_as_many_different_widths_as_it_may(widths, levels):
+    members = (Member("x", "out", "convolution", (), ()),)
+    group = Group("a", "Conv2d", members, widths + 1, tuple(range(widths + 1)), 100, 100)
+    declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l1"], "removed": [0.0, 0.99]}]})
+    planned = list(sweep(build_space(declared, FoundGroups((group,), (), None)), [], levels))
+    assert len({p.candidate.cuts["a"].kept for p in planned}) == len(planned) == min(levels, widths)
+
+
+def test_an_objective_that_costs_the_dense_network_nothing(tmp_path):
+    objectives = {"accuracy": "maximize", "damage": "minimize"}
+    made = Study(tmp_path / "studies.db", "s", make_space().parameters(), objectives, "random", 0)
+    progress = search(problem(objectives=objectives), made, 30)
+    assert progress.evaluated == 30
 
 
 def test_a_search_told_to_its_end_evaluates_nothing_more(tmp_path):
