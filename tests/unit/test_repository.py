@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -84,7 +86,8 @@ def test_compose_names_paths_commands_and_ports_that_exist():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert source in compose["volumes"] or (REPOSITORY / "docker" / source).resolve().exists(), volume
-        assert shutil.which(service["command"][0]), f"{name} starts {service['command'][0]}, which is not installed"
+        installed = shutil.which(service["command"][0], path=str(Path(sys.executable).parent))
+        assert installed, f"{name} starts {service['command'][0]}, which is not installed"
 
 
 def test_the_dockerfile_copies_what_exists_and_does_not_run_as_root():
