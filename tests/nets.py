@@ -112,27 +112,25 @@ class UNet(nn.Module):
         return self.head(self.merge(torch.cat([skip, x], 1))).mean((2, 3))
 
 
-class Sigmoidal(nn.Module):
-    """Activations that do not map zero to zero: what reads a removed channel must not see their constant."""
+class TwoConvolutions(nn.Module):
+    """The layers of the small networks below, which differ in forward()."""
 
     def __init__(self) -> None:
         super().__init__()
         self.one = nn.Conv2d(3, 8, 3, padding=1)
         self.two = nn.Conv2d(8, 8, 3, padding=1)
         self.head = nn.Linear(8, 5)
+
+
+class Sigmoidal(TwoConvolutions):
+    """Activations that do not map zero to zero: what reads a removed channel must not see their constant."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.sigmoid(self.two(torch.sigmoid(self.one(x)))).mean((2, 3)))
 
 
-class HardCoded(nn.Module):
+class HardCoded(TwoConvolutions):
     """The first group cannot be cut: its channel count stands in forward(). The second one can."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(3, 8, 3, padding=1)
-        self.two = nn.Conv2d(8, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.one(x))

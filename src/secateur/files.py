@@ -1,9 +1,10 @@
-"""How files are written: whole or not at all, and with words for a disk that does not take them."""
+"""How files are written: whole or not at all, and with words for a disk that does not take them. And how they are told apart."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,3 +43,9 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"{path.parent} cannot be written: {error.strerror}. Free some space or correct the permissions, and run the same "
             "command again: whatever was finished is kept."
         ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

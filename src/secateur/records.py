@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -303,9 +302,3 @@ class RunRecord:
     def registered(self) -> list[Recovered]:
         """The finalists that passed the gate: feasible, and on the front of the recovered ones."""
         return [f for f in self.finalists if f.feasible and f.on_front]
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.errors import RegistryUnreachable, first_line
-from secateur.records import Measurement, Recovered, RunRecord, Version, sha256_of
+from secateur.files import sha256_of
+from secateur.records import Measurement, Recovered, RunRecord, Version
 
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from secateur.errors import WorkloadError, nearest
+from secateur.errors import WorkloadError, first_line, nearest
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 
@@ -59,9 +59,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             "Save only the state dict, with torch.save(model.state_dict(), …) or safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WorkloadError(
-            f"{path} is not a complete checkpoint: {str(error).partition(chr(10))[0] or type(error).__name__}"
-        ) from error
+        raise WorkloadError(f"{path} is not a complete checkpoint: {first_line(error)}") from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import REPOSITORY, make_workload
-from nets import NETWORKS, images, network, shaken
+from nets import NETWORKS, TwoConvolutions, images, network, shaken
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.compression.surgery import cut, removals_of
@@ -67,13 +67,7 @@ def test_exported_files_carry_no_paths_and_one_opset():
     assert exported.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
-class DataDependent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(3, 8, 3, padding=1)
-        self.two = nn.Conv2d(8, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
-
+class DataDependent(TwoConvolutions):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.one(x))
         if x.mean() > 0.1:
@@ -86,14 +80,11 @@ def test_what_cannot_be_exported_names_the_operation():
         export(shaken(DataDependent()), (images(),))
 
 
-class Derived(nn.Module):
+class Derived(TwoConvolutions):
     """A weight that is computed: its exported tensor is none of the module's own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.one = nn.Conv2d(3, 8, 3, padding=1)
-        self.two = nn.Conv2d(8, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
         self.register_buffer("table", torch.linspace(0.5, 1.5, 12))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -260,14 +251,8 @@ def test_all_registered_metrics_are_described():
         assert metric.summary
 
 
-class Particular(nn.Module):
+class Particular(TwoConvolutions):
     """Runs with half of its channels, and refuses some other widths without a word."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(3, 8, 3, padding=1)
-        self.two = nn.Conv2d(8, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.one(x))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 
 import pytest
 
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
+from secateur.errors import StateError
 from secateur.records import Candidate, Evaluation, Group, Measurement, Member
 from secateur.search.loop import Problem, search
 from secateur.search.samplers import SAMPLERS
-from secateur.search.study import Study
+from secateur.search.study import Study, storage_errors
 from secateur.search.warm_start import best_method, sensitivities, sweep
 from secateur.search_spaces import build_space
 
@@ -193,3 +195,17 @@ def test_two_studies_share_a_database_without_meeting(sampler, tmp_path):
     one = search(problem(), study(tmp_path, "one", sampler), 15)
     two = search(problem(), study(tmp_path, "two", sampler), 15)
     assert one.evaluated == two.evaluated == 15
+
+
+def test_a_storage_that_fails_is_said_in_words(tmp_path):
+    """Optuna wraps what SQLite says."""
+    database = tmp_path / "studies.db"
+    made = study(tmp_path)
+    made.enqueue({}, "uniform", "x")
+    with sqlite3.connect(database) as connection:
+        connection.execute("drop table trials")
+    with pytest.raises(
+        StateError, match="studies.db cannot be used: no such table: trials.*every finished trial is kept"
+    ):
+        with storage_errors(database):
+            made.enqueue({}, "uniform", "y")

@@ -1,0 +1,50 @@
+"""What of the registry can be asked without MLflow; the rest is in tests/end_to_end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from secateur.registry import Target, _from_here, _Publisher, _without_credentials
+
+
+class Client:
+    """alias → (version, when its run was started), of the registered model 'm'."""
+
+    def __init__(self, aliases):
+        self.aliases = dict(aliases)
+
+    def get_model_version_by_alias(self, name, alias):
+        assert name == "m"
+        if alias not in self.aliases:
+            raise MlflowException("no such alias")
+        return SimpleNamespace(tags={"secateur.started": self.aliases[alias][1]})
+
+    def set_registered_model_alias(self, name, alias, version):
+        assert name == "m"
+        self.aliases[alias] = (version, "now")
+
+
+@pytest.mark.parametrize(
+    ("held", "moves"),
+    [({}, True), ({"candidate": ("1", "2026-11-01")}, True), ({"candidate": ("1", "2026-11-03")}, False)],
+)
+def test_a_run_that_is_flushed_late_does_not_take_the_alias_from_a_newer_one(held, moves):
+    publisher = object.__new__(_Publisher)  # its constructor connects
+    publisher.client, publisher.target = Client(held), Target("m", "candidate", None)
+    publisher.record = SimpleNamespace(started="2026-11-02")
+    publisher._point("candidate", "7")
+    assert (publisher.client.aliases["candidate"][0] == "7") == moves
+
+
+def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _from_here(tmp_path) == ""
+    assert _from_here(tmp_path / "other") == f" --project {tmp_path / 'other'}"
+
+
+def test_credentials_are_not_repeated():
+    assert _without_credentials("https://me:secret@host:5000/x") == "https://host:5000/x"
+    assert _without_credentials("sqlite:///mlruns/mlflow.db") == "sqlite:///mlruns/mlflow.db"
