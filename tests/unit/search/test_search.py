@@ -204,8 +204,10 @@ def test_a_storage_that_fails_is_said_in_words(tmp_path):
     made.enqueue({}, "uniform", "x")
     with sqlite3.connect(database) as connection:
         connection.execute("drop table trials")
-    with pytest.raises(
-        StateError, match="studies.db cannot be used: no such table: trials.*every finished trial is kept"
+    with (
+        pytest.raises(
+            StateError, match="studies.db cannot be used: no such table: trials.*every finished trial is kept"
+        ),
+        storage_errors(database),
     ):
-        with storage_errors(database):
-            made.enqueue({}, "uniform", "y")
+        made.enqueue({}, "uniform", "y")
