@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 Direction = Literal["maximize", "minimize"]
 Side = Literal["out", "in"]
 Provenance = Literal["measured", "predicted", "computed"]
-Arm = Literal["dense", "uniform", "sensitivity", "knapsack", "sampler"]
+Arm = Literal["dense", "uniform", "random", "global", "prior", "sensitivity", "knapsack", "sampler"]
+
+BASELINES: tuple[Arm, ...] = ("uniform", "random", "global")
+"""Arms that a search has to beat: one fraction everywhere; draws without a model; one threshold on magnitude for all groups."""
 
 ROLES = ("train", "calibration", "search", "selection", "test")
 
@@ -175,10 +178,32 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was found out about one candidate. Either `failure` is None or `measurements` may be incomplete.
+class Goal:
+    """What a model must hold in one metric, as an absolute limit in the metric's unit.
 
-    exported: its file had to be exported, because the rewritten one did not agree with torch.
+    limit: after recovery. limit_in_search: before it. text: for people.
+    """
+
+    metric: str
+    sense: Literal["at_least", "at_most"]
+    limit: float
+    limit_in_search: float
+    text: str
+
+    def violation(self, value: float, *, in_search: bool) -> float:
+        """How far a value lies on the wrong side, as a share of the limit; ≤ 0 holds."""
+        limit = self.limit_in_search if in_search else self.limit
+        gap = limit - value if self.sense == "at_least" else value - limit
+        return gap / (abs(limit) or 1.0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out about one candidate. Either `failure` and `stopped` are None or `measurements` may be incomplete.
+
+    failure: what went wrong. stopped: why it was not looked at in full although nothing went wrong (a budget that it cannot
+    keep, a front that it cannot reach). exported: its file had to be exported, because the rewritten one did not agree with
+    torch. attempts: how often it was begun; more than once where a worker died.
     """
 
     candidate: Candidate
@@ -187,6 +212,27 @@ class Evaluation:
     failure: str | None = None
     seconds: float = 0.0
     exported: bool = False
+    stopped: str | None = None
+    attempts: int = 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was looked at in full."""
+        return self.failure is None and self.stopped is None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is asked to do.
+
+    hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
+    calibration_images, steps: of a higher fidelity; None and 0 are those of the search.
+    """
+
+    candidate: Candidate
+    hurdles: tuple[Mapping[str, float], ...] = ()
+    calibration_images: int | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -223,7 +269,8 @@ class Recovered:
     """A finalist after fine-tuning, re-measured on data that the search never saw.
 
     trial: its number in the search. searched: its figures there (search data), before recovery. measurements: after recovery
-    (selection data). test: its score on test data, only where it is registered. epochs, seconds: of fine-tuning. folder:
+    (selection data). on_search: its score on search data after recovery. test: its score on test data, only where it is
+    registered. epochs, seconds: of fine-tuning. folder:
     relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it could not be measured, or None.
     """
 
@@ -240,6 +287,41 @@ class Recovered:
     stopped: str | None = None
     failure: str | None = None
     test: Measurement | None = None
+    on_search: Measurement | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A look at fewer candidates with more effort. scores: trial number → score there; passed: the numbers that went on."""
+
+    name: str
+    scores: Mapping[int, float]
+    passed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What one arm of the search has reached: networks evaluated in full, and the hypervolume of its feasible ones."""
+
+    arm: str
+    networks: int
+    hypervolume: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Whether the search could be believed.
+
+    kendall: rank correlation (tau-b) of search score and fine-tuned score over `pairs` finalists, None where there are fewer
+    than three or no order. regret: how much the finalist that the search liked best stays behind the best one, after fine-tuning.
+    search_to_selection, selection_to_test: mean change of the tuned finalists' score from one data role to the next.
+    """
+
+    pairs: int
+    kendall: float | None
+    regret: float | None
+    search_to_selection: float | None
+    selection_to_test: float | None
 
 
 @dataclass(frozen=True)
@@ -272,8 +354,9 @@ class RunRecord:
     """Everything a run found out: what report, registry and `secateur show` read.
 
     definition: as written, defaults filled in. environment: versions, commit, machine. device: fingerprint. dense: the original
-    network's figures per data role (`search`, `selection`, `test`). knee: name of the finalist that gets the alias. seconds: per
-    stage. exports: candidates whose file had to be exported instead of rewritten.
+    network's figures per data role (`search`, `selection`, `test`). goals: as limits on selection data. knee: name of the finalist
+    that gets the alias. seconds: per stage. arms: the search's own (`search`) and each baseline. ended: why the search did.
+    small_dense: the baseline trained from scratch. exports: candidates whose file had to be exported instead of rewritten.
     """
 
     run_id: str
@@ -285,8 +368,7 @@ class RunRecord:
     environment: Mapping[str, str]
     device: str
     objectives: Mapping[str, Direction]
-    max_drop: Mapping[str, float]
-    drop_during_search: Mapping[str, float]
+    goals: tuple[Goal, ...]
     groups: tuple[GroupSummary, ...]
     excluded: tuple[Excluded, ...]
     dense: Mapping[str, Mapping[str, Measurement]]
@@ -296,6 +378,11 @@ class RunRecord:
     finalists: tuple[Recovered, ...]
     knee: str | None
     seconds: Mapping[str, float]
+    audit: Audit
+    arms: tuple[ArmResult, ...]
+    ended: str
+    small_dense: Recovered | None = None
+    rungs: tuple[Rung, ...] = ()
     exports: int = 0
 
     @property

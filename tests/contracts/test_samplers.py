@@ -29,7 +29,7 @@ def judged(values) -> Evaluation:
     return Evaluation(Candidate({}), "", {n: Measurement(v, "", "computed") for n, v in figures.items()})
 
 
-def drive(study, count, failing=(), infeasible=()):
+def drive(study, count, failing=(), infeasible=(), rejected=()):
     asked = []
     for i in range(count):
         trial = study.ask()
@@ -37,7 +37,9 @@ def drive(study, count, failing=(), infeasible=()):
         evaluation = judged(trial.values)
         if i in failing:
             evaluation = Evaluation(evaluation.candidate, "", {}, "broke")
-        study.tell(trial, evaluation, {"accuracy": 1.0 if i in infeasible else -1.0})
+        if i in rejected:
+            evaluation = Evaluation(evaluation.candidate, "", {}, stopped="too large")
+        study.tell(trial, evaluation, {"accuracy": 1.0 if i in infeasible or i in rejected else -1.0})
     return asked
 
 
@@ -67,29 +69,45 @@ def test_a_reopened_study_goes_on_and_does_not_repeat_its_first_asks(sampler, tm
     assert not [values for values in second if values in first]
 
 
-def test_failed_and_infeasible_trials_do_not_stop_it(sampler, tmp_path):
+def test_failed_infeasible_and_rejected_trials_do_not_stop_it(sampler, tmp_path):
     study = open_study(tmp_path, sampler)
-    drive(study, 25, failing=range(0, 25, 3), infeasible=range(1, 25, 3))
+    drive(study, 28, failing=range(0, 28, 4), infeasible=range(1, 28, 4), rejected=range(2, 28, 4))
     trials = study.trials()
-    assert sum(t.evaluation.failure is not None for t in trials) == 9
-    drive(study, 10)
+    assert sum(t.evaluation.failure is not None for t in trials) == 7
+    assert sum(t.evaluation.stopped is not None for t in trials) == 7
+    drive(study, 5)
+    drive(open_study(tmp_path, sampler), 5)
 
 
-def test_enqueued_trials_come_first_with_their_numbers(sampler, tmp_path):
+def test_a_study_that_has_seen_only_failures_goes_on(sampler, tmp_path):
+    study = open_study(tmp_path, sampler)
+    drive(study, 14, failing=range(14))
+    drive(study, 3)
+
+
+def test_several_trials_may_be_under_way_and_end_in_any_order(sampler, tmp_path):
+    study = open_study(tmp_path, sampler)
+    drive(study, 12)
+    asked = [study.ask() for _ in range(4)]
+    assert len({tuple(a.values.items()) for a in asked}) == 4
+    told = [study.tell(a, judged(a.values), {"accuracy": -1.0}) for a in reversed(asked)]
+    assert [t.number for t in told] == [12, 13, 14, 15]
+    stored = open_study(tmp_path, sampler).trials()
+    assert [t.evaluation for t in stored[12:]] == [t.evaluation for t in told]
+
+
+def test_given_numbers_are_asked_as_they_are(sampler, tmp_path):
     study = open_study(tmp_path, sampler)
     wanted = {"a.removed": 0.5, "a.method": "l2", "b.removed": 0.2}
-    study.enqueue(wanted, "uniform", "mine")
-    study.enqueue(wanted, "uniform", "mine")
-    assert study.waiting == 1
-    asked = study.ask()
+    asked = study.ask(wanted, "uniform", "mine")
     assert (asked.values, asked.arm, asked.label) == (wanted, "uniform", "mine")
+    study.tell(asked, judged(asked.values), {})
+    (stored,) = open_study(tmp_path, sampler).trials()
+    assert (stored.arm, stored.label, stored.evaluation) == ("uniform", "mine", judged(wanted))
 
 
-def test_a_trial_left_running_is_asked_again_once(sampler, tmp_path):
+def test_what_was_under_way_leaves_no_trace(sampler, tmp_path):
     study = open_study(tmp_path, sampler)
     drive(study, 3)
-    lost = study.ask()
-    again = open_study(tmp_path, sampler)
-    assert again.recover() == 1
-    assert again.ask().values == lost.values
-    assert open_study(tmp_path, sampler).recover() == 1, "the second attempt is lost as well: once more"
+    study.ask()
+    assert len(open_study(tmp_path, sampler).trials()) == 3

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -24,13 +23,11 @@ from rich.table import Table
 from secateur.pipelines.check import Checked
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
-from secateur.pipelines.stages import feasible_in_search
 from secateur.pipelines.state import RunFolder
 from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
 from secateur.report import HEADINGS, headline, rows
 from secateur.report.table import short
-from secateur.search.front import front
-from secateur.search.loop import Progress as Trials
+from secateur.search.ledger import Ledger
 
 STAGES = {
     "check": "checking definition, data and model",
@@ -83,19 +80,17 @@ class _Terminal(Listener):
             f"{prepared.workload.score_name} {accuracy.value:.3f}; run [bold]{run.run_id}[/]"
         )
 
-    def trial(self, progress: Trials, trial: Trial) -> None:  # noqa: ARG002 # the interface
+    def trial(self, ledger: Ledger, trial: Trial) -> None:  # noqa: ARG002 # the interface
         assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # trials come after `prepared`
         definition = self.prepared_.definition
-        figures = _front_figures(
-            feasible_in_search(self.prepared_, progress.trials, self.dense), definition.evaluator.objectives
-        )
+        figures = _front_figures(ledger.archive.values)
         self.progress.update(
-            self.task, completed=progress.evaluated, total=definition.search.trials, figures=figures, refresh=True
+            self.task, completed=ledger.evaluated, total=definition.search.trials, figures=figures, refresh=True
         )
-        due = progress.evaluated * 10 // definition.search.trials
+        due = ledger.evaluated * 10 // definition.search.trials
         if not self.console.is_terminal and due > self.said:
             self.said = due
-            self._print(f"  {progress.evaluated} of {definition.search.trials}: {figures}")
+            self._print(f"  {ledger.evaluated} of {definition.search.trials}: {figures}")
 
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
         assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # epochs come after `prepared`
@@ -125,15 +120,13 @@ class _Terminal(Listener):
         self.progress.console.print(text, highlight=False, soft_wrap=True)
 
 
-def _front_figures(trials: Sequence[Trial], objectives: Mapping[str, Any]) -> str:
+def _front_figures(points: Sequence[Mapping[str, float]]) -> str:
     """How large the front is, and its members' spread in the first three objectives."""
-    members = front([t.evaluation for t in trials], objectives)
-    parts = [f"front {len(members)}"]
-    for name in list(objectives)[:3]:
-        values = [e.measurements[name].value for e in members]
-        if values:
-            low, high = (short(v) if abs(v) >= 1000 else f"{v:.2f}" for v in (min(values), max(values)))
-            parts.append(f"{name} {low}…{high}")
+    parts = [f"front {len(points)}"]
+    for name in list(points[0])[:3] if points else []:
+        values = [point[name] for point in points]
+        low, high = (short(v) if abs(v) >= 1000 else f"{v:.2f}" for v in (min(values), max(values)))
+        parts.append(f"{name} {low}…{high}")
     return ", ".join(parts)
 
 

@@ -7,6 +7,7 @@ because a convolution or linear layer's count is proportional to the input and t
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,14 +33,34 @@ class LayerCosts:
 
     def after(self, removals: Removals) -> int:
         """MACs of the network once cut. Work outside convolutions and linear layers counts as before."""
-        total = float(self.other)
-        for name, macs in self.layers.items():
-            total += (
-                macs
-                * _kept(self.widths_out[name], removals.out.get(name))
-                * _kept(self.widths_in[name], removals.in_.get(name))
-            )
-        return round(total)
+        return round(self.other + sum(self.layer_after(name, removals) for name in self.layers))
+
+    def layer_after(self, name: str, removals: Removals) -> float:
+        """MACs of one layer once cut; 0 for a layer that does none."""
+        if name not in self.layers:
+            return 0.0
+        left_out = _kept(self.widths_out[name], removals.out.get(name))
+        return self.layers[name] * left_out * _kept(self.widths_in[name], removals.in_.get(name))
+
+
+def parameters_after(model: nn.Module, removals: Removals) -> int:
+    """Elements of all parameters of the network once cut, without cutting it. model: the dense one."""
+    total = 0
+    seen: set[int] = set()
+    for name, layer in model.named_modules():
+        gone_out, gone_in = len(removals.out.get(name, ())), len(removals.in_.get(name, ()))
+        transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd | nn.Embedding)
+        for parameter in layer.parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            shape = list(parameter.shape)
+            sides = (gone_in, gone_out) if transposed and len(shape) > 1 else (gone_out, gone_in)
+            for axis, gone in zip(range(min(2, len(shape))), sides, strict=False):
+                if shape[axis] > gone:  # the second axis of a depthwise weight is one: nothing leaves there
+                    shape[axis] -= gone
+            total += math.prod(shape)
+    return total
 
 
 def _kept(width: int, removed: tuple[int, ...] | None) -> float:

@@ -1,10 +1,14 @@
 """YAML → validated definition. Every error names file, line, what is allowed and the nearest match, before any long work."""
 
 from secateur.definition.models import (
+    LOWER_GOALS,
+    UPPER_GOALS,
     ConstraintDefinition,
     DistillDefinition,
     EvaluatorDefinition,
+    FidelitiesDefinition,
     GroupRule,
+    LimitsDefinition,
     PipelineDefinition,
     RecoverDefinition,
     RegisterDefinition,
@@ -16,10 +20,14 @@ from secateur.definition.resolve import Override, load_pipeline, project_root, s
 from secateur.definition.source import Source, expanded, one_of
 
 __all__ = [
+    "LOWER_GOALS",
+    "UPPER_GOALS",
     "ConstraintDefinition",
     "DistillDefinition",
     "EvaluatorDefinition",
+    "FidelitiesDefinition",
     "GroupRule",
+    "LimitsDefinition",
     "Override",
     "PipelineDefinition",
     "RecoverDefinition",

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from secateur.definition.source import Source
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+LOWER_GOALS = ("max_drop", "at_least")
+"""Goals for a metric that is maximised."""
+UPPER_GOALS = ("at_most", "speedup_at_least", "smaller_by")
+"""Goals for a metric that is minimised."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -97,17 +101,42 @@ class SearchSpaceDefinition(Declared):
 
 
 class ConstraintDefinition(Declared):
-    """What a model must hold to be registered."""
+    """What a model must hold to be registered. At least one goal; several may stand together."""
 
-    max_drop: float = Field(
-        ge=0.0, description="Largest loss against the dense model, after recovery, on selection data."
+    max_drop: float | None = Field(
+        None, ge=0.0, description="Largest loss against the dense model, after recovery, on selection data."
+    )
+    at_least: float | None = Field(None, description="Lowest value, in the metric's own unit; for what is maximised.")
+    at_most: float | None = Field(
+        None,
+        description="Highest value, in the metric's own unit (latency: of the dense model's); for what is minimised.",
+    )
+    speedup_at_least: float | None = Field(
+        None,
+        gt=0.0,
+        description="The dense model's value over this one's is at least that: 2 means at most half of it.",
+    )
+    smaller_by: float | None = Field(
+        None, gt=0.0, lt=1.0, description="Share of the dense model's value that must go: 0.4 leaves at most 60 %."
     )
     before_recovery: float | None = Field(
         None,
         ge=0.0,
-        description="Largest loss during the search. Default: `max_drop` where there is no recovery; with recovery eight times "
-        "that, since fine-tuning brings most of it back.",
+        description="Largest loss during the search. Default: the loss that is allowed in the end where there is no recovery; with "
+        "recovery eight times that, since fine-tuning brings most of it back.",
     )
+
+    @property
+    def goals(self) -> dict[str, float]:
+        """The goals that are set, by name."""
+        values = {name: getattr(self, name) for name in (*UPPER_GOALS, *LOWER_GOALS)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ConstraintDefinition:
+        if not self.goals:
+            raise ValueError(f"a constraint needs a goal: one of {', '.join((*LOWER_GOALS, *UPPER_GOALS))}")
+        return self
 
 
 class EvaluatorDefinition(Declared):
@@ -128,26 +157,76 @@ class EvaluatorDefinition(Declared):
         64, ge=0, description="Calibration samples for batch-norm recalibration of every candidate; 0 turns it off."
     )
 
-    @model_validator(mode="after")
-    def _constrained_are_measured(self) -> EvaluatorDefinition:
-        for name in self.constraints:
-            if name not in self.objectives:
-                raise ValueError(
-                    f"'{name}' is constrained but is not among the objectives ({', '.join(self.objectives)})"
-                )
-        return self
+
+class BaselinesDefinition(Declared):
+    """Baselines beside those that always run (dense, uniform, random, global magnitude)."""
+
+    small_dense: bool = Field(
+        False,
+        description="Also train a small network from scratch: the widths of the knee, new weights, as long as a finalist is tuned.",
+    )
+
+
+class LimitsDefinition(Declared):
+    """What one candidate may use before it counts as failed."""
+
+    seconds: float = Field(600.0, gt=0.0, description="Wall time of one evaluation; then its worker is ended.")
+    memory_gb: float | None = Field(
+        None, gt=0.0, description="Private memory of a worker, in GB (Linux). Default: no limit."
+    )
+
+
+class FidelitiesDefinition(Declared):
+    """Cheap looks first: who cannot reach the front is not looked at again.
+
+    Source: Jamieson & Talwalkar 2016 (successive halving), arXiv:1502.07943.
+    """
+
+    first_images: Fraction = Field(
+        0.25,
+        description="Share of the search data after which a candidate that cannot reach the front (99 % confidence) is given up; "
+        "0 scores every candidate on all of it.",
+    )
+    keep: int = Field(
+        3, ge=2, description="After the search: one in so many goes on to the next rung, by non-dominated rank."
+    )
+    calibration_images: int | None = Field(
+        None,
+        ge=1,
+        description="First rung after the search: recalibration on so many samples. Default: this rung is left out.",
+    )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="Last rung before recovery: so many steps of fine-tuning. Default: this rung is left out.",
+    )
 
 
 class SearchDefinition(Declared):
-    """How the space is searched."""
+    """How the space is searched, and when the search ends."""
 
+    engine: Literal["optuna", "nni"] = Field(
+        "optuna", description="Who drives: Optuna, or an NNI experiment (extra `nni`), mirrored into the Optuna study."
+    )
     sampler: str = Field("tpe", description="See `secateur list samplers`.")
     trials: int = Field(
         60,
         ge=1,
-        description="Candidates that are evaluated, baselines and sensitivity sweep included; repeats are free.",
+        description="Candidates that are evaluated, baselines and sensitivity sweep included; repeats and candidates that a cheap "
+        "constraint rejects are free.",
+    )
+    minutes: float | None = Field(None, gt=0.0, description="The search ends after so much time, restarts included.")
+    patience: int | None = Field(
+        None, ge=1, description="The search ends when so many candidates in a row have added no hypervolume."
     )
     seed: int = Field(0, ge=0, description="Seed of the sampler.")
+    workers: int = Field(1, ge=1, description="Processes that evaluate candidates side by side.")
+    warm_start: Name | None = Field(
+        None, description="Id of an earlier run of this project: the front it found is evaluated first."
+    )
+    baselines: BaselinesDefinition = Field(default_factory=lambda: BaselinesDefinition())
+    limits: LimitsDefinition = Field(default_factory=lambda: LimitsDefinition())
+    fidelities: FidelitiesDefinition = Field(default_factory=lambda: FidelitiesDefinition())
 
 
 class DistillDefinition(Declared):
@@ -208,13 +287,12 @@ class PipelineDefinition(Declared):
         None, alias="register", description="Registration in MLflow; left out, the models stay in the run's folder."
     )
 
+    @model_validator(mode="after")
+    def _training_is_declared(self) -> PipelineDefinition:
+        if self.recover is None and (self.search.fidelities.steps or self.search.baselines.small_dense):
+            raise ValueError("search.fidelities.steps and search.baselines.small_dense train: they need 'recover'")
+        return self
+
     def as_written(self) -> dict[str, Any]:
         """The whole definition with defaults filled in and references spelled out; environment values stay unexpanded."""
         return {**self.model_dump(mode="json", by_alias=True), "workload": self.workload.as_written}
-
-    def drop_during_search(self, metric: str) -> float:
-        """The largest loss against the dense model that a candidate may show before recovery."""
-        constraint = self.evaluator.constraints[metric]
-        if constraint.before_recovery is not None:
-            return constraint.before_recovery
-        return constraint.max_drop * (8 if self.recover else 1)

@@ -8,7 +8,7 @@ bare forward pass of the same images; `benchmarks/candidate_cost.py` has the fig
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,8 +28,9 @@ from secateur.evaluators.latency import Comparison, Protocol, compare
 from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_template import OnnxTemplate, make_template
+from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import RUNTIMES, Session
-from secateur.records import Candidate, CompressedModel, Evaluation, Group, Measurement, Removals, Workload
+from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals, Workload
 from secateur.workloads.roles import collect
 
 PARITY = 1e-3
@@ -55,6 +56,14 @@ class Measured:
     onnx: bytes
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """Figures, and why they rest on fewer samples than there are, or None."""
+
+    measurements: Mapping[str, Measurement]
+    stopped: str | None
+
+
 class Evaluator:
     """Evaluates candidates of one dense network. `evaluate` is a pure function of the candidate.
 
@@ -70,43 +79,70 @@ class Evaluator:
         *,
         protocol: Protocol = Protocol(),  # noqa: B008 # frozen
         metrics: Mapping[str, Metric] | None = None,
+        dense_onnx: bytes | None = None,
     ) -> None:
-        """Exports the dense model. metrics: the project's own, by name. Raises ModelError where it cannot be exported."""
+        """Exports the dense model. metrics: the project's own, by name. dense_onnx: its file, where it has been exported already.
+
+        Raises ModelError where it cannot be exported.
+        """
         self.definition, self.workload, self.model, self.costs = definition, workload, model.eval(), costs
         self.registry: dict[str, Metric] = {**METRICS, **(metrics or {})}
         self.protocol = protocol
-        self.template: OnnxTemplate = make_template(model, workload.example_inputs)
+        self.template: OnnxTemplate = make_template(model, workload.example_inputs, dense_onnx)
         self.runtime = RUNTIMES[definition.runtime]
         self.device = fingerprint(definition.runtime, definition.threads)
         self.dense_onnx = self.template.dense.SerializeToString()
         self._dense_session = self._open(self.dense_onnx)
         self._samples: dict[str, Samples] = {}
-        self._statistics: DenseStatistics | None = None
+        self._statistics: dict[int, DenseStatistics] = {}
         self.exports = 0
         """Candidates whose file had to be exported because the rewritten one did not agree with torch."""
 
-    def evaluate(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
-        """Score one candidate on the search data. A failure of this candidate alone becomes the evaluation's `failure`."""
+    def evaluate(
+        self,
+        job: Job,
+        groups: Sequence[Group],
+        saliencies: Saliencies,
+        *,
+        first_images: float = 0.0,
+        refine: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> Evaluation:
+        """Score one candidate on the search data. A failure of this candidate alone becomes the evaluation's `failure`.
+
+        first_images: share of the data after which a candidate that cannot pass the job's hurdles is given up. refine: what is
+        done to the cut network before it is measured (a few steps of training, say).
+        """
         started, exports = time.perf_counter(), self.exports
-        removals = resolve(candidate, groups, saliencies)
+        removals = resolve(job.candidate, groups, saliencies)
         measurements: Mapping[str, Measurement] = {}
-        failure = None
+        failure = stopped = None
         try:
-            compressed = self.compress(candidate, removals)
-            onnx = self._file(compressed.module)
-            wanted = [*self.definition.objectives, "accuracy", "size", "macs", "parameters", "damage"]
-            measurements = self.measure(compressed.module, onnx, self.costs.after(removals), "search", wanted)
+            module = self.compress(job.candidate, removals, job.calibration_images).module
+            module = refine(module) if refine else module
+            onnx = self.file_of(module)
+            constraints = self.definition.constraints
+            wanted = [*self.definition.objectives, *constraints, "accuracy", "size", "macs", "parameters", "damage"]
+            race = Race(self.definition.objectives, job.hurdles, first_images) if job.hurdles else None
+            taken = self._take(module, onnx, self.costs.after(removals), "search", wanted, race)
+            measurements, stopped = taken.measurements, taken.stopped
         except EvaluationFailed as error:
             failure = str(error)
         seconds = time.perf_counter() - started
-        return Evaluation(candidate, removals.key, measurements, failure, seconds, exported=self.exports > exports)
+        exported = self.exports > exports
+        return Evaluation(job.candidate, removals.key, measurements, failure, seconds, exported, stopped)
 
-    def compress(self, candidate: Candidate, removals: Removals) -> CompressedModel:
-        """Cut the dense network and recalibrate its batch norms. Raises EvaluationFailed where it no longer runs."""
+    def compress(
+        self, candidate: Candidate, removals: Removals, calibration_images: int | None = None
+    ) -> CompressedModel:
+        """Cut the dense network and recalibrate its batch norms. Raises EvaluationFailed where it no longer runs.
+
+        calibration_images: other than the definition's.
+        """
+        images = self.definition.calibration_images if calibration_images is None else calibration_images
         try:
             module = cut(self.model, removals)
-            if self.definition.calibration_images:
-                recalibrate(module, removals, self._dense_statistics())
+            if images:
+                recalibrate(module, removals, self._dense_statistics(images))
             else:
                 with torch.no_grad():
                     module(*self.workload.example_inputs)
@@ -126,34 +162,54 @@ class Evaluator:
 
     def measure(
         self, module: nn.Module, onnx: bytes, macs: int, role: str, names: Sequence[str]
-    ) -> dict[str, Measurement]:
+    ) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`).
 
         On search data latency gets the protocol's fewest rounds: further ones narrow the interval more than they narrow the
         spread between repeats (2.8 → 2.2 % on a busy host, for three times the cost), and finalists are measured again.
         """
+        return self._take(module, onnx, macs, role, names, None).measurements
+
+    def _take(
+        self, module: nn.Module, onnx: bytes, macs: int, role: str, names: Sequence[str], race: Race | None
+    ) -> _Taken:
         samples = self._role(role)
         rounds = self.protocol.least_rounds if role == "search" else self.protocol.most_rounds
         protocol = replace(self.protocol, most_rounds=rounds) if "latency" in names else None
         names = list(dict.fromkeys(names))
-        outputs, comparison = self._run(self._open(onnx), samples, protocol)
-        if not torch.isfinite(outputs).all():
-            raise EvaluationFailed("the outputs are not finite")
-        context = Context(
-            self.workload,
-            outputs,
-            samples.dense_outputs,
-            samples.targets,
-            comparison,
-            onnx,
-            module,
-            macs,
-            self.device,
-        )
-        return measure_all(context, names, self.registry)
+        stopped: str | None = None
 
-    def _run(self, session: Session, samples: Samples, protocol: Protocol | None) -> tuple[Tensor, Comparison | None]:
-        """Outputs for all samples; the first runs are timed against the dense model where that is asked for."""
+        def context(outputs: Tensor, comparison: Comparison | None) -> Context:
+            if not torch.isfinite(outputs).all():
+                raise EvaluationFailed("the outputs are not finite")
+            dense, targets = samples.dense_outputs[: len(outputs)], samples.targets[: len(outputs)]
+            return Context(self.workload, outputs, dense, targets, comparison, onnx, module, macs, self.device)
+
+        def hopeless(outputs: Tensor, comparison: Comparison | None) -> bool:
+            nonlocal stopped
+            assert race is not None  # noqa: S101 # nobody asks without one
+            sofar = context(outputs, comparison)
+            costs = [n for n in race.objectives if n != "accuracy"]
+            scores = self.workload.score(sofar.outputs, sofar.targets)
+            stopped = race.lost(scores, len(samples.targets), measure_all(sofar, costs, self.registry))
+            return stopped is not None
+
+        first = len(samples.batches) if race is None else race.first(len(samples.batches))
+        outputs, comparison = self._run(self._open(onnx), samples, protocol, first, hopeless)
+        return _Taken(measure_all(context(outputs, comparison), names, self.registry), stopped)
+
+    def _run(
+        self,
+        session: Session,
+        samples: Samples,
+        protocol: Protocol | None,
+        first: int,
+        hopeless: Callable[[Tensor, Comparison | None], bool],
+    ) -> tuple[Tensor, Comparison | None]:
+        """Outputs for all samples; the first runs are timed against the dense model where that is asked for.
+
+        first: batches after which `hopeless` is asked; where it says so, there are no more outputs than those.
+        """
         outputs: dict[int, NDArray[np.float32]] = {}
         full = len(samples.batches) - (len(samples.batches[-1][0]) != len(samples.batches[0][0]))
 
@@ -163,13 +219,18 @@ class Evaluator:
         def reference(number: int) -> None:
             self._dense_session.run(samples.batches[number % full])
 
+        def gathered() -> Tensor:
+            return torch.from_numpy(np.concatenate([outputs[i] for i in range(len(outputs))]))
+
         comparison = compare(candidate, reference, protocol) if protocol else None
         for number, batch in enumerate(samples.batches):
             if number not in outputs:
                 outputs[number] = session.run(batch)
-        return torch.from_numpy(np.concatenate([outputs[i] for i in range(len(samples.batches))])), comparison
+            if number + 1 == max(first, len(outputs)) < len(samples.batches) and hopeless(gathered(), comparison):
+                break
+        return gathered(), comparison
 
-    def _file(self, module: nn.Module) -> bytes:
+    def file_of(self, module: nn.Module) -> bytes:
         """The rewritten ONNX file; an exported one where the rewriting does not agree with torch."""
         try:
             onnx = self.template.render(module)
@@ -207,8 +268,8 @@ class Evaluator:
             self._samples[role] = Samples(batches, targets, torch.from_numpy(dense))
         return self._samples[role]
 
-    def _dense_statistics(self) -> DenseStatistics:
-        if self._statistics is None:
-            images, _ = collect(self.workload.data.calibration, self.definition.calibration_images)
-            self._statistics = dense_statistics(self.model, images)
-        return self._statistics
+    def _dense_statistics(self, count: int) -> DenseStatistics:
+        if count not in self._statistics:
+            images, _ = collect(self.workload.data.calibration, count)
+            self._statistics[count] = dense_statistics(self.model, images)
+        return self._statistics[count]

@@ -70,10 +70,18 @@ class OnnxTemplate:
         return serialised
 
 
-def make_template(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> OnnxTemplate:
-    """Export the dense module and find the rules. Raises ModelError where it cannot be exported."""
-    dense = export(model, example_inputs)
-    _free_reshapes(dense)
+def make_template(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], dense_onnx: bytes | None = None
+) -> OnnxTemplate:
+    """Export the dense module and find the rules. dense_onnx: an earlier template's file, instead of an export.
+
+    Raises ModelError where it cannot be exported.
+    """
+    if dense_onnx is None:
+        dense = export(model, example_inputs)
+        _free_reshapes(dense)
+    else:
+        dense = onnx.load_model_from_string(dense_onnx)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     folds = _folding_rules(dense, _norm_after(model, example_inputs), model)
     rules: dict[str, Rule] = {}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from torch.utils.data import Subset
 
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
+from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.preparation import Prepared, prepare, summaries
-from secateur.records import Excluded, GroupSummary
-from secateur.recovery.fine_tune import fine_tune
+from secateur.pipelines.stages import dense_on, evaluation_of, goals_on
+from secateur.records import Excluded, GroupSummary, Job
+from secateur.recovery.fine_tune import train_steps
 
 PROBED_STEPS = 3
 
@@ -42,14 +42,17 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     space, evaluator = prepared.space, prepared.evaluator
     saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
     candidate = space.uniform(0.5, space.methods[0])
-    evaluator.evaluate(candidate, space.groups, saliencies)  # the first one loads the data
-    evaluation = evaluator.evaluate(candidate, space.groups, saliencies)
+    evaluation_of(prepared, saliencies, Job(candidate))  # the first one loads the data
+    evaluation = evaluation_of(prepared, saliencies, Job(candidate))
     if evaluation.failure is not None:
         raise ModelError(
             f"A candidate with half of its channels cannot be evaluated: {evaluation.failure}. Keep the groups that it concerns "
             "whole: list them under `exclude` in the search space."
         )
     declared = definition.evaluator
+    dense = dense_on(prepared, "search")
+    goals = goals_on(prepared, dense)
+    check_budgets(prepared, saliencies, goals, dense)
     measured = {
         name: f"{direction}, "
         + (f"on {evaluator.device}" if evaluation.measurements[name].provenance == "measured" else "computed")
@@ -62,12 +65,14 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     facts = {
         "workload": f"{prepared.workload.name}; samples: "
         + ", ".join(f"{role} {count:,}" for role, count in roles.items()),
-        "search": f"{definition.search.sampler}, {definition.search.trials} candidates, {len(space.parameters())} dimensions, "
+        "search": f"{definition.search.sampler}, {definition.search.trials} candidates, "
+        f"workers {definition.search.workers}, {len(space.parameters())} dimensions, "
         f"{space.size:.2g} different choices",
         **{f"objective {name}": text for name, text in measured.items()},
         "constraints": "; ".join(
-            f"{name} may drop {c.max_drop:g} after recovery, {definition.drop_during_search(name):g} during the search"
-            for name, c in declared.constraints.items()
+            goal.text
+            + (f" (during the search {goal.limit_in_search:.4g})" if goal.limit_in_search != goal.limit else "")
+            for goal in goals
         )
         or "none",
         "files of candidates": "rewritten from one export"
@@ -84,7 +89,7 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
 def _estimate(prepared: Prepared, seconds: float) -> str:
     """From one candidate and a few training steps of the dense network, so an upper bound for the latter."""
     definition = prepared.definition
-    search = seconds * definition.search.trials
+    search = seconds * definition.search.trials / definition.search.workers
     text = f"search {_minutes(search)} ({seconds:.2f} s a candidate)"
     if definition.recover is not None:
         recover = _training_seconds(prepared, definition.recover)
@@ -93,14 +98,11 @@ def _estimate(prepared: Prepared, seconds: float) -> str:
 
 
 def _training_seconds(prepared: Prepared, settings: RecoverDefinition) -> float:
-    data = prepared.workload.data
-    size = len(data.train)  # type: ignore[arg-type] # map-style
+    size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
     batch = min(settings.batch, size)
     steps = min(PROBED_STEPS, max(1, size // batch))
-    few = replace(data, train=Subset(data.train, range(steps * batch)))
-    workload = replace(prepared.workload, data=few)
     started = time.perf_counter()
-    fine_tune(prepared.model, prepared.model, workload, settings.model_copy(update={"epochs": 1}))
+    train_steps(prepared.model, prepared.model, prepared.workload, settings, steps)
     elapsed = time.perf_counter() - started
     return elapsed / steps * (size // batch) * settings.epochs * settings.finalists
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from secateur.compression.costs import LayerCosts
 from secateur.compression.groups import find_groups
-from secateur.definition import PipelineDefinition, one_of
-from secateur.errors import WorkloadError, first_line
+from secateur.definition import LOWER_GOALS, UPPER_GOALS, PipelineDefinition, one_of
+from secateur.errors import DefinitionError, WorkloadError, first_line
 from secateur.evaluators import METRICS, RUNTIMES, Evaluator, Metric
 from secateur.evaluators.devices import DEVICES
 from secateur.records import ROLES, GroupSummary, Workload
@@ -41,23 +41,39 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
         function = load_attribute(spec, root, evaluator.where("metrics", name), "metric")
         direction = evaluator.objectives.get(name, "maximize")
         own[name] = Metric(function, direction, (function.__doc__ or "the project's own").splitlines()[0])
+    known = {**METRICS, **own}
     for name in evaluator.objectives:
-        one_of(name, [*METRICS, *own], evaluator.where("objectives", name), "metric")
+        one_of(name, known, evaluator.where("objectives", name), "metric")
+    for name, constraint in evaluator.constraints.items():
+        one_of(name, known, evaluator.where("constraints", name), "metric")
+        direction = evaluator.objectives.get(name, known[name].direction)
+        fitting = LOWER_GOALS if direction == "maximize" else UPPER_GOALS
+        for goal in constraint.goals:
+            if goal not in fitting:
+                raise DefinitionError(
+                    f"{evaluator.where('constraints', name, goal)}: '{goal}' does not fit '{name}', which is to be {direction}d. "
+                    f"Allowed: {', '.join(fitting)}."
+                )
     one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")
     one_of(evaluator.device, DEVICES, evaluator.where("device"), "device")
     one_of(definition.search.sampler, SAMPLERS, definition.search.where("sampler"), "sampler")
     return own
 
 
-def prepare(definition: PipelineDefinition, root: Path) -> Prepared:
-    """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work."""
+def prepare(definition: PipelineDefinition, root: Path, dense_onnx: bytes | None = None) -> Prepared:
+    """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work.
+
+    dense_onnx: the dense model as exported earlier, for workers.
+    """
     own_metrics = check_names(definition, root)
     workload = load_workload(definition.workload, root)
     model = build_model(workload)
     found = find_groups(model, workload.example_inputs)
     space = build_space(definition.search_space, found)
     _check_training(definition, workload, model)
-    evaluator = Evaluator(definition.evaluator, workload, model, found.costs, metrics=own_metrics)
+    evaluator = Evaluator(
+        definition.evaluator, workload, model, found.costs, metrics=own_metrics, dense_onnx=dense_onnx
+    )
     return Prepared(definition, workload, model, found.costs, space, evaluator)
 
 

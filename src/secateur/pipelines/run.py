@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,30 +16,37 @@ from pydantic import TypeAdapter
 
 from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
-from secateur.errors import EvaluationFailed, NothingBetter, StateError
+from secateur.errors import DefinitionError, EvaluationFailed, NothingBetter, SecateurError, StateError
 from secateur.evaluators.onnx_export import OUTPUT, input_names
+from secateur.execution import Pool
 from secateur.files import write
+from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.preparation import Prepared, prepare, summaries
+from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
-    choose_finalists,
     dense_on,
+    goals_on,
     judge,
+    problem_of,
     recover_finalist,
-    run_search,
     saliencies_of,
     score_on_test,
+    train_small_dense,
 )
-from secateur.pipelines.state import RunFolder, Stopwatch, locked, open_run, open_state
-from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
+from secateur.pipelines.state import RunFolder, Stopwatch, find_run, locked, open_run, open_state
+from secateur.records import ROLES, Candidate, Measurement, Recovered, Rung, RunRecord, Trial, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
-from secateur.search.loop import Progress
+from secateur.search.audit import arm_results, audit
+from secateur.search.front import front
+from secateur.search.ledger import Ledger, feasible, own
+from secateur.search.loop import Stopping, search
 from secateur.search.study import Study, storage_errors
 from secateur.search.warm_start import sensitivities
 from secateur.workloads.roles import collect
 
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
-_MEASUREMENTS: TypeAdapter[dict[str, Measurement]] = TypeAdapter(dict[str, Measurement])
+_MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str, Measurement])
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
 
 
@@ -54,8 +62,8 @@ class Listener:
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
         """Checks are done and the dense model has been measured."""
 
-    def trial(self, progress: Progress, trial: Trial) -> None:
-        """A trial has been told (or read back)."""
+    def trial(self, ledger: Ledger, trial: Trial) -> None:
+        """A trial has been told."""
 
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
         """An epoch of one finalist is over."""
@@ -151,39 +159,39 @@ def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
 def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> RunRecord:
     watch = Stopwatch(run.path / "seconds.json")
     definition = prepared.definition
-    write(run.folder(DENSE) / "model.onnx", prepared.evaluator.dense_onnx)
+    write(run.dense_onnx, prepared.evaluator.dense_onnx)
     _save_example(prepared, run)
     with watch.stage("check"):
         saliencies = saliencies_of(prepared, run)
-        dense_search = _dense(prepared, run, "search")
-    listener.prepared(prepared, run, dense_search)
+    with _workers(prepared, run) as pool:  # they prepare while the dense model is measured
+        with watch.stage("check"):
+            dense_search = _dense(prepared, run, "search")
+            problem = problem_of(prepared, saliencies, dense_search, prior_front(run, definition))
+            check_budgets(prepared, saliencies, problem.goals, dense_search)
+        listener.prepared(prepared, run, dense_search)
 
-    listener.stage("search")
-    study = Study(
-        run.state / DATABASE,
-        run.run_id,
-        prepared.space.parameters(),
-        definition.evaluator.objectives,
-        definition.search.sampler,
-        definition.search.seed,
-    )
-    with watch.stage("search"):
-        progress = run_search(prepared, saliencies, study, dense_search, listener.trial)
+        listener.stage("search")
+        search_settings = definition.search
+        study = Study(
+            run.state / DATABASE,
+            run.run_id,
+            prepared.space.parameters(),
+            definition.evaluator.objectives,
+            search_settings.sampler,
+            search_settings.seed,
+        )
+        ledger = Ledger(problem, study, listener.trial)
+        seconds = None if search_settings.minutes is None else 60 * search_settings.minutes - watch.spent("search")
+        with watch.stage("search"):
+            ended = search(ledger, pool, Stopping(search_settings.trials, seconds, search_settings.patience))
+            chosen, rungs = finalists_by_rungs(prepared, ledger.trials, dense_search, pool, run)
 
     listener.stage("recover")
     finalists = []
-    chosen = choose_finalists(prepared, progress.trials, dense_search)
     with watch.stage("recover"):
         for number, trial in enumerate(chosen, start=1):
-            finalist = recover_finalist(
-                prepared,
-                saliencies,
-                trial,
-                number,
-                run,
-                device,
-                partial(listener.epoch, number, len(chosen)),
-            )
+            told = partial(listener.epoch, number, len(chosen))
+            finalist = recover_finalist(prepared, saliencies, trial, number, run, device, told)
             listener.recovered(finalist)
             finalists.append(finalist)
 
@@ -192,12 +200,54 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         dense_selection = _dense(prepared, run, "selection")
         judged, best = judge(prepared, finalists, dense_selection)
         tested, dense_test = score_on_test(prepared, judged, run)
+    small_dense = None
+    if definition.search.baselines.small_dense and best is not None:
+        listener.stage("recover")
+        knee = next(f for f in tested if f.name == best)
+        with watch.stage("recover"):
+            small_dense = train_small_dense(prepared, saliencies, knee, run, device, partial(listener.epoch, 1, 1))
     dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
-    record = _record(prepared, run, progress, tested, best, dense, watch)
+    found = Found(ledger, ended, rungs, tested, best, small_dense)
+    record = _record(prepared, run, found, dense, watch)
     report = write_report(record, run.path / "report.html")
     study.attach(report, run.state / "study_artifacts")
     write(run.path / "record.json", _RECORD.dump_json(record, indent=1))
     return record
+
+
+def _workers(prepared: Prepared, run: RunFolder) -> Pool:
+    """The processes that evaluate candidates of this run."""
+    settings = prepared.definition.search
+    threads = max(1, (os.cpu_count() or 1) // settings.workers)
+    command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--threads", str(threads)]
+    if settings.limits.memory_gb is not None:
+        command += ["--memory-gb", str(settings.limits.memory_gb)]
+    return Pool(command, settings.workers, run.path / "workers", seconds=settings.limits.seconds)
+
+
+def prior_front(run: RunFolder, definition: PipelineDefinition) -> list[Candidate]:
+    """The front that an earlier run found, for `search.warm_start`. Raises DefinitionError where there is no such run."""
+    name = definition.search.warm_start
+    if name is None:
+        return []
+    try:
+        record = read_record(find_run(Path(run.project), name))
+    except SecateurError as error:
+        raise DefinitionError(f"{definition.search.where('warm_start')}: {error}") from error
+    sound = feasible(own(record.trials), record.goals)
+    return [e.candidate for e in front([t.evaluation for t in sound if t.arm != "dense"], record.objectives)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the stages have found out, on the way into the record."""
+
+    ledger: Ledger
+    ended: str
+    rungs: tuple[Rung, ...]
+    finalists: list[Recovered]
+    best: str | None
+    small_dense: Recovered | None
 
 
 def _save_example(prepared: Prepared, run: RunFolder) -> None:
@@ -211,7 +261,7 @@ def _save_example(prepared: Prepared, run: RunFolder) -> None:
     write(run.path / "example.npz", buffer.getvalue())
 
 
-def _dense(prepared: Prepared, run: RunFolder, role: str) -> dict[str, Measurement]:
+def _dense(prepared: Prepared, run: RunFolder, role: str) -> Mapping[str, Measurement]:
     """The dense model's figures, measured once per run."""
     file = run.folder(DENSE) / f"{role}.json"
     if file.is_file():
@@ -227,14 +277,12 @@ def _dense(prepared: Prepared, run: RunFolder, role: str) -> dict[str, Measureme
 def _record(
     prepared: Prepared,
     run: RunFolder,
-    progress: Progress,
-    finalists: list[Recovered],
-    best: str | None,
+    found: Found,
     dense: Mapping[str, Mapping[str, Measurement]],
     watch: Stopwatch,
 ) -> RunRecord:
-    definition, space = prepared.definition, prepared.space
-    roles = ("train", "calibration", "search", "selection", "test")
+    definition, space, trials = prepared.definition, prepared.space, found.ledger.trials
+    objectives = definition.evaluator.objectives
     return RunRecord(
         run_id=run.run_id,
         name=definition.name,
@@ -244,19 +292,23 @@ def _record(
         definition=definition.as_written(),
         environment=run.environment,
         device=prepared.evaluator.device,
-        objectives=definition.evaluator.objectives,
-        max_drop={name: c.max_drop for name, c in definition.evaluator.constraints.items()},
-        drop_during_search={name: definition.drop_during_search(name) for name in definition.evaluator.constraints},
+        objectives=objectives,
+        goals=goals_on(prepared, dense["selection"]),
         groups=summaries(prepared),
         excluded=space.excluded,
         dense=dense,
-        samples={role: len(getattr(prepared.workload.data, role)) for role in roles},
-        trials=tuple(progress.trials),
-        sensitivities=tuple(sensitivities(space, progress.trials)),
-        finalists=tuple(finalists),
-        knee=best,
+        samples={role: len(getattr(prepared.workload.data, role)) for role in ROLES},
+        trials=tuple(trials),
+        sensitivities=tuple(sensitivities(space, trials)),
+        finalists=tuple(found.finalists),
+        knee=found.best,
         seconds=dict(watch.seconds),
-        exports=sum(t.evaluation.exported for t in progress.trials if t.same_as is None),
+        audit=audit(found.finalists),
+        arms=arm_results(trials, objectives, dense["search"], found.ledger.problem.goals),
+        ended=found.ended,
+        small_dense=found.small_dense,
+        rungs=found.rungs,
+        exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
     )
 
 
@@ -276,7 +328,7 @@ def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
     if not record.registered:
         raise NothingBetter(
             f"Nothing passed the gate: none of the {len(record.finalists)} finalists keeps "
-            + ", ".join(f"{name} within {drop:g} of the dense model" for name, drop in record.max_drop.items())
+            + ", ".join(goal.text for goal in record.goals)
             + f" and is on the front. The report says what there was: {report}"
         )
     return Outcome(record, run.path, report, versions)

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
+import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
+from secateur.compression.costs import parameters_after
 from secateur.compression.saliency import Saliencies, compute_saliencies
 from secateur.compression.selection import resolve
 from secateur.compression.storage import load_compressed, save_compressed
-from secateur.definition import PipelineDefinition
+from secateur.compression.surgery import cut
+from secateur.definition import RecoverDefinition
 from secateur.errors import EvaluationFailed, ModelError
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
 from secateur.records import (
+    Candidate,
     CompressedModel,
     Evaluation,
+    Goal,
+    Job,
     Measurement,
     Recovered,
     Removals,
     Trial,
 )
-from secateur.recovery.fine_tune import fine_tune
-from secateur.search.front import as_costs, choose, front, knee
-from secateur.search.loop import Problem, Progress, search
-from secateur.search.study import Study
+from secateur.recovery.fine_tune import Tuned, fine_tune, train_steps
+from secateur.search.front import front, knee
+from secateur.search.goals import goals_of, holds
+from secateur.search.ledger import Problem, by_hypervolume, feasible, own
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 
@@ -51,91 +55,69 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
     return computed
 
 
-def dense_on(prepared: Prepared, role: str) -> dict[str, Measurement]:
+def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
     """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor."""
     evaluator = prepared.evaluator
     return evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, role, [*evaluator.registry])
 
 
-def run_search(
+def evaluation_of(prepared: Prepared, saliencies: Saliencies, job: Job) -> Evaluation:
+    """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure."""
+
+    def few_steps(module: nn.Module) -> nn.Module:
+        settings = prepared.definition.recover or RecoverDefinition()
+        return train_steps(module, prepared.model, prepared.workload, settings, job.steps).module
+
+    return prepared.evaluator.evaluate(
+        job,
+        prepared.space.groups,
+        saliencies,
+        first_images=prepared.definition.search.fidelities.first_images,
+        refine=few_steps if job.steps else None,
+    )
+
+
+def goals_on(prepared: Prepared, dense: Mapping[str, Measurement]) -> tuple[Goal, ...]:
+    """The definition's goals as limits. dense: the original's figures on the data role in question."""
+    definition = prepared.definition
+    return goals_of(definition.evaluator.constraints, dense, recovers=definition.recover is not None)
+
+
+def problem_of(
     prepared: Prepared,
     saliencies: Saliencies,
-    study: Study,
     dense: Mapping[str, Measurement],
-    on_trial: Callable[[Progress, Trial], None],
-) -> Progress:
-    """Search until the budget is spent."""
-    definition, space, evaluator = prepared.definition, prepared.space, prepared.evaluator
+    prior: Sequence[Candidate] = (),
+) -> Problem:
+    """The search problem of a definition."""
+    definition, space = prepared.definition, prepared.space
 
-    def violations(evaluation: Evaluation) -> dict[str, float]:
-        return {
-            name: _drop(name, dense, evaluation.measurements, definition) - definition.drop_during_search(name)
-            for name in definition.evaluator.constraints
-        }
+    def exact(candidate: Candidate) -> dict[str, float]:
+        removals = resolve(candidate, space.groups, saliencies)
+        return {"macs": prepared.costs.after(removals), "parameters": parameters_after(prepared.model, removals)}
 
-    problem = Problem(
+    return Problem(
         space,
         definition.evaluator.objectives,
         key=lambda candidate: resolve(candidate, space.groups, saliencies).key,
-        evaluate=lambda candidate: evaluator.evaluate(candidate, space.groups, saliencies),
-        violations=violations,
+        exact=exact,
+        dense=dense,
+        goals=goals_on(prepared, dense),
+        saliencies=saliencies,
+        prior=tuple(prior),
+        seed=definition.search.seed,
     )
-    return search(problem, study, definition.search.trials, on_trial)
-
-
-def _drop(
-    name: str, dense: Mapping[str, Measurement], measured: Mapping[str, Measurement], definition: PipelineDefinition
-) -> float:
-    """How much worse than the dense model, in the metric's unit; negative is better."""
-    change = dense[name].value - measured[name].value
-    return change if definition.evaluator.objectives[name] == "maximize" else -change
-
-
-def feasible_in_search(prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement]) -> list[Trial]:
-    """Trials of their own that keep the constraints as loosened for the time before recovery."""
-    definition = prepared.definition
-    return [
-        t
-        for t in trials
-        if t.same_as is None
-        and t.evaluation.failure is None
-        and all(
-            _drop(name, dense, t.evaluation.measurements, definition) <= definition.drop_during_search(name)
-            for name in definition.evaluator.constraints
-        )
-    ]
-
-
-def reference_point(
-    definition: PipelineDefinition, dense: Mapping[str, Measurement], trials: Sequence[Trial]
-) -> list[float]:
-    """The worst corner that counts, as costs: the dense model's own costs, and the largest drop that the search allows.
-
-    A maximised objective without a constraint, and a cost that the dense model does not have, are bounded by the worst seen.
-    """
-    corner = []
-    for name, direction in definition.evaluator.objectives.items():
-        value, seen = dense[name].value, [t.evaluation.measurements[name].value for t in trials]
-        if direction == "minimize":
-            corner.append(value if value > 0 else max(seen, default=value))
-        elif name in definition.evaluator.constraints:
-            corner.append(-(value - definition.drop_during_search(name)))
-        else:
-            corner.append(-min(seen, default=value))
-    return corner
 
 
 def choose_finalists(prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement]) -> list[Trial]:
     """Front members that add the most hypervolume, one after the other; the dense network is not one of them."""
     definition = prepared.definition
     objectives = definition.evaluator.objectives
-    sound = feasible_in_search(prepared, trials, dense)
+    sound = [t for t in feasible(own(trials), goals_on(prepared, dense)) if t.arm != "dense"]
     on_front = front([t.evaluation for t in sound], objectives)
-    members = [t for t in sound if t.arm != "dense" and any(t.evaluation is e for e in on_front)]
+    members = [t for t in sound if any(t.evaluation is e for e in on_front)]
     count = definition.recover.finalists if definition.recover else len(members)
-    points = as_costs([t.evaluation for t in members], objectives)
-    reference = np.array(reference_point(definition, dense, sound))
-    return [members[i] for i in choose(points, reference, count)]
+    return by_hypervolume(members, objectives, dense, goals_on(prepared, dense), count)
 
 
 def recover_finalist(
@@ -157,7 +139,7 @@ def recover_finalist(
     removals = resolve(candidate, prepared.space.groups, saliencies)
     compressed = prepared.evaluator.compress(candidate, removals)
     settings = prepared.definition.recover
-    module, epochs, seconds, stopped = compressed.module, 0, 0.0, None
+    tuned = Tuned(compressed.module, 0, 0.0, None)
     if settings is not None:
         tuned = fine_tune(
             compressed.module,
@@ -169,38 +151,90 @@ def recover_finalist(
             checkpoint=folder / "checkpoint.safetensors",
             on_epoch=on_epoch,
         )
-        module, epochs, seconds, stopped = tuned.module, tuned.epochs, tuned.seconds, tuned.stopped
-    recovered = _measured(prepared, CompressedModel(candidate, removals, module), trial, name, folder, run)
-    recovered = replace(recovered, epochs=epochs, seconds=seconds, stopped=stopped)
+    finalist = Recovered(
+        name=name,
+        trial=trial.number,
+        candidate=candidate,
+        searched=trial.evaluation.measurements,
+        measurements={},
+        folder=str(folder.relative_to(run.path)),
+        epochs=tuned.epochs,
+        seconds=tuned.seconds,
+        stopped=tuned.stopped,
+    )
+    recovered = _measured(prepared, CompressedModel(candidate, removals, tuned.module), finalist, run)
     write(result, _RECOVERED.dump_json(recovered, indent=1))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     return recovered
 
 
-def _measured(
-    prepared: Prepared, compressed: CompressedModel, trial: Trial, name: str, folder: Path, run: RunFolder
+def train_small_dense(
+    prepared: Prepared,
+    saliencies: Saliencies,
+    best: Recovered,
+    run: RunFolder,
+    device: str,
+    on_epoch: Callable[[int, float], None],
 ) -> Recovered:
-    measurements: Mapping[str, Measurement] = {}
-    failure = None
-    try:
-        macs = prepared.costs.after(compressed.removals)
-        measured = prepared.evaluator.export_and_measure(compressed.module, macs, "selection")
-        measurements = measured.measurements
-        write(folder / "model.onnx", measured.onnx)
-    except (EvaluationFailed, ModelError) as error:
-        failure = str(error)
-    save_compressed(compressed, prepared.model, prepared.definition.workload.as_written, folder / "compressed")
-    return Recovered(
-        name=name,
-        trial=trial.number,
-        candidate=compressed.candidate,
-        searched=trial.evaluation.measurements,
-        measurements=measurements,
-        folder=str(folder.relative_to(run.path)),
-        epochs=0,
-        seconds=0.0,
-        failure=failure,
+    """The baseline that needs no pruning: the knee's widths with new weights, trained just as the finalists are.
+
+    Source: Liu et al. 2019 (Rethinking the value of network pruning), arXiv:1810.05270.
+    """
+    folder = run.folder("finalists", "small-dense")
+    result = folder / "result.json"
+    if result.is_file():
+        return _RECOVERED.validate_json(result.read_bytes())
+    settings = prepared.definition.recover or RecoverDefinition()
+    removals = resolve(best.candidate, prepared.space.groups, saliencies)
+    fresh = cut(prepared.model, removals)
+    seed = prepared.definition.search.seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in fresh.modules():
+            renew = getattr(layer, "reset_parameters", None)
+            if callable(renew):
+                renew()
+    checkpoint = folder / "checkpoint.safetensors"
+    tuned = fine_tune(
+        fresh,
+        prepared.model,
+        prepared.workload,
+        settings,
+        device=device,
+        seed=seed,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
     )
+    trained = replace(
+        best,
+        name="small-dense",
+        searched={},
+        measurements={},
+        folder=str(folder.relative_to(run.path)),
+        epochs=tuned.epochs,
+        seconds=tuned.seconds,
+        stopped=tuned.stopped,
+        on_front=False,
+        feasible=False,
+    )
+    measured = _measured(prepared, CompressedModel(best.candidate, removals, tuned.module), trained, run)
+    write(result, _RECOVERED.dump_json(measured, indent=1))
+    checkpoint.unlink(missing_ok=True)
+    return measured
+
+
+def _measured(prepared: Prepared, compressed: CompressedModel, tuned: Recovered, run: RunFolder) -> Recovered:
+    """A tuned network with its figures on selection data, and its score on the search data once more; its files on disk."""
+    folder = run.path / tuned.folder
+    evaluator, macs = prepared.evaluator, prepared.costs.after(compressed.removals)
+    save_compressed(compressed, prepared.model, prepared.definition.workload.as_written, folder / "compressed")
+    try:
+        measured = evaluator.export_and_measure(compressed.module, macs, "selection")
+        on_search = evaluator.measure(compressed.module, measured.onnx, macs, "search", ["accuracy"])
+    except (EvaluationFailed, ModelError) as error:
+        return replace(tuned, failure=str(error))
+    write(folder / "model.onnx", measured.onnx)
+    return replace(tuned, measurements=measured.measurements, on_search=on_search["accuracy"])
 
 
 def judge(
@@ -210,25 +244,21 @@ def judge(
 
     The rule for the knee is that of `secateur.search.front.knee`, over the members that pass.
     """
-    definition = prepared.definition
-    objectives = definition.evaluator.objectives
+    objectives, goals = prepared.definition.evaluator.objectives, goals_on(prepared, dense)
     nobody = Removals({}, {}, {}).key
     dense_evaluation = Evaluation(prepared.space.dense(), nobody, dense)
     evaluations = {f.name: Evaluation(f.candidate, f.name, f.measurements, f.failure) for f in finalists}
     on_front = front([dense_evaluation, *evaluations.values()], objectives)
     judged = []
     for finalist in finalists:
-        feasible = finalist.failure is None and all(
-            _drop(name, dense, finalist.measurements, definition) <= constraint.max_drop
-            for name, constraint in definition.evaluator.constraints.items()
-        )
+        keeps = finalist.failure is None and holds(goals, finalist.measurements, in_search=False)
         member = any(evaluations[finalist.name] is e for e in on_front)
-        judged.append(replace(finalist, on_front=member, feasible=feasible))
+        judged.append(replace(finalist, on_front=member, feasible=keeps))
     passed = [f for f in judged if f.on_front and f.feasible]
     if not passed:
         return judged, None
-    max_drop = {name: constraint.max_drop for name, constraint in definition.evaluator.constraints.items()}
-    return judged, passed[knee([evaluations[f.name] for f in passed], dense, objectives, max_drop)].name
+    allowed = {g.metric: dense[g.metric].value - g.limit for g in goals if g.sense == "at_least"}
+    return judged, passed[knee([evaluations[f.name] for f in passed], dense, objectives, allowed)].name
 
 
 def score_on_test(

@@ -58,6 +58,11 @@ class RunFolder:
         """Whether nothing is left to do."""
         return (self.path / "done").is_file()
 
+    @property
+    def dense_onnx(self) -> Path:
+        """The original network's file."""
+        return self.path / "dense" / "model.onnx"
+
     def folder(self, *names: str) -> Path:
         """A folder inside the run's, created where missing."""
         path = self.path.joinpath(*names)
@@ -123,7 +128,12 @@ def open_run(
 def runs(state: Path) -> list[RunFolder]:
     """All runs, oldest first."""
     files = sorted((state / "runs").glob("*/run.json"), key=lambda f: f.stat().st_mtime_ns)
-    return [RunFolder(file.parent, **json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return [read_run(file.parent) for file in files]
+
+
+def read_run(folder: Path) -> RunFolder:
+    """The run that lies in a folder."""
+    return RunFolder(folder, **json.loads((folder / "run.json").read_text(encoding="utf-8")))
 
 
 def find_run(project: Path, run_id: str | None, *, unfinished: bool = False) -> RunFolder:
@@ -165,6 +175,10 @@ class Stopwatch:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+
+    def spent(self, name: str) -> float:
+        """Seconds in a stage so far."""
+        return self.seconds.get(name, 0.0)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

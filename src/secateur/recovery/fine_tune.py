@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.files import write
@@ -94,6 +94,18 @@ def fine_tune(
         state.finish(epoch + 1, time.perf_counter() - started)
         on_epoch(epoch + 1, total / len(loader))
     return Tuned(_finished(student), settings.epochs, state.seconds, None)
+
+
+def train_steps(
+    student: nn.Module, teacher: nn.Module, workload: Workload, settings: RecoverDefinition, steps: int
+) -> Tuned:
+    """A short training of exactly so many steps, on samples drawn once (the same for every network)."""
+    size = len(workload.data.train)  # type: ignore[arg-type] # map-style
+    batch = min(settings.batch, size)
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = [order[i % size] for i in range(steps * batch)]
+    few = replace(workload, data=replace(workload.data, train=Subset(workload.data.train, drawn)))
+    return fine_tune(student, teacher, few, settings.model_copy(update={"epochs": 1}))
 
 
 def _loss(

@@ -79,8 +79,7 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
             hovertemplate=f"<b>dense model</b><br>{record.score_name}: {percent(selection['accuracy'])}<extra></extra>",
         )
     )
-    if "accuracy" in record.max_drop:
-        floor = selection["accuracy"].value - record.max_drop["accuracy"]
+    for floor in (g.limit for g in record.goals if g.metric == "accuracy" and g.sense == "at_least"):
         figure.add_hline(y=floor, line={"color": COLOURS["recovered"], "width": 1, "dash": "dot"})
         figure.add_annotation(
             x=0.995, xref="paper", xanchor="right", y=floor, yanchor="top", showarrow=False,

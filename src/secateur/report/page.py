@@ -149,10 +149,12 @@ def _method(record: RunRecord) -> str:
         "accuracy": f"{record.score_name} of the exported ONNX file, checked against torch for every candidate",
         "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
         "data (samples)": roles,
-        "gate": ", ".join(f"{name} within {drop:g} of the dense model" for name, drop in record.max_drop.items())
-        or "none",
-        "during the search": ", ".join(f"{name} within {drop:g}" for name, drop in record.drop_during_search.items())
+        "gate": ", ".join(goal.text for goal in record.goals) or "none",
+        "during the search": ", ".join(
+            f"{g.metric} {g.sense.replace('_', ' ')} {g.limit_in_search:.4g}" for g in record.goals
+        )
         or "no limit",
+        "the search ended because": record.ended,
         "noise floor": _noise_floor(record),
         "exports instead of rewritten files": str(record.exports),
         "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in record.seconds.items()),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.records import Direction, Evaluation, Measurement
+from secateur.records import Direction, Evaluation, Goal, Measurement
 
 Objectives = Mapping[str, Direction]
 Points = NDArray[np.float64]
@@ -39,7 +39,7 @@ def dominates(left: Evaluation, right: Evaluation, objectives: Objectives) -> bo
 
 def front(evaluations: Sequence[Evaluation], objectives: Objectives) -> list[Evaluation]:
     """The evaluations that none of the others dominates, in their order. Failed ones never belong."""
-    sound = [e for e in evaluations if e.failure is None and all(_is_number(e, name) for name in objectives)]
+    sound = [e for e in evaluations if e.complete and all(_is_number(e, name) for name in objectives)]
     return [e for e in sound if not any(dominates(other, e, objectives) for other in sound if other is not e)]
 
 
@@ -75,6 +75,60 @@ def _minimal(points: Points) -> Points:
     return minimal
 
 
+def reference_point(objectives: Objectives, dense: Mapping[str, Measurement], goals: Sequence[Goal]) -> list[float]:
+    """The worst corner that counts, as costs: the dense model's own costs, and the largest loss that the search allows.
+
+    What is maximised and has no goal may lose half of the dense value; a cost that the dense model does not have may become 1.
+    """
+    corner = []
+    for name, direction in objectives.items():
+        value = dense[name].value
+        if direction == "minimize":
+            corner.append(value if value > 0 else 1.0)
+        else:
+            floors = [g.limit_in_search for g in goals if g.metric == name and g.sense == "at_least"]
+            corner.append(-max(floors, default=value - abs(value) / 2))
+    return corner
+
+
+class Archive:
+    """The points that no other one weakly dominates, kept up to date one by one: an addition costs as much as the front is long."""
+
+    def __init__(self, objectives: Objectives, reference: NDArray[np.float64]) -> None:
+        self.objectives, self.reference = dict(objectives), reference
+        self.points: Points = np.empty((0, len(objectives)))
+        self.values: tuple[dict[str, float], ...] = ()
+
+    def add(self, evaluation: Evaluation) -> bool:
+        """Take in a point. Whether it adds hypervolume: it lies within the reference point, and nothing is as good everywhere."""
+        point = as_costs([evaluation], self.objectives)[0]
+        if not np.all(point < self.reference) or np.any(np.all(self.points <= point, axis=1)):
+            return False
+        stays = ~np.all(point <= self.points, axis=1)
+        figures = {name: evaluation.measurements[name].value for name in self.objectives}
+        self.points = np.vstack([self.points[stays], point])
+        self.values = (*(v for v, stay in zip(self.values, stays, strict=True) if stay), figures)
+        return True
+
+    @property
+    def hypervolume(self) -> float:
+        """Volume between the points and the reference point."""
+        return hypervolume(self.points, self.reference)
+
+
+def ranks(points: Points) -> NDArray[np.int64]:
+    """Non-dominated rank of each point, 0 for the front. Source: Deb et al. 2002 (NSGA-II)."""
+    rank = np.full(len(points), -1)
+    level = 0
+    while np.any(rank < 0):
+        rest = np.flatnonzero(rank < 0)
+        costs = points[rest]
+        better = np.all(costs[None] <= costs[:, None], axis=2) & np.any(costs[None] < costs[:, None], axis=2)
+        rank[rest[~better.any(1)]] = level
+        level += 1
+    return rank
+
+
 def choose(points: Points, reference: NDArray[np.float64], count: int) -> list[int]:
     """Up to `count` points, each time the one that adds the most hypervolume; points that add none come last, in order."""
     chosen: list[int] = []
@@ -89,11 +143,11 @@ def knee(
     evaluations: Sequence[Evaluation],
     dense: Mapping[str, Measurement],
     objectives: Objectives,
-    max_drop: Mapping[str, float],
+    allowed: Mapping[str, float],
 ) -> int:
     """The evaluation closest to the ideal one that costs nothing and loses nothing.
 
-    Costs count as shares of the dense model's; losses against the dense model as shares of what is allowed (`max_drop`), or of
+    Costs count as shares of the dense model's; losses against the dense model as shares of what is `allowed`, or of
     the dense value where nothing is said. So the choice does not depend on which other points happen to be on the front.
     """
     distances = []
@@ -104,6 +158,6 @@ def knee(
             if direction == "minimize":
                 shares.append(value / base if base else value)
             else:
-                shares.append(max(0.0, base - value) / (max_drop.get(name) or abs(base) or 1.0))
+                shares.append(max(0.0, base - value) / (allowed.get(name) or abs(base) or 1.0))
         distances.append(float(np.linalg.norm(shares)))
     return int(np.argmin(distances))

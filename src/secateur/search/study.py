@@ -1,7 +1,8 @@
 """The study: Optuna behind ask and tell, in SQLite, resumable after a kill at any moment.
 
-Every trial keeps its whole evaluation, so the study is the record of the search. A driver that was killed leaves its last trial
-running; `recover` finishes it where its evaluation had been stored, and otherwise fails it and enqueues the same numbers again.
+Samplers ask in a study in memory; what has been evaluated is written to SQLite, one trial at a time, with its whole evaluation.
+That study is the record of the search, and the memory is filled from it at a start. So asking costs no transaction (Optuna's own
+`ask` needs one per dimension), and a kill loses nothing but what was being evaluated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import TypeAdapter
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
@@ -34,16 +35,16 @@ _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that waits for its evaluation."""
+    """A trial that waits for its evaluation. token: its number in memory."""
 
-    number: int
+    token: int
     values: Mapping[str, float | str]
     arm: Arm
     label: str
 
 
 class Study:
-    """One search's storage. Only the driver touches it. waiting: enqueued trials that have not been asked for."""
+    """One search's storage. Only the driver touches it."""
 
     def __init__(
         self,
@@ -57,85 +58,95 @@ class Study:
         """Opens or creates the study. Raises StateError where the database cannot be written."""
         self.name = name
         self.objectives = dict(objectives)
-        self._running: dict[int, optuna.trial.Trial] = {}
         self._distributions = {parameter.name: _distribution(parameter) for parameter in parameters}
+        directions = list(objectives.values())
         self._study = optuna.create_study(
-            storage=open_storage(database), study_name=name, directions=list(objectives.values()), load_if_exists=True
+            storage=open_storage(database), study_name=name, directions=directions, load_if_exists=True
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(objectives))
-        trials = self._study.get_trials(deepcopy=False)
-        self._labels = {t.user_attrs["label"] for t in trials if "label" in t.user_attrs}
-        self.waiting = sum(t.state == TrialState.WAITING for t in trials)
+        self._finish_what_was_begun()
+        stored = self._study.get_trials(deepcopy=False)
+        self._stored = len(stored)
         # A restarted sampler with the same seed would repeat its first asks: continue the sequence instead.
-        self._study.sampler = SAMPLERS[sampler].make(seed + len(trials))
+        self._memory = optuna.create_study(directions=directions, sampler=SAMPLERS[sampler].make(seed + len(stored)))
+        self._memory.add_trials([_remembered(trial) for trial in stored])
+        self._asked: dict[int, optuna.trial.Trial] = {}
 
-    def recover(self) -> int:
-        """Deal with trials that a killed driver left running. Returns how many were enqueued again."""
-        again = 0
+    def _finish_what_was_begun(self) -> None:
+        """A trial is written with its evaluation and then told: a kill between the two leaves it running."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "evaluation" in trial.user_attrs:
-                self._tell(trial.number, _EVALUATION.validate_json(trial.user_attrs["evaluation"]))
-                continue
-            # What was enqueued, and what had been drawn: a kill in the middle of an ask leaves only some of the numbers.
-            values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            if values:
-                attributes = {k: v for k, v in trial.user_attrs.items() if k in ("arm", "label")}
-                self._study.enqueue_trial(values, {**attributes, "retry_of": trial.number})
-                self.waiting += 1
-                again += 1
-            self._study.tell(trial.number, state=TrialState.FAIL)
-        return again
+            self._finish(trial.number, _EVALUATION.validate_json(trial.user_attrs["evaluation"]))
 
-    def enqueue(self, values: Mapping[str, float | str], arm: Arm, label: str) -> None:
-        """Put a trial before the sampler's own. A label is enqueued once, however often the driver is restarted."""
-        if label not in self._labels:
-            self._study.enqueue_trial(dict(values), {"arm": arm, "label": label})
-            self._labels.add(label)
-            self.waiting += 1
-
-    def ask(self) -> Asked:
-        """The next trial: an enqueued one, else the sampler's."""
-        trial = self._study.ask(self._distributions)
-        self.waiting = max(0, self.waiting - 1)
-        self._running[trial.number] = trial
-        attributes = trial.user_attrs
-        return Asked(trial.number, trial.params, attributes.get("arm", "sampler"), attributes.get("label", ""))
+    def ask(self, values: Mapping[str, float | str] | None = None, arm: Arm = "sampler", label: str = "") -> Asked:
+        """A trial with these values, or the sampler's next one."""
+        if values is not None:
+            self._memory.enqueue_trial(dict(values))
+        trial = self._memory.ask(self._distributions)
+        self._asked[trial.number] = trial
+        return Asked(trial.number, trial.params, arm, label)
 
     def tell(
         self, asked: Asked, evaluation: Evaluation, constraints: Mapping[str, float], same_as: int | None = None
-    ) -> None:
+    ) -> Trial:
         """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial with equal cuts."""
-        trial = self._running.pop(asked.number)
-        for name, violation in constraints.items():
-            trial.set_constraint(name, violation)
+        asking = self._asked.pop(asked.token, None)
+        attributes: dict[str, Any] = {"arm": asked.arm, "label": asked.label}
         if same_as is not None:
-            trial.set_user_attr("same_as", same_as)
+            attributes["same_as"] = same_as
         for name, measurement in evaluation.measurements.items():
             if name not in self.objectives:
-                trial.set_user_attr(name, measurement.value)
-        trial.set_user_attr("evaluation", _EVALUATION.dump_json(evaluation).decode())
-        self._tell(asked.number, evaluation)
-
-    def _tell(self, number: int, evaluation: Evaluation) -> None:
-        if evaluation.failure is not None:
-            self._study.tell(number, state=TrialState.FAIL)
+                attributes[name] = measurement.value
+        attributes["evaluation"] = _EVALUATION.dump_json(evaluation).decode()
+        # Samplers keep notes of their own (NSGA-II its generations): without them a restarted one would begin anew.
+        notes = dict(self._memory.get_trials(deepcopy=False)[asked.token].system_attrs) if asking else {}
+        if constraints:
+            notes["constraints"] = list(
+                constraints.values()
+            )  # Optuna's first format: samplers and dashboard both read it
+        written = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(asked.values),
+            distributions=self._distributions,
+            user_attrs=attributes,
+            system_attrs=notes,
+        )
+        self._study.add_trial(written)
+        number, self._stored = self._stored, self._stored + 1
+        self._finish(number, evaluation)
+        state, values = self._result(evaluation)
+        if asking is None:
+            self._memory.add_trial(_remembered(written, state, values))
         else:
-            self._study.tell(number, [evaluation.measurements[name].value for name in self.objectives])
+            for name, violation in constraints.items():
+                asking.set_constraint(name, violation)
+            self._memory.tell(asking, values, state)
+        return Trial(number, asked.arm, asked.label, evaluation, same_as)
+
+    def _finish(self, number: int, evaluation: Evaluation) -> None:
+        state, values = self._result(evaluation)
+        self._study.tell(number, values, state)
+
+    def _result(self, evaluation: Evaluation) -> tuple[TrialState, list[float] | None]:
+        """What Optuna is told. A candidate that was rejected unseen has no values; its constraints teach the sampler."""
+        if evaluation.failure is not None:
+            return TrialState.FAIL, None
+        if not self.objectives.keys() <= evaluation.measurements.keys():
+            return TrialState.PRUNED, None
+        return TrialState.COMPLETE, [evaluation.measurements[name].value for name in self.objectives]
 
     def trials(self) -> list[Trial]:
-        """All trials with an evaluation, in order."""
+        """All trials, in order."""
         return [
             Trial(
                 t.number,
-                t.user_attrs.get("arm", "sampler"),
-                t.user_attrs.get("label", ""),
+                t.user_attrs["arm"],
+                t.user_attrs["label"],
                 _EVALUATION.validate_json(t.user_attrs["evaluation"]),
                 t.user_attrs.get("same_as"),
             )
-            for t in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-            if "evaluation" in t.user_attrs
+            for t in self._study.get_trials(deepcopy=False)
         ]
 
     def attach(self, file: Path, store: Path) -> None:
@@ -145,6 +156,19 @@ class Study:
             upload_artifact(
                 artifact_store=FileSystemArtifactStore(store), file_path=str(file), study_or_trial=self._study
             )
+
+
+def _remembered(
+    trial: FrozenTrial, state: TrialState | None = None, values: Sequence[float] | None = None
+) -> FrozenTrial:
+    """A stored trial as the sampler's memory takes it: without the texts that only people and restarts read."""
+    return create_trial(
+        state=state or trial.state,
+        values=values if state else trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        system_attrs=trial.system_attrs,
+    )
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

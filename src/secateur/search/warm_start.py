@@ -1,7 +1,7 @@
-"""What is evaluated before the sampler is asked: baselines, a sensitivity sweep, knapsack points.
+"""What is evaluated beside the sampler's own asks: baselines, an earlier front, a sensitivity sweep, knapsack points.
 
-All of them are trials like any other and count against the budget. Each phase is planned from what the earlier ones found, and
-every trial has a label, so that a restarted driver plans the same and enqueues nothing twice.
+All of them are trials like any other and count against the budget. Every planned trial has a label, so that a restarted driver
+plans the same and evaluates nothing twice.
 """
 
 from __future__ import annotations
@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from secateur.records import Arm, Candidate, Direction, Evaluation, Sensitivity, Trial
+import numpy as np
+
+from secateur.records import Arm, Candidate, Sensitivity, Trial
+from secateur.search.additive import AdditiveModel, cheapest
 from secateur.search.knapsack import Curve, fill_curve, solve
+from secateur.search.ledger import Ledger, Problem, own
 from secateur.search_spaces import SearchSpace
 
 SCREENED = 0.375
 """Removed fraction at which the methods are compared."""
-FAMILY = (0.125, 0.25, 0.5, 0.625)
-"""Further removed fractions of the uniform family."""
+FAMILY = (0.5, 0.25, 0.625, 0.125)
+"""Further removed fractions of the uniform family, the most telling first."""
+SHARES = (0.4, 0.2, 0.55, 0.3)
+"""Shares of each group's saliency that the global baseline removes."""
+MAGNITUDES = ("l2", "l1", "lamp", "fpgm")
+"""Criteria that rank by magnitude, in the order in which the global baseline prefers them."""
+DRAWS = 5
+"""Draws for one knapsack point before a network that is known already is accepted as the answer."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +38,58 @@ class Planned:
     label: str
 
 
-def baselines(space: SearchSpace) -> Iterator[Planned]:
-    """The dense network, and every method at one uniform fraction: which of them suits this network?"""
+def baselines(problem: Problem, budget: int) -> Iterator[Planned]:
+    """The dense network; every method at one uniform fraction; one threshold for all groups; random draws."""
+    space = problem.space
     yield Planned(space.dense(), "dense", "dense")
     for method in space.methods:
         yield Planned(space.uniform(SCREENED, method), "uniform", f"uniform {SCREENED} {method}")
+    count = _points(budget)
+    method = next((name for name in MAGNITUDES if name in space.methods), space.methods[0])
+    for share in SHARES[:count]:
+        yield Planned(space.ranked(share, method, problem.saliencies), "global", f"global {share} {method}")
+    for number in range(count):
+        yield Planned(space.random(np.random.default_rng(number)), "random", f"random {number}")
 
 
-def family(space: SearchSpace, trials: Sequence[Trial]) -> Iterator[Planned]:
+def _points(budget: int) -> int:
+    """Points of each baseline: they are to be beaten, not to be the search."""
+    return max(1, min(len(FAMILY), budget // 25))
+
+
+def prior(problem: Problem) -> Iterator[Planned]:
+    """The front of an earlier run."""
+    for candidate in problem.prior:
+        yield Planned(candidate, "prior", f"prior {candidate.key}")
+
+
+def family(ledger: Ledger, budget: int) -> Iterator[Planned]:
     """The uniform family by the method that did best."""
-    method = best_method(space, trials)
-    for fraction in FAMILY:
+    space = ledger.problem.space
+    method = best_method(space, ledger.trials)
+    for fraction in FAMILY[: max(2, _points(budget))]:
         yield Planned(space.uniform(fraction, method), "uniform", f"uniform {fraction} {method}")
+
+
+def uniform_damages(trials: Sequence[Trial]) -> dict[str, float]:
+    """Method → damage of its uniform cut."""
+    return {
+        trial.label.split()[-1]: trial.evaluation.measurements["damage"].value
+        for trial in trials
+        if trial.arm == "uniform" and trial.evaluation.complete and trial.label.split()[1] == str(SCREENED)
+    }
 
 
 def best_method(space: SearchSpace, trials: Sequence[Trial]) -> str:
     """The method whose uniform cut did least damage."""
-    damage = {
-        trial.label.split()[-1]: trial.evaluation.measurements["damage"].value
-        for trial in trials
-        if trial.arm == "uniform" and trial.evaluation.failure is None and trial.label.split()[1] == str(SCREENED)
-    }
+    damage = uniform_damages(trials)
     return min(damage, key=lambda name: damage[name]) if damage else space.methods[0]
 
 
-def sweep(space: SearchSpace, trials: Sequence[Trial], levels: int) -> Iterator[Planned]:
+def sweep(ledger: Ledger, levels: int) -> Iterator[Planned]:
     """Each group alone, at up to `levels` of its widths spread evenly, by the best method it admits."""
-    method = best_method(space, trials)
+    space = ledger.problem.space
+    method = best_method(space, ledger.trials)
     for name, choice in space.choices.items():
         used = method if method in choice.methods else choice.methods[0]
         cuts = choice.widths[1:]
@@ -64,52 +99,94 @@ def sweep(space: SearchSpace, trials: Sequence[Trial], levels: int) -> Iterator[
             yield Planned(space.only(name, width, used), "sensitivity", f"sensitivity {name} {width}")
 
 
-def knapsack(
-    space: SearchSpace, trials: Sequence[Trial], objectives: Mapping[str, Direction], count: int
-) -> Iterator[Planned]:
-    """Least-damage points for savings spread over the whole range, for each cost among the objectives in turn."""
-    dense = next(t.evaluation for t in trials if t.arm == "dense")
-    method = best_method(space, trials)
+def knapsack(ledger: Ledger, count: int) -> Iterator[Planned]:
+    """Least-damage points for savings that the front has not got yet, by the additive model of everything observed so far."""
+    problem = ledger.problem
+    model = additive_model(ledger)
+    if model is None:
+        return
+    start = len(ledger.trials)
+    rng = np.random.default_rng([problem.seed, start])
+    costs = list(model.savings)
+    for number in range(count):
+        for _ in range(DRAWS):
+            weights = _weights(costs, rng)
+            curves, methods = {}, {}
+            for name, options in model.draw(rng, weights).items():
+                curves[name], methods[name] = cheapest(options)
+            largest = sum(max(curve.saving) for curve in curves.values())
+            least = min(0.9, needed(problem, weights) / largest) if largest > 0 else 0.0
+            (kept,) = solve(curves, [largest * float(rng.uniform(max(0.05, least), 0.95))])
+            candidate = _candidate(problem.space, kept, curves, methods)
+            if ledger.known(problem.key(candidate)) is None:
+                break
+        told = " ".join(f"{name} {weight:.2f}" for name, weight in weights.items() if weight)
+        yield Planned(candidate, "knapsack", f"knapsack {start}.{number} {told}")
+
+
+def needed(problem: Problem, weights: Mapping[str, float]) -> float:
+    """The saving below which a candidate would miss a goal on a cost, in the unit of weighted savings."""
+    saving = {
+        goal.metric: 1 - goal.limit_in_search / problem.dense[goal.metric].value
+        for goal in problem.goals
+        if goal.sense == "at_most" and weights.get(goal.metric)
+    }
+    return max(0.0, sum(weights[name] * share for name, share in saving.items()))
+
+
+def _weights(costs: Sequence[str], rng: np.random.Generator) -> dict[str, float]:
+    """One cost alone, or a mixture: the front has corners and a middle."""
+    if rng.random() < 0.5:  # half of the points are meant for the corners
+        chosen = int(rng.integers(len(costs)))
+        return {name: float(i == chosen) for i, name in enumerate(costs)}
+    return dict(zip(costs, rng.dirichlet(np.ones(len(costs))).tolist(), strict=True))
+
+
+def _candidate(
+    space: SearchSpace, kept: Mapping[str, int], curves: Mapping[str, Curve], methods: Mapping[str, tuple[str, ...]]
+) -> Candidate:
+    cuts = dict(space.dense().cuts)
+    for name, width in kept.items():
+        method = methods[name][curves[name].widths.index(width)]
+        cuts[name] = space.choices[name].cut(1 - width / space.choices[name].group.width, method)
+    return Candidate(cuts)
+
+
+def additive_model(ledger: Ledger) -> AdditiveModel | None:
+    """The model of damage and savings, None where no single cut has succeeded."""
+    problem = ledger.problem
+    space, trials = problem.space, ledger.trials
     # A cost that the dense model does not have (its own damage, say) cannot be saved.
-    costs = [n for n, d in objectives.items() if d == "minimize" and dense.measurements[n].value > 0] or ["macs"]
-    seen: set[str] = set()
-    for position, cost in enumerate(costs):
-        share = count // len(costs) + (position < count % len(costs))
-        curves = _curves(space, trials, dense, cost)
-        largest = sum(curve.saving[-1] for curve in curves.values())
-        targets = [largest * (i + 1) / (share + 1) for i in range(share)]
-        for target, kept in zip(targets, solve(curves, targets), strict=True):
-            fractions = {
-                name: 1 - kept.get(name, choice.group.width) / choice.group.width
-                for name, choice in space.choices.items()
-            }
-            candidate = Candidate(
-                {
-                    name: choice.cut(fractions[name], method if method in choice.methods else choice.methods[0])
-                    for name, choice in space.choices.items()
-                }
-            )
-            if candidate.key not in seen:
-                seen.add(candidate.key)
-                yield Planned(candidate, "knapsack", f"knapsack {cost} {target / largest if largest else 0:.3f}")
-
-
-def _curves(space: SearchSpace, trials: Sequence[Trial], dense: Evaluation, cost: str) -> dict[str, Curve]:
-    """Damage and relative saving of every width of every group that the sweep reached."""
-    known: dict[str, dict[int, tuple[float, float]]] = {}
-    base = dense.measurements[cost].value
+    costs = [n for n, d in problem.objectives.items() if d == "minimize" and problem.dense[n].value > 0] or ["macs"]
+    dense = {cost: problem.dense[cost].value for cost in costs}
+    damage: dict[str, dict[int, tuple[float, float]]] = {}
+    savings: dict[str, dict[str, dict[int, tuple[float, float]]]] = {cost: {} for cost in costs}
     for trial in trials:
         cut = _single_cut(space, trial)
-        if cut is not None and cost in trial.evaluation.measurements:
+        if cut is not None:
             name, width = cut
-            saving = 1 - trial.evaluation.measurements[cost].value / base
-            known.setdefault(name, {})[width] = (trial.evaluation.measurements["damage"].value, saving)
-    return {name: fill_curve(space.choices[name].widths, points) for name, points in known.items()}
+            figures = trial.evaluation.measurements
+            for cost in costs:
+                saving = 1 - figures[cost].value / dense[cost]
+                savings[cost].setdefault(name, {})[width] = (figures["damage"].value, saving)
+            damage[name] = savings[costs[0]][name]
+    if not damage:
+        return None
+    curves = {
+        cost: {name: fill_curve(space.choices[name].widths, points) for name, points in known.items()}
+        for cost, known in savings.items()
+    }
+    uniform = uniform_damages(trials)
+    best = min(uniform.values(), default=1.0)
+    ratios = {method: value / best for method, value in uniform.items()} if best > 0 else {}
+    model = AdditiveModel(space, curves[costs[0]], curves, ratios)
+    model.observe([t.evaluation for t in own(trials)], dense)
+    return model
 
 
 def _single_cut(space: SearchSpace, trial: Trial) -> tuple[str, int] | None:
     """Group and width of a sensitivity trial that succeeded."""
-    if trial.arm != "sensitivity" or trial.evaluation.failure is not None:
+    if trial.arm != "sensitivity" or not trial.evaluation.complete:
         return None
     for name, cut in trial.evaluation.candidate.cuts.items():
         if cut.kept < space.choices[name].group.width:

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
 
+import numpy as np
+
 from secateur.compression.groups import FoundGroups
-from secateur.compression.saliency import METHODS, available_methods
+from secateur.compression.saliency import METHODS, Saliencies, available_methods
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest
 from secateur.records import Candidate, Cut, Excluded, Group
+
+WRITING = ("convolution", "transposed convolution", "linear")
+"""Kinds of members whose weights write channels."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,40 @@ class SearchSpace:
             }
         )
 
+    def ranked(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
+        """One threshold for all groups: of each, the least salient channels go that together hold up to this share of its saliency.
+
+        Only groups that one layer writes are cut where there are such: a stream that many layers write to is dear. Source: the
+        share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel.
+        """
+        alone = [name for name, choice in self.choices.items() if _writers(choice.group) == 1]
+        cuts = dict(self.dense().cuts)
+        for name in alone or self.choices:
+            choice = self.choices[name]
+            used = method if method in choice.methods else choice.methods[0]
+            scores = np.sort(saliencies[name][used].numpy())
+            gone = int((np.cumsum(scores) <= removed_share * scores.sum()).sum())
+            cuts[name] = choice.cut(gone / choice.group.width, used)
+        return Candidate(cuts)
+
+    def random(self, rng: np.random.Generator) -> Candidate:
+        """A fraction and a method for every group, drawn evenly."""
+        return Candidate(
+            {
+                name: choice.cut(float(rng.uniform(*choice.removed)), str(rng.choice(choice.methods)))
+                for name, choice in self.choices.items()
+            }
+        )
+
     def only(self, group: str, kept: int, method: str) -> Candidate:
         """One group cut, all others whole."""
         cuts = {name: Cut(None, choice.group.width) for name, choice in self.choices.items()}
         cuts[group] = Cut(None if kept == self.choices[group].group.width else method, kept)
         return Candidate(cuts)
+
+    def smallest(self) -> Candidate:
+        """Every group at its narrowest."""
+        return Candidate({name: Cut(c.methods[0], c.widths[-1]) for name, c in self.choices.items()})
 
     def dense(self) -> Candidate:
         """Nothing cut."""
@@ -158,6 +192,11 @@ def build_space(definition: SearchSpaceDefinition, found: FoundGroups) -> Search
         listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded)
         raise DefinitionError(f"{definition.where('groups')}: no group is left to be cut ({listed}).")
     return SearchSpace(choices, tuple(excluded))
+
+
+def _writers(group: Group) -> int:
+    """Layers whose weights write the group's channels."""
+    return sum(member.side == "out" and member.kind in WRITING for member in group.members)
 
 
 def _widths(group: Group, rule: GroupRule) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from secateur.evaluators.metrics import METRICS, Metric
 from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.runtimes import RUNTIMES
-from secateur.records import Measurement
+from secateur.records import Job, Measurement
 from secateur.search_spaces import build_space
 
 FAST = Protocol(block=2, least_rounds=2, most_rounds=2)
@@ -109,7 +109,7 @@ def tiny():
 
 def test_the_dense_candidate_is_the_dense_network(tiny):
     evaluator, space, saliencies = tiny
-    found = evaluator.evaluate(space.dense(), space.groups, saliencies)
+    found = evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
     assert found.failure is None
     assert found.measurements["damage"].value == pytest.approx(0.0, abs=1e-6)
     assert found.measurements["macs"].value == evaluator.costs.total
@@ -126,7 +126,7 @@ def test_accuracy_is_that_of_the_torch_module(tiny):
 
     evaluator, space, saliencies = tiny
     candidate = space.uniform(0.4, "l2")
-    found = evaluator.evaluate(candidate, space.groups, saliencies)
+    found = evaluator.evaluate(Job(candidate), space.groups, saliencies)
     module = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies)).module
     (x,), y = collect(evaluator.workload.data.search)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_accuracy_is_that_of_the_torch_module(tiny):
 
 def test_every_figure_says_where_it_comes_from(tiny):
     evaluator, space, saliencies = tiny
-    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies).measurements
+    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies).measurements
     assert found["accuracy"].samples == len(evaluator.workload.data.search)
     low, high = found["accuracy"].interval
     assert low < found["accuracy"].value < high
@@ -153,7 +153,7 @@ def test_every_figure_says_where_it_comes_from(tiny):
 def test_smaller_is_smaller(tiny):
     evaluator, space, saliencies = tiny
     mild, strong = (
-        evaluator.evaluate(space.uniform(f, "l2"), space.groups, saliencies).measurements for f in (0.2, 0.7)
+        evaluator.evaluate(Job(space.uniform(f, "l2")), space.groups, saliencies).measurements for f in (0.2, 0.7)
     )
     for name in ("size", "macs", "parameters"):
         assert strong[name].value < mild[name].value
@@ -164,7 +164,7 @@ def test_several_samples_per_run_give_the_same_score(tiny):
     one, space, saliencies = tiny
     many, *_ = evaluator_for(one.model, batch=7)
     candidate = space.uniform(0.4, "l2")
-    scores = [e.evaluate(candidate, space.groups, saliencies).measurements["accuracy"].value for e in (one, many)]
+    scores = [e.evaluate(Job(candidate), space.groups, saliencies).measurements["accuracy"].value for e in (one, many)]
     assert scores[0] == scores[1]
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_rewritten_is_exported(monkeypatch):
     evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
     broken = dataclasses.replace(evaluator.template, unexplained=("w",))
     evaluator.template = broken
-    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies)
+    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
     assert found.failure is None
     assert evaluator.exports == 1
 
@@ -184,7 +184,7 @@ def test_a_wrong_rule_is_caught_by_parity():
     right = rules[name]
     rules[name] = lambda tensors: right(tensors) * 1.5
     evaluator.template = dataclasses.replace(evaluator.template, rules=rules)
-    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies)
+    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
     assert found.failure is None
     assert evaluator.exports == 1
     assert found.measurements["accuracy"].value > 0
@@ -206,14 +206,14 @@ def test_outputs_that_are_not_finite_are_a_failure_of_that_candidate(tiny, monke
     evaluator, space, saliencies = tiny
     original = evaluator.compress
 
-    def poisoned(candidate, removals):
-        made = original(candidate, removals)
+    def poisoned(*arguments):
+        made = original(*arguments)
         with torch.no_grad():
             made.module.get_submodule("linear").weight.fill_(float("nan"))
         return made
 
     monkeypatch.setattr(evaluator, "compress", poisoned)
-    found = evaluator.evaluate(space.uniform(0.4, "l2"), space.groups, saliencies)
+    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
     assert found.failure is not None
     assert found.measurements == {}
 
@@ -264,6 +264,6 @@ class Particular(TwoConvolutions):
 @pytest.mark.parametrize("calibration_images", [0, 16])
 def test_a_cut_that_the_users_forward_refuses_is_that_candidates_failure(calibration_images):
     evaluator, space, saliencies = evaluator_for(shaken(Particular()), calibration_images=calibration_images)
-    refused = evaluator.evaluate(space.only("one", 7, "l2"), space.groups, saliencies)
+    refused = evaluator.evaluate(Job(space.only("one", 7, "l2")), space.groups, saliencies)
     assert refused.failure == "the cut network does not run: AssertionError"
-    assert evaluator.evaluate(space.only("one", 4, "l2"), space.groups, saliencies).failure is None
+    assert evaluator.evaluate(Job(space.only("one", 4, "l2")), space.groups, saliencies).failure is None

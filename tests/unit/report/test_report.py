@@ -7,10 +7,13 @@ import re
 import pytest
 
 from secateur.records import (
+    ArmResult,
+    Audit,
     Candidate,
     Cut,
     Evaluation,
     Excluded,
+    Goal,
     GroupSummary,
     Measurement,
     Recovered,
@@ -47,6 +50,15 @@ def finalist(name, accuracy, latency, **changes):
     return Recovered(**(given | changes))
 
 
+AUDIT = Audit(3, 0.333, 0.012, -0.004, -0.011)
+ARMS = (
+    ArmResult("search", 3, 0.31),
+    ArmResult("uniform", 1, 0.25),
+    ArmResult("random", 1, 0.1),
+    ArmResult("global", 1, 0.2),
+)
+
+
 def make(finalists, knee):
     trials = (
         Trial(0, "dense", "dense", Evaluation(Candidate({}), "0", DENSE), None),
@@ -57,8 +69,8 @@ def make(finalists, knee):
     return RunRecord(
         run_id="r-1", name="a <name>", workload="w", score_name="top-1 accuracy", started="now",
         definition={"name": "x", "search": {"seed": 3}}, environment={"torch": "2"}, device="cpu",
-        objectives={"accuracy": "maximize", "latency": "minimize", "size": "minimize"}, max_drop={"accuracy": 0.05},
-        drop_during_search={"accuracy": 0.4},
+        objectives={"accuracy": "maximize", "latency": "minimize", "size": "minimize"}, goals=(Goal("accuracy", "at_least", 0.85, 0.5, "accuracy within 0.05 of the dense model"),),
+        audit=AUDIT, arms=ARMS, ended="all trials are done",
         groups=(GroupSummary("a<b>", "Conv2d", 16, 10, 10, ("l2",), (16, 8)), GroupSummary("c", "Conv2d", 8, 10, 10, ("l2",), (8, 4))),
         excluded=(Excluded("z", "Linear", 3, "a <reason>"),), dense={"search": DENSE, "selection": DENSE, "test": DENSE},
         samples=dict.fromkeys(("train", "calibration", "search", "selection", "test"), 100), trials=trials,

@@ -1,0 +1,63 @@
+"""Giving up early: a candidate that cannot reach the front with 99 % confidence is not scored on the rest of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secateur.records import Direction, Measurement
+
+CONFIDENCE = 0.99
+Z = 2.326
+"""One-sided normal quantile of that confidence."""
+FORESEEABLE = {"accuracy", "latency", "size", "macs", "parameters"}
+"""Metrics that are known, or bounded, after a part of the data."""
+
+
+@dataclass(frozen=True)
+class Race:
+    """Whether a candidate can still get past the points of the front.
+
+    hurdles: their values by objective. share: of the data after which the question is asked.
+    """
+
+    objectives: Mapping[str, Direction]
+    hurdles: Sequence[Mapping[str, float]]
+    share: float
+
+    def first(self, batches: int) -> int:
+        """Batches after which to ask; all of them where it cannot be asked."""
+        askable = 0 < self.share < 1 and "accuracy" in self.objectives and self.objectives.keys() <= FORESEEABLE
+        return max(1, math.ceil(self.share * batches)) if askable else batches
+
+    def lost(self, scores: Tensor, total: int, costs: Mapping[str, Measurement]) -> str | None:
+        """Why there is no hope, or None. scores: (n,) of the samples so far, of `total`; costs: measured by now."""
+        if scores.dim() == 0:
+            return None  # one number for all samples says nothing about the others
+        most = upper_bound(scores.float(), total)
+        for hurdle in self.hurdles:
+            cheaper = all(hurdle[name] <= measurement.bounds[0] for name, measurement in costs.items())
+            if cheaper and most <= hurdle["accuracy"]:
+                return (
+                    f"after {len(scores)} of {total} samples the score stays below {most:.3f} with {CONFIDENCE:.0%} confidence; "
+                    f"the front has {hurdle['accuracy']:.3f} at no higher cost"
+                )
+        return None
+
+
+def upper_bound(scores: Tensor, total: int) -> float:
+    """One-sided 99 % bound of the mean over `total` samples of which (n,) are known: the rest is predicted, not guessed at.
+
+    The variance of a share is taken with one success and one failure added (Agresti & Coull 1998), so it is never nought.
+    """
+    seen, left = len(scores), total - len(scores)
+    if left <= 0:
+        return float(scores.mean())
+    mean = float(scores.mean())
+    smoothed = (float(scores.sum()) + 1) / (seen + 2)
+    variance = max(float(scores.var(unbiased=False)), smoothed * (1 - smoothed) if 0 <= smoothed <= 1 else 0.0)
+    unseen = mean + Z * math.sqrt(variance * (1 / seen + 1 / left))
+    return (seen * mean + left * unseen) / total

@@ -1,0 +1,200 @@
+"""Worker processes on this machine. A worker that dies is replaced and its candidate tried again; one that hangs is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from secateur.errors import StateError
+from secateur.execution.protocol import EVALUATION, JOB
+from secateur.records import Evaluation, Job
+
+ATTEMPTS = 3
+"""Times a candidate is begun before the deaths of its workers are held against it."""
+TAIL = 15
+"""Lines of a worker's log that an error shows."""
+
+
+@dataclass
+class _Task:
+    number: int
+    job: Job
+    attempts: int = 0
+
+
+class _Worker:
+    """One process, and what it is doing."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log, self.ready = log, False
+        self.task: _Task | None = None
+        self.deadline = float("inf")
+        self._rest = b""
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(  # noqa: S603 # our own interpreter and module
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=dict(environment)
+            )
+        os.set_blocking(self.output.fileno(), False)
+
+    @property
+    def output(self) -> IO[bytes]:
+        assert self.process.stdout is not None  # noqa: S101 # it was opened with a pipe
+        return self.process.stdout
+
+    def messages(self) -> list[dict[str, Any]] | None:
+        """What it has said since; None where it is gone."""
+        data = self.output.read()
+        if data == b"":
+            return None
+        lines = (self._rest + (data or b"")).split(b"\n")
+        self._rest = lines.pop()
+        return [json.loads(line) for line in lines]
+
+    def begin(self, task: _Task, seconds: float) -> None:
+        """Send a task; a worker that has just died is noticed at the next look."""
+        task.attempts += 1
+        self.task, self.deadline = task, time.monotonic() + seconds
+        message = {"number": task.number, "job": JOB.dump_python(task.job, mode="json")}
+        assert self.process.stdin is not None  # noqa: S101 # it was opened with a pipe
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def end(self) -> int:
+        """Kill it and wait. Returns how it ended."""
+        self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        return self.process.wait()
+
+
+class Pool:
+    """An executor of `workers` processes. command: of one worker; each speaks `secateur.execution.protocol`.
+
+    Use it as a context manager: no process stays behind.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        workers: int,
+        logs: Path,
+        *,
+        seconds: float = 600.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts the processes. logs: a folder for what they print. seconds: a job may take so long."""
+        self.workers, self._command, self._logs, self._seconds = workers, command, logs, seconds
+        self._stillborn = 0
+        self._environment = dict(environment or os.environ)
+        self._selector = selectors.DefaultSelector()
+        self._waiting: deque[_Task] = deque()
+        self._finished: deque[tuple[int, Evaluation]] = deque()
+        logs.mkdir(parents=True, exist_ok=True)
+        self._pool = [self._start(i) for i in range(workers)]
+
+    def _start(self, index: int) -> _Worker:
+        worker = _Worker(self._command, self._environment, self._logs / f"worker-{index}.log")
+        self._selector.register(worker.output, selectors.EVENT_READ, index)
+        return worker
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._pool:
+            worker.end()
+        self._selector.close()
+
+    def submit(self, number: int, job: Job) -> None:
+        """Queue a job for the next worker that is free."""
+        self._waiting.append(_Task(number, job))
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        for worker in self._pool:
+            if worker.ready and worker.task is None and self._waiting:
+                worker.begin(self._waiting.popleft(), self._seconds)
+
+    def wait(self) -> tuple[int, Evaluation]:
+        """The next finished job. Raises StateError where a worker cannot even start."""
+        while not self._finished:
+            now = time.monotonic()
+            soonest = min(worker.deadline for worker in self._pool)
+            for key, _ in self._selector.select(None if soonest == float("inf") else max(0.0, soonest - now)):
+                self._listen(int(key.data))
+            for index, worker in enumerate(self._pool):
+                if worker.deadline <= time.monotonic():
+                    self._give_up(index, f"it took longer than {self._seconds:g} s")
+        return self._finished.popleft()
+
+    def _listen(self, index: int) -> None:
+        worker = self._pool[index]
+        messages = worker.messages()
+        if messages is None:
+            self._buried(index)
+            return
+        for message in messages:
+            if "refused" in message:
+                raise StateError(f"A worker cannot prepare what the driver could: {message['refused']}")
+            if "ready" in message:
+                worker.ready, self._stillborn = True, 0
+            elif worker.task is not None:
+                evaluation = EVALUATION.validate_python(message["evaluation"])
+                self._finished.append((worker.task.number, replace(evaluation, attempts=worker.task.attempts)))
+                worker.task, worker.deadline = None, float("inf")
+        self._hand_out()
+
+    def _give_up(self, index: int, reason: str) -> None:
+        """End a worker whose job has failed for good, and put another in its place."""
+        task = self._pool[index].task
+        self._replace(index)
+        if task is not None:
+            self._finished.append((task.number, _failed(task, reason)))
+        self._hand_out()
+
+    def _buried(self, index: int) -> None:
+        """A worker is gone: its job is tried again, a few times."""
+        worker = self._pool[index]
+        task, log = worker.task, worker.log
+        code = self._replace(index)
+        if not worker.ready:
+            self._stillborn += 1
+            if self._stillborn >= ATTEMPTS:
+                lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
+                raise StateError(
+                    f"Workers end before they are ready, the last one {_how(code)}. The last lines of {log}:\n{lines}"
+                )
+        elif task is not None and task.attempts >= ATTEMPTS:
+            reason = f"its worker died {task.attempts} times, the last time {_how(code)}"
+            self._finished.append((task.number, _failed(task, reason)))
+        elif task is not None:
+            self._waiting.appendleft(task)
+        self._hand_out()
+
+    def _replace(self, index: int) -> int:
+        worker = self._pool[index]
+        self._selector.unregister(worker.output)
+        code = worker.process.poll()
+        ended = worker.end()
+        self._pool[index] = self._start(index)
+        return ended if code is None else code
+
+
+def _failed(task: _Task, reason: str) -> Evaluation:
+    return Evaluation(task.job.candidate, "", {}, reason, attempts=task.attempts)
+
+
+def _how(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with exit code {code}"

@@ -1,0 +1,75 @@
+"""What driver and worker say to each other: one JSON object a line, over the worker's standard input and a private pipe.
+
+driver → worker: {"number": n, "job": Job}. worker → driver: {"ready": true} or {"refused": reason} once, then
+{"number": n, "evaluation": Evaluation} for every job. No pickle; any process that speaks this can be a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import IO
+
+from pydantic import TypeAdapter
+
+from secateur.errors import SecateurError, first_line
+from secateur.records import Evaluation, Job
+
+JOB: TypeAdapter[Job] = TypeAdapter(Job)
+EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float | None) -> None:
+    """A worker's whole life: prepare, then evaluate what comes in until the driver closes the pipe or dies.
+
+    prepare: returns the function that evaluates. What user code prints goes to standard error, the log of this worker.
+    memory_gb: limit of private memory, in GB of 1e9 bytes.
+    """
+    _die_with_parent()
+    if memory_gb is not None:
+        limit = int(memory_gb * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        try:
+            evaluate = prepare()
+        except SecateurError as error:
+            _say(out, {"refused": str(error)})
+            return
+        _say(out, {"ready": True})
+        for line in sys.stdin:
+            message = json.loads(line)
+            evaluation = _guarded(evaluate, JOB.validate_python(message["job"]))
+            _say(out, {"number": message["number"], "evaluation": EVALUATION.dump_python(evaluation, mode="json")})
+
+
+def _guarded(evaluate: Callable[[Job], Evaluation], job: Job) -> Evaluation:
+    """Whatever a candidate raises is its failure, with the reason; the worker goes on."""
+    try:
+        return evaluate(job)
+    except Exception as error:  # noqa: BLE001 # a user's metric or forward may raise anything
+        reason = "the worker ran out of memory" if isinstance(error, MemoryError) else type(error).__name__
+        return Evaluation(job.candidate, "", {}, f"{reason}: {first_line(error)}")
+
+
+def _say(out: IO[str], message: object) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the driver has gone: nobody is left to tell
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+
+def _die_with_parent() -> None:
+    """No worker outlives its driver, not even one that is killed with signal 9 (Linux)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)

@@ -1,0 +1,65 @@
+"""Budgets that no cut can keep, explained before any long work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from secateur.compression.saliency import Saliencies
+from secateur.compression.selection import resolve
+from secateur.errors import DefinitionError, EvaluationFailed
+from secateur.pipelines.preparation import Prepared
+from secateur.records import Goal, Measurement
+from secateur.search.goals import unreachable
+
+SHOWN = 3
+"""Groups that a message names."""
+
+
+def check_budgets(
+    prepared: Prepared, saliencies: Saliencies, goals: Sequence[Goal], dense: Mapping[str, Measurement]
+) -> None:
+    """Measure the smallest network of the space.
+
+    Raises DefinitionError where even that one misses a goal on a cost, with the nearest value in reach and the groups that hold
+    most of what is left.
+    """
+    costs = [goal for goal in goals if goal.sense == "at_most"]
+    if not costs:
+        return
+    space, evaluator = prepared.space, prepared.evaluator
+    removals = resolve(space.smallest(), space.groups, saliencies)
+    try:
+        compressed = evaluator.compress(space.smallest(), removals)
+        names = list({goal.metric for goal in costs})
+        onnx = evaluator.file_of(compressed.module)
+        smallest = evaluator.measure(compressed.module, onnx, prepared.costs.after(removals), "search", names)
+    except EvaluationFailed:
+        return  # what one candidate cannot be measured for is no proof
+    for goal, value in unreachable(costs, smallest):
+        base = dense[goal.metric].value
+        definition = prepared.definition.evaluator
+        raise DefinitionError(
+            f"{definition.where('constraints', goal.metric)}: no network of this search space has {goal.text}: the smallest one "
+            f"has {goal.metric} {value:.4g} {smallest[goal.metric].unit} ({value / base:.0%} of the dense model's {base:.4g}); the "
+            f"limit is {goal.limit:.4g}. What is left of it: {_binding(prepared, saliencies)}. Allow more there (`removed`, "
+            f"`at_least`, `exclude`, `multiple_of` in the search space), or set 'at_most: {value * 1.02:.4g}' or more."
+        )
+
+
+def _binding(prepared: Prepared, saliencies: Saliencies) -> str:
+    """The groups whose layers hold most of the smallest network's MACs."""
+    space = prepared.space
+    removals = resolve(space.smallest(), space.groups, saliencies)
+    total = prepared.costs.after(removals)
+    shares = []
+    for group in space.groups:
+        narrowest = space.choices[group.name].widths[-1]
+        layers = {member.module for member in group.members if member.side == "out"}
+        macs = sum(prepared.costs.layer_after(name, removals) for name in layers)
+        shares.append((macs / total, f"'{group.name}' ({narrowest} of {group.width} channels must stay)"))
+    whole = [
+        (prepared.costs.layer_after(e.name, removals) / total, f"'{e.name}' (whole: {e.reason})")
+        for e in space.excluded
+    ]
+    largest = sorted(shares + whole, reverse=True)[:SHOWN]
+    return ", ".join(f"{share:.0%} of the MACs in {name}" for share, name in largest)

@@ -1,0 +1,44 @@
+"""A worker of a run: rebuilds what the run's folder describes, and evaluates candidates. Started by the driver, one per process.
+
+python -m secateur.pipelines.worker RUN_FOLDER [--threads N] [--memory-gb X]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from secateur.definition import load_pipeline
+from secateur.execution.protocol import serve
+from secateur.pipelines.preparation import prepare
+from secateur.pipelines.stages import evaluation_of, saliencies_of
+from secateur.pipelines.state import read_run
+from secateur.records import Evaluation, Job
+
+
+def prepared_worker(folder: Path) -> Callable[[Job], Evaluation]:
+    """The function that evaluates candidates of a run. Raises what `secateur.pipelines.preparation.prepare` raises."""
+    run = read_run(folder)
+    definition, _ = load_pipeline(str(folder / "definition.yaml"))
+    prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes())
+    saliencies = saliencies_of(prepared, run)
+    return lambda job: evaluation_of(prepared, saliencies, job)
+
+
+def main() -> None:
+    """Serve until the driver is done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--memory-gb", type=float)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    serve(lambda: prepared_worker(options.folder), options.memory_gb)
+
+
+if __name__ == "__main__":
+    main()

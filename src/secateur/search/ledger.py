@@ -1,0 +1,142 @@
+"""What a search has found out: every told trial, which networks are known, and the front so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from secateur.compression.saliency import Saliencies
+from secateur.records import Arm, Candidate, Direction, Evaluation, Goal, Measurement, Trial
+from secateur.search.front import Archive, as_costs, choose, reference_point
+from secateur.search.goals import Forecast, holds, violations
+from secateur.search.study import Asked, Study
+from secateur.search_spaces import SearchSpace
+
+RACED: tuple[Arm, ...] = ("knapsack", "sampler", "prior")
+"""Arms whose candidates may be given up early; baselines and sensitivity curves need all of their figures."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched, and what is known without evaluating anything.
+
+    key: identifies the network a candidate leads to, in milliseconds. exact: its MACs and parameters. dense: the original's
+    figures on search data. saliencies: for the global baseline. warm_starts: False leaves everything to the sampler.
+    prior: candidates of an earlier front. seed: of what is drawn outside the sampler.
+    """
+
+    space: SearchSpace
+    objectives: Mapping[str, Direction]
+    key: Callable[[Candidate], str]
+    exact: Callable[[Candidate], Mapping[str, float]]
+    dense: Mapping[str, Measurement]
+    goals: tuple[Goal, ...] = ()
+    saliencies: Saliencies = field(default_factory=dict)
+    warm_starts: bool = True
+    prior: tuple[Candidate, ...] = ()
+    seed: int = 0
+
+
+class Ledger:
+    """The told trials of one search, kept in the study, and what follows from them.
+
+    An operation costs as much as the front is long, however long the search has been going on.
+    """
+
+    def __init__(
+        self, problem: Problem, study: Study, on_trial: Callable[[Ledger, Trial], None] = lambda _l, _t: None
+    ) -> None:
+        """Takes in what the study holds already."""
+        self.problem, self.study, self.on_trial = problem, study, on_trial
+        self.trials: list[Trial] = []
+        self.labels: set[str] = set()
+        self.evaluated = 0
+        """Networks that were looked at, failures included; repeats and what a cheap constraint rejected are not in it."""
+        self.fruitless = 0
+        """Asks in a row that led to nothing new: networks already seen, or rejected unseen."""
+        self.without_gain = 0
+        """Evaluated networks in a row that added nothing to the front."""
+        self.forecast = Forecast()
+        reference = reference_point(problem.objectives, problem.dense, problem.goals)
+        self.archive = Archive(problem.objectives, np.array(reference))
+        self._known: dict[str, Trial] = {}
+        for trial in study.trials():
+            self._take_in(trial)
+
+    def known(self, key: str) -> Trial | None:
+        """The trial that has evaluated this network."""
+        return self._known.get(key)
+
+    def rejection(self, candidate: Candidate, key: str) -> Evaluation | None:
+        """Why a candidate need not be evaluated, as an evaluation without accuracy; None where nothing speaks against it."""
+        exact = self.problem.exact(candidate)
+        found = self.forecast.rejects(self.problem.goals, exact)
+        if found is None:
+            return None
+        goal, foreseen = found
+        computed = {name: Measurement(value, _UNITS[name], "computed") for name, value in exact.items()}
+        if goal.metric not in computed:
+            interval = (foreseen.value - foreseen.slack, foreseen.value + foreseen.slack)
+            computed[goal.metric] = Measurement(foreseen.value, "", "predicted", interval=interval)
+        return Evaluation(candidate, key, computed, stopped=f"rejected unseen: {goal.metric} would miss '{goal.text}'")
+
+    def hurdles(self, arm: Arm) -> tuple[Mapping[str, float], ...]:
+        """What a candidate of this arm must be able to get past: the points of the front."""
+        return self.archive.values if arm in RACED else ()
+
+    def tell(self, asked: Asked, key: str, evaluation: Evaluation) -> Trial:
+        """Store one evaluation; a network that is known already shares that trial's."""
+        known = self._known.get(key)
+        evaluation = known.evaluation if known is not None else replace(evaluation, removals_key=key)
+        missed = violations(self.problem.goals, evaluation.measurements, in_search=True)
+        missed = {} if evaluation.failure is not None else missed
+        trial = self.study.tell(asked, evaluation, missed, known.number if known else None)
+        self._take_in(trial)
+        self.on_trial(self, trial)
+        return trial
+
+    def _take_in(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        self.labels |= {trial.label} - {""}
+        evaluation = trial.evaluation
+        if trial.same_as is not None:
+            self.fruitless += 1
+            return
+        self._known[evaluation.removals_key] = trial
+        if evaluation.stopped and not self.problem.objectives.keys() <= evaluation.measurements.keys():
+            self.fruitless += 1
+            return
+        self.evaluated += 1
+        self.fruitless = 0
+        self.forecast.learn(evaluation)
+        missed = violations(self.problem.goals, evaluation.measurements, in_search=True)
+        gained = evaluation.complete and max(missed.values(), default=0.0) <= 0 and self.archive.add(evaluation)
+        self.without_gain = 0 if gained else self.without_gain + 1
+
+
+_UNITS = {"macs": "MACs", "parameters": "parameters"}
+
+
+def own(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials that were looked at in full and share nobody's evaluation."""
+    return [t for t in trials if t.same_as is None and t.evaluation.complete]
+
+
+def feasible(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
+    """Those that keep the goals as loosened for the time before recovery."""
+    return [t for t in trials if holds(goals, t.evaluation.measurements, in_search=True)]
+
+
+def by_hypervolume(
+    trials: Sequence[Trial],
+    objectives: Mapping[str, Direction],
+    dense: Mapping[str, Measurement],
+    goals: Sequence[Goal],
+    count: int,
+) -> list[Trial]:
+    """Up to `count` trials, each time the one that adds the most hypervolume to those before it."""
+    points = as_costs([t.evaluation for t in trials], objectives)
+    reference = np.array(reference_point(objectives, dense, goals))
+    return [trials[i] for i in choose(points, reference, count)]
