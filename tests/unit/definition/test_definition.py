@@ -116,11 +116,11 @@ def test_errors_in_an_inline_part_name_its_line(project):
             "{before_recovery: 0.5}",
             "a constraint needs a goal: one of max_drop, at_least, at_most, speedup_at_least, smaller_by",
         ),
-        ("{smaller_by: 1.5}", "'evaluator.constraints.accuracy.smaller_by' is 1.5; it must be less than 1"),
+        ("{smaller_by: 1.5}", "'constraints.accuracy.smaller_by' is 1.5; it must be less than 1"),
     ],
 )
 def test_constraints_are_typed_goals(project, constraint, expected):
-    rewrite(project, "size: minimize}}", "size: minimize}, constraints: {accuracy: %s}}" % constraint)
+    rewrite(project, "size: minimize}}", "size: minimize}, constraints: {accuracy: " + constraint + "}}")
     assert expected in message()
 
 

@@ -14,7 +14,7 @@ def measured(**figures):
 DENSE = measured(accuracy=0.9, latency=1.0, size=1e6, macs=4e7)
 
 
-def goals(recovers=True, **constraints):
+def goals(*, recovers=True, **constraints):
     declared = {name: ConstraintDefinition.model_validate(goal) for name, goal in constraints.items()}
     return goals_of(declared, DENSE, recovers=recovers)
 
