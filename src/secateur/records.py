@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Direction = Literal["maximize", "minimize"]
 Side = Literal["out", "in"]
 Provenance = Literal["measured", "predicted", "computed"]
-Arm = Literal["dense", "uniform", "random", "global", "prior", "sensitivity", "knapsack", "sampler"]
+Arm = Literal["dense", "uniform", "random", "global", "prior", "knapsack", "sampler"]
 
 BASELINES: tuple[Arm, ...] = ("uniform", "random", "global")
 """Arms that a search has to beat: one fraction everywhere; draws without a model; one threshold on magnitude for all groups."""
@@ -226,11 +226,13 @@ class Job:
     """What a worker is asked to do.
 
     hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
-    calibration_images, steps: of a higher fidelity; None and 0 are those of the search.
+    calibration_images, steps: of a higher fidelity; None and 0 are those of the search. probe: only the damage is wanted, on the
+    calibration images, at a tenth of the cost of an evaluation.
     """
 
     candidate: Candidate
     hurdles: tuple[Mapping[str, float], ...] = ()
+    probe: bool = False
     calibration_images: int | None = None
     steps: int = 0
 
@@ -239,15 +241,17 @@ class Job:
 class Sensitivity:
     """What one group costs when it alone is cut: a point of a sensitivity curve.
 
-    damage: squared error of the outputs against the dense network's, relative to their energy. score: as `Workload.score`.
+    damage: squared error of the outputs against the dense network's on calibration images, relative to their spread. macs,
+    parameters: of the whole network with this one cut.
     """
 
     group: str
-    method: str | None
+    method: str
     kept: int
     width: int
     damage: float
-    score: float
+    macs: float
+    parameters: float
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,15 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class DenseStatistics:
-    """images: the calibration batch. mean, variance (biased): layer name → (channels,) of its input in the dense network.
+    """images: the calibration batch; outputs: what the dense network says to it.
+
+    mean, variance (biased): layer name → (channels,) of its input in the dense network.
 
     count: layer name → values per channel that the two rest on.
     """
 
     images: tuple[Tensor, ...]
+    outputs: Tensor
     mean: Mapping[str, Tensor]
     variance: Mapping[str, Tensor]
     count: Mapping[str, int]
@@ -62,25 +65,29 @@ def dense_statistics(model: nn.Module, images: tuple[Tensor, ...]) -> DenseStati
         layer.register_forward_pre_hook(lambda _, inputs, name=name: observe(name, inputs))
         for name, layer in batch_norms(model.eval()).items()
     ]
-    model(*images)
+    outputs = model(*images)
     for hook in hooks:
         hook.remove()
-    return DenseStatistics(images, mean, variance, count)
+    return DenseStatistics(images, outputs, mean, variance, count)
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) -> None:
-    """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass."""
+def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) -> Tensor:
+    """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass.
+
+    Returns the recalibrated network's outputs for the calibration images, which that pass gives anyway.
+    """
     prepared = [
         _Layer.prepare(layer, name, removals, dense)
         for name, layer in batch_norms(model.eval()).items()
         if name in dense.mean
     ]
     try:
-        model(*dense.images)
+        outputs: Tensor = model(*dense.images)
     finally:
         for layer in prepared:
             layer.finish()
+    return outputs
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.compression.batch_norm import DenseStatistics, dense_statistics, recalibrate
-from secateur.compression.costs import LayerCosts
+from secateur.compression.costs import LayerCosts, parameter_count
 from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
@@ -25,7 +25,7 @@ from secateur.definition import EvaluatorDefinition
 from secateur.errors import EvaluationFailed, ModelError, first_line
 from secateur.evaluators.devices import fingerprint
 from secateur.evaluators.latency import Comparison, Protocol, compare
-from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all
+from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all, relative_error
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_template import OnnxTemplate, make_template
 from secateur.evaluators.racing import Race
@@ -35,6 +35,9 @@ from secateur.workloads.roles import collect
 
 PARITY = 1e-3
 """Largest difference between the exported and the torch outputs, relative to the largest output, that is rounding."""
+
+PROBED_IMAGES = 64
+"""Calibration samples for probes where candidates are not recalibrated."""
 
 Arrays = list[tuple[NDArray[np.float32], ...]]
 
@@ -130,6 +133,29 @@ class Evaluator:
         seconds = time.perf_counter() - started
         exported = self.exports > exports
         return Evaluation(job.candidate, removals.key, measurements, failure, seconds, exported, stopped)
+
+    def probe(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
+        """Only what a cut does to the outputs, on the calibration images: `damage`, with `macs` and `parameters`."""
+        started = time.perf_counter()
+        removals = resolve(candidate, groups, saliencies)
+        dense = self._dense_statistics(self.definition.calibration_images or PROBED_IMAGES)
+        try:
+            module = cut(self.model, removals)
+            if self.definition.calibration_images:
+                outputs = recalibrate(module, removals, dense)
+            else:
+                with torch.no_grad():
+                    outputs = module(*dense.images)
+        except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
+            return Evaluation(candidate, removals.key, {}, f"the cut network does not run: {first_line(error)}")
+        harm = relative_error(outputs, dense.outputs)
+        figures = {
+            "damage": Measurement(harm, "relative squared error", "measured", len(outputs), None, self.device),
+            "macs": Measurement(float(self.costs.after(removals)), "MACs", "computed"),
+            "parameters": Measurement(float(parameter_count(module)), "parameters", "computed"),
+        }
+        failure = None if np.isfinite(harm) else "the outputs are not finite"
+        return Evaluation(candidate, removals.key, figures, failure, time.perf_counter() - started)
 
     def compress(
         self, candidate: Candidate, removals: Removals, calibration_images: int | None = None

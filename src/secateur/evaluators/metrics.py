@@ -117,11 +117,14 @@ def parameters(context: Context) -> Measurement:
 
 def damage(context: Context) -> Measurement:
     """Squared error of the outputs against the dense model's, relative to the spread of the dense outputs; 0 is undamaged."""
-    spread = (context.dense_outputs - context.dense_outputs.mean(0)).square().sum().clamp_min(1e-12)
-    error = (context.outputs - context.dense_outputs).square().sum()
-    return Measurement(
-        float(error / spread), "relative squared error", "measured", len(context.targets), None, context.device
-    )
+    error = relative_error(context.outputs, context.dense_outputs)
+    return Measurement(error, "relative squared error", "measured", len(context.targets), None, context.device)
+
+
+def relative_error(outputs: Tensor, dense: Tensor) -> float:
+    """Squared error of outputs (n, …) against the dense model's, over the squared spread of the latter about their mean."""
+    spread = (dense - dense.mean(0)).square().sum().clamp_min(1e-12)
+    return float((outputs - dense).square().sum() / spread)
 
 
 METRICS: dict[str, Metric] = {

@@ -41,8 +41,8 @@ from secateur.search.audit import arm_results, audit
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
+from secateur.search.sensitivity import known_sensitivities
 from secateur.search.study import Study, storage_errors
-from secateur.search.warm_start import sensitivities
 from secateur.workloads.roles import collect
 
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
@@ -219,7 +219,7 @@ def _workers(prepared: Prepared, run: RunFolder) -> Pool:
     """The processes that evaluate candidates of this run."""
     settings = prepared.definition.search
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
-    command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--threads", str(threads)]
+    command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--training-threads", str(threads)]
     if settings.limits.memory_gb is not None:
         command += ["--memory-gb", str(settings.limits.memory_gb)]
     return Pool(command, settings.workers, run.path / "workers", seconds=settings.limits.seconds)
@@ -299,7 +299,7 @@ def _record(
         dense=dense,
         samples={role: len(getattr(prepared.workload.data, role)) for role in ROLES},
         trials=tuple(trials),
-        sensitivities=tuple(sensitivities(space, trials)),
+        sensitivities=known_sensitivities(found.ledger.study),
         finalists=tuple(found.finalists),
         knee=found.best,
         seconds=dict(watch.seconds),

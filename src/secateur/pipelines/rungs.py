@@ -20,7 +20,7 @@ from secateur.pipelines.state import RunFolder
 from secateur.records import Evaluation, Job, Measurement, Rung, Trial
 from secateur.search.front import as_costs, ranks
 from secateur.search.ledger import by_hypervolume, feasible, own
-from secateur.search.loop import Executor
+from secateur.search.sensitivity import Executor
 
 _EVALUATIONS: TypeAdapter[dict[str, Evaluation]] = TypeAdapter(dict[str, Evaluation])
 

@@ -63,6 +63,8 @@ def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
 
 def evaluation_of(prepared: Prepared, saliencies: Saliencies, job: Job) -> Evaluation:
     """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure."""
+    if job.probe:
+        return prepared.evaluator.probe(job.candidate, prepared.space.groups, saliencies)
 
     def few_steps(module: nn.Module) -> nn.Module:
         settings = prepared.definition.recover or RecoverDefinition()

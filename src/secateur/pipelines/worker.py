@@ -1,6 +1,6 @@
 """A worker of a run: rebuilds what the run's folder describes, and evaluates candidates. Started by the driver, one per process.
 
-python -m secateur.pipelines.worker RUN_FOLDER [--threads N] [--memory-gb X]
+python -m secateur.pipelines.worker RUN_FOLDER [--training-threads N] [--memory-gb X]
 """
 
 from __future__ import annotations
@@ -19,25 +19,31 @@ from secateur.pipelines.state import read_run
 from secateur.records import Evaluation, Job
 
 
-def prepared_worker(folder: Path) -> Callable[[Job], Evaluation]:
-    """The function that evaluates candidates of a run. Raises what `secateur.pipelines.preparation.prepare` raises."""
+def prepared_worker(folder: Path, training_threads: int) -> Callable[[Job], Evaluation]:
+    """The function that evaluates candidates of a run. Raises what `secateur.pipelines.preparation.prepare` raises.
+
+    One small network at a time keeps one thread busy; more of them only wait for each other. Training is worth more.
+    """
     run = read_run(folder)
     definition, _ = load_pipeline(str(folder / "definition.yaml"))
     prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes())
     saliencies = saliencies_of(prepared, run)
-    return lambda job: evaluation_of(prepared, saliencies, job)
+
+    def evaluate(job: Job) -> Evaluation:
+        torch.set_num_threads(training_threads if job.steps else definition.evaluator.threads)
+        return evaluation_of(prepared, saliencies, job)
+
+    return evaluate
 
 
 def main() -> None:
     """Serve until the driver is done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--training-threads", type=int, default=1)
     parser.add_argument("--memory-gb", type=float)
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    serve(lambda: prepared_worker(options.folder), options.memory_gb)
+    serve(lambda: prepared_worker(options.folder, options.training_threads), options.memory_gb)
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
                 mode="lines+markers",
                 name=group.name,
                 line={"color": palette[i % len(palette)], "dash": ("solid", "dash", "dot")[i // len(palette) % 3]},
-                text=["dense", *(f"{s.kept} of {s.width} stay, score {s.score:.3f}" for s in points)],
+                text=["dense", *(f"{s.kept} of {s.width} stay" for s in points)],
                 hovertemplate=f"<b>{group.name}</b><br>%{{text}}<br>damage %{{y:.3f}}<extra></extra>",
             )
         )

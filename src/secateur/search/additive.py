@@ -14,17 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.records import Evaluation
-from secateur.search.knapsack import Curve
+from secateur.search.knapsack import damage_curve, saving_curve
 from secateur.search_spaces import SearchSpace
 
-PRIOR_SPREAD = 0.5
+PRIOR_SPREAD = 0.15
 """Standard deviation of a factor before anything is observed, relative to its mean."""
-NOISE = 0.25
+NOISE = 0.15
 """Standard deviation of an observed damage about the sum of its parts, relative to it."""
 DAMAGE_FLOOR = 1e-3
 """The same for damages near nought, in the unit of damage."""
 SAVING_NOISE = 0.02
 """Standard deviation of an observed saving, as a share of the dense model's cost: that of a latency measured in a hurry."""
+MOST_APART = 5.0
+"""Times that one method's damage may be another's; beyond that a small denominator speaks."""
 REMEMBERED = 200
 """Latest networks that a fit looks at, so that its cost does not grow with the search."""
 
@@ -69,65 +71,96 @@ class Regression:
 
 
 class AdditiveModel:
-    """Damage and savings of any candidate as sums over its groups.
-
-    damage: group → its curve, by the method of the sweep. savings: cost → group → its curve. ratios: method → damage of its uniform
-    cut over that of the sweep's method.
-    """
+    """Damage and savings of any candidate as sums over its groups."""
 
     def __init__(
         self,
         space: SearchSpace,
-        damage: Mapping[str, Curve],
-        savings: Mapping[str, Mapping[str, Curve]],
-        ratios: Mapping[str, float],
+        damage: Mapping[str, Mapping[str, Mapping[int, float]]],
+        savings: Mapping[str, Mapping[str, Mapping[int, float]]],
+        compared: Mapping[str, float],
     ) -> None:
-        self.space, self.damage, self.savings = space, damage, savings
+        """damage: group → method → width → damage of that cut alone. savings: cost → group → width → share of the cost saved.
+
+        compared: method → damage of one cut of many groups, for methods of which a group has no point of its own.
+        """
         self.pairs = [(name, method) for name in damage for method in space.choices[name].methods]
         self._column = {pair: i for i, pair in enumerate(self.pairs)}
         self._group = {name: i for i, name in enumerate(damage)}
-        self._position = {name: {w: i for i, w in enumerate(curve.widths)} for name, curve in damage.items()}
-        self._prior = np.array([min(max(ratios.get(method, 1.0), 0.25), 4.0) for _, method in self.pairs])
+        self.widths = {name: space.choices[name].widths for name in damage}
+        self._position = {name: {w: i for i, w in enumerate(widths)} for name, widths in self.widths.items()}
+        self._damage = {
+            (name, method): curve
+            for name, by_method in damage.items()
+            for method, curve in _by_method(space, name, by_method, compared).items()
+        }
+        self._saving = {
+            cost: {name: saving_curve(self.widths[name], points) for name, points in by_group.items()}
+            for cost, by_group in savings.items()
+        }
+        self.costs = list(savings)
         self._scale: dict[str, NDArray[np.float64]] = {}
 
     def observe(self, evaluations: Sequence[Evaluation], dense: Mapping[str, float]) -> None:
         """Fit to evaluated networks. dense: the original's costs."""
         seen = evaluations[-REMEMBERED:]
         harmed = np.zeros((len(seen), len(self.pairs)))
-        saved = {cost: np.zeros((len(seen), len(self._group))) for cost in self.savings}
+        saved = {cost: np.zeros((len(seen), len(self._group))) for cost in self.costs}
         for i, evaluation in enumerate(seen):
             for name, cut in evaluation.candidate.cuts.items():
                 if cut.method is not None and name in self._position:
                     position = self._position[name][cut.kept]
-                    harmed[i, self._column[name, cut.method]] = self.damage[name].damage[position]
-                    for cost, curves in self.savings.items():
-                        saved[cost][i, self._group[name]] = curves[name].saving[position]
+                    harmed[i, self._column[name, cut.method]] = self._damage[name, cut.method][position]
+                    for cost, curves in self._saving.items():
+                        saved[cost][i, self._group[name]] = curves[name][position]
         damages = np.array([e.measurements["damage"].value for e in seen])
-        self._harm = Regression(harmed, damages, self._prior, NOISE * damages + DAMAGE_FLOOR)
+        self._harm = Regression(harmed, damages, np.ones(len(self.pairs)), NOISE * damages + DAMAGE_FLOOR)
         for cost, features in saved.items():
             share = np.array([1 - e.measurements[cost].value / dense[cost] for e in seen])
             fitted = Regression(features, share, np.ones(len(self._group)), np.full(len(seen), SAVING_NOISE))
             self._scale[cost] = np.maximum(fitted.mean, 0.0)
 
-    def draw(self, rng: np.random.Generator, cost: Mapping[str, float]) -> dict[str, list[tuple[str, Curve]]]:
-        """Curves with drawn factors: group → (method, curve) for each of its methods. cost: weight of each saving."""
-        factors = self._harm.draw(rng)
-        saved = {name: np.zeros(len(curve.widths)) for name, curve in self.damage.items()}
-        for name_of_cost, weight in cost.items():
-            for name, curve in self.savings[name_of_cost].items():
-                saved[name] += weight * self._scale[name_of_cost][self._group[name]] * np.array(curve.saving)
-        drawn: dict[str, list[tuple[str, Curve]]] = {}
-        for (name, method), factor in zip(self.pairs, factors, strict=True):
-            curve = self.damage[name]
-            damage = tuple((factor * np.array(curve.damage)).tolist())
-            drawn.setdefault(name, []).append((method, Curve(curve.widths, damage, tuple(saved[name].tolist()))))
-        return drawn
+    def damages(self, rng: np.random.Generator | None) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Damage curves over the widths, the most likely ones or drawn ones: group → method → (widths,)."""
+        factors = self._harm.mean if rng is None else self._harm.draw(rng)
+        curves: dict[str, dict[str, NDArray[np.float64]]] = {}
+        for pair, factor in zip(self.pairs, factors, strict=True):
+            curves.setdefault(pair[0], {})[pair[1]] = max(factor, 0.0) * self._damage[pair]
+        return curves
+
+    def saving(self, weights: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
+        """Weighted savings of every width of every group, as shares of the dense model's costs: group → (widths,)."""
+        saved = {name: np.zeros(len(widths)) for name, widths in self.widths.items()}
+        for cost, weight in weights.items():
+            for name, curve in self._saving[cost].items():
+                saved[name] += weight * self._scale[cost][self._group[name]] * curve
+        return saved
+
+    def saved(self, cost: str, position: Mapping[str, int]) -> float:
+        """The share of a cost that is saved by these widths (group → position among its widths)."""
+        scale, curves = self._scale[cost], self._saving[cost]
+        return float(sum(scale[self._group[name]] * curves[name][i] for name, i in position.items()))
 
 
-def cheapest(options: Sequence[tuple[str, Curve]]) -> tuple[Curve, tuple[str, ...]]:
+def _by_method(
+    space: SearchSpace, name: str, points: Mapping[str, Mapping[int, float]], compared: Mapping[str, float]
+) -> dict[str, NDArray[np.float64]]:
+    """A group's curve by each of its methods: the shape of the method with most points, stretched through the other's point."""
+    widths, methods = space.choices[name].widths, space.choices[name].methods
+    swept = max(points, key=lambda method: len(points[method]))
+    shape = damage_curve(widths, points[swept])
+    curves = {swept: shape}
+    for method in methods:
+        if method != swept:
+            own = points.get(method, {})
+            ratio = compared.get(method, 1.0) / compared.get(swept, 1.0)
+            for width, damage in own.items():
+                ratio = damage / max(shape[widths.index(width)], 1e-9)
+            curves[method] = shape * min(max(ratio, 1 / MOST_APART), MOST_APART)
+    return curves
+
+
+def cheapest(options: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """One curve for a group: at every width the method of least damage. Returns it with those methods, by position."""
-    table = np.array([curve.damage for _, curve in options])
-    best = table.argmin(0)
-    first = options[0][1]
-    damage = tuple(table.min(0).tolist())
-    return Curve(first.widths, damage, first.saving), tuple(options[i][0] for i in best)
+    methods, table = list(options), np.array(list(options.values()))
+    return table.min(0), tuple(methods[i] for i in table.argmin(0))

@@ -25,25 +25,37 @@ class Curve:
     saving: tuple[float, ...]
 
 
-def fill_curve(widths: Sequence[int], known: Mapping[int, tuple[float, float]]) -> Curve:
-    """A curve from a few measured widths. known: width → (damage, saving); widths: descending, the whole width first.
+def damage_curve(widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
+    """Damage at every width from a few measured ones. known: width → damage; widths: descending, the whole width first.
 
-    Between measured points linear in the removed channels; outside them damage grows with the square of the removed channels
-    and the saving linearly. Damage is made to grow with the cut: less removed cannot hurt more.
+    Between measured points linear in the removed channels, outside them it grows with their square. Less removed cannot hurt more.
     """
+    removed, x, y = _points(widths, known)
+    y = np.maximum.accumulate(np.maximum(y, 0.0))
+    filled = np.interp(removed, x, y)
+    below, above = removed < x[1], removed > x[-1]
+    filled[below] = y[1] * (removed[below] / x[1]) ** 2
+    filled[above] = y[-1] * (removed[above] / x[-1]) ** 2
+    return filled
+
+
+def saving_curve(widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
+    """Savings at every width from a few known ones, linear in the removed channels; never negative. Arguments as above."""
+    removed, x, y = _points(widths, known)
+    filled = np.interp(removed, x, y)
+    above = removed > x[-1]
+    filled[above] = y[-1] * removed[above] / x[-1]
+    return np.maximum(filled, 0.0)
+
+
+def _points(
+    widths: Sequence[int], known: Mapping[int, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     whole = widths[0]
     removed = np.array([whole - width for width in widths], float)
-    points = sorted((float(whole - width), *known[width]) for width in known if width < whole)
-    x, damage, saving = (np.array(column) for column in zip((0.0, 0.0, 0.0), *points, strict=True))
-    damage = np.maximum.accumulate(np.maximum(damage, 0.0))
-    filled_damage = np.interp(removed, x, damage)
-    filled_saving = np.interp(removed, x, saving)
-    first, last = x[1], x[-1]
-    below, above = removed < first, removed > last
-    filled_damage[below] = damage[1] * (removed[below] / first) ** 2
-    filled_damage[above] = damage[-1] * (removed[above] / last) ** 2
-    filled_saving[above] = saving[-1] * removed[above] / last
-    return Curve(tuple(widths), tuple(filled_damage.tolist()), tuple(np.maximum(filled_saving, 0.0).tolist()))
+    points = sorted((float(whole - width), value) for width, value in known.items() if width < whole)
+    x, y = (np.array(column) for column in zip((0.0, 0.0), *points, strict=True))
+    return removed, x, y
 
 
 def solve(curves: Mapping[str, Curve], targets: Sequence[float]) -> list[dict[str, int]]:

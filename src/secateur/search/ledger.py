@@ -65,9 +65,10 @@ class Ledger:
         for trial in study.trials():
             self._take_in(trial)
 
-    def known(self, key: str) -> Trial | None:
-        """The trial that has evaluated this network."""
-        return self._known.get(key)
+    def known(self, key: str, arm: Arm = "sampler") -> Trial | None:
+        """The trial that has evaluated this network; what was given up early is not enough for an arm that is not raced."""
+        trial = self._known.get(key)
+        return None if trial is not None and trial.evaluation.stopped and arm not in RACED else trial
 
     def rejection(self, candidate: Candidate, key: str) -> Evaluation | None:
         """Why a candidate need not be evaluated, as an evaluation without accuracy; None where nothing speaks against it."""
@@ -79,7 +80,9 @@ class Ledger:
         computed = {name: Measurement(value, _UNITS[name], "computed") for name, value in exact.items()}
         if goal.metric not in computed:
             interval = (foreseen.value - foreseen.slack, foreseen.value + foreseen.slack)
-            computed[goal.metric] = Measurement(foreseen.value, "", "predicted", interval=interval)
+            computed[goal.metric] = Measurement(
+                foreseen.value, self.problem.dense[goal.metric].unit, "predicted", interval=interval
+            )
         return Evaluation(candidate, key, computed, stopped=f"rejected unseen: {goal.metric} would miss '{goal.text}'")
 
     def hurdles(self, arm: Arm) -> tuple[Mapping[str, float], ...]:
@@ -88,10 +91,10 @@ class Ledger:
 
     def tell(self, asked: Asked, key: str, evaluation: Evaluation) -> Trial:
         """Store one evaluation; a network that is known already shares that trial's."""
-        known = self._known.get(key)
+        known = self.known(key, asked.arm)
         evaluation = known.evaluation if known is not None else replace(evaluation, removals_key=key)
-        missed = violations(self.problem.goals, evaluation.measurements, in_search=True)
-        missed = {} if evaluation.failure is not None else missed
+        told = [goal for goal in self.problem.goals if goal.metric in evaluation.measurements]
+        missed = violations(told, evaluation.measurements, in_search=True) if evaluation.failure is None else {}
         trial = self.study.tell(asked, evaluation, missed, known.number if known else None)
         self._take_in(trial)
         self.on_trial(self, trial)

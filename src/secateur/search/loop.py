@@ -6,33 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-from secateur.records import Evaluation, Job
+from secateur.records import Job
 from secateur.search.ledger import Ledger
+from secateur.search.planner import knapsack
+from secateur.search.sensitivity import Executor, sweep
 from secateur.search.study import Asked
-from secateur.search.warm_start import Planned, baselines, family, knapsack, prior, sweep
+from secateur.search.warm_start import Planned, best_method, controls, prior, probe, probed, thresholds
 
 FRUITLESS = 300
 """Asks in a row that lead to networks already seen or rejected unseen, after which the space counts as exhausted."""
 DOUBLED = 10
 """Asks for networks that are being evaluated right now, after which it is better to wait for their figures."""
-TURN = 3
-"""Of so many candidates after the warm starts one is the sampler's; the others come from the re-fitted knapsack."""
-
-
-class Executor(Protocol):
-    """Where evaluations run. Jobs are known by a number that the caller gives."""
-
-    workers: int
-
-    def submit(self, number: int, job: Job) -> None:
-        """Begin a job. At most `workers` are under way at a time."""
-        ...
-
-    def wait(self) -> tuple[int, Evaluation]:
-        """The next finished job. A job that fails ends with an evaluation that says so."""
-        ...
+PLANNED, SAMPLED = 6, 2
+"""After the warm starts, turn by turn: knapsack points from one fit of the model, and candidates of the sampler."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +48,10 @@ def search(ledger: Ledger, executor: Executor, stopping: Stopping, clock: Callab
     problem, study = ledger.problem, ledger.study
     started = clock()
     plan: deque[Planned] = deque()
-    phases = _phases(ledger, stopping.trials) if problem.warm_starts else iter(())
+    phases = _phases(ledger, executor, stopping.trials)
     under_way: dict[int, tuple[Asked, str]] = {}
     twins: dict[str, list[Asked]] = {}  # asked for while the same network was being evaluated
-    submitted, phases_left = 0, True
+    submitted, sampled, phases_left = 0, SAMPLED, problem.warm_starts
     while True:
         reason = stopping.reason(ledger, len(under_way), clock() - started)
         doubled = 0
@@ -76,11 +63,13 @@ def search(ledger: Ledger, executor: Executor, stopping: Stopping, clock: Callab
                 phases_left = phase is not None
                 plan.extend(p for p in phase or () if p.label not in ledger.labels)
                 continue
-            if not plan and problem.warm_starts and (len(ledger.trials) + len(under_way)) % TURN:
-                plan.extend(p for p in knapsack(ledger, 1) if p.label not in ledger.labels)
+            if not plan and problem.warm_starts and sampled >= SAMPLED:
+                plan.extend(knapsack(ledger, PLANNED))
+                sampled = 0
             planned = plan.popleft() if plan else None
             if planned is None:
                 asked = study.ask()
+                sampled += 1
             else:
                 asked = study.ask(problem.space.values(planned.candidate), planned.arm, planned.label)
             candidate = problem.space.candidate(asked.values)
@@ -90,7 +79,7 @@ def search(ledger: Ledger, executor: Executor, stopping: Stopping, clock: Callab
                 doubled += 1
                 continue
             rejected = ledger.rejection(candidate, key) if asked.arm in ("sampler", "knapsack", "prior") else None
-            known = ledger.known(key)
+            known = ledger.known(key, asked.arm)
             if known is not None:
                 ledger.tell(asked, key, known.evaluation)
             elif rejected is not None:
@@ -110,14 +99,14 @@ def search(ledger: Ledger, executor: Executor, stopping: Stopping, clock: Callab
             ledger.tell(twin, key, evaluation)
 
 
-def _phases(ledger: Ledger, budget: int) -> Iterator[Iterable[Planned]]:
-    """Each phase is planned when the one before it has been told. A restarted driver plans the same again.
+def _phases(ledger: Ledger, executor: Executor, budget: int) -> Iterator[Iterable[Planned]]:
+    """Each phase is planned when the one before it has been told; a restarted driver plans what is left.
 
-    The sweep takes at most two fifths of the budget and at least one width of each group.
+    The controls come late on purpose: nothing rests on them, and a search that is cut short should have used its time well.
     """
-    space = ledger.problem.space
-    yield [*baselines(ledger.problem, budget), *prior(ledger.problem)]
-    yield family(ledger, budget)
-    levels = max(1, min(3, int(budget * 0.4 / len(space.choices))))
-    yield sweep(ledger, levels)
-    yield knapsack(ledger, 6)
+    yield [*thresholds(ledger.problem), *prior(ledger.problem)]
+    for _ in range(max(1, min(3, budget // 20)) - probed(ledger)):
+        yield [probe(ledger)]
+    sweep(ledger, executor, best_method(ledger.problem.space, ledger.trials), budget)
+    yield knapsack(ledger, PLANNED)
+    yield controls(ledger, budget)

@@ -149,6 +149,14 @@ class Study:
             for t in self._study.get_trials(deepcopy=False)
         ]
 
+    def remember(self, name: str, text: str) -> None:
+        """Keep a text with the study, under a name."""
+        self._study.set_user_attr(name, text)
+
+    def recall(self, name: str) -> str | None:
+        """The text kept under a name, None where there is none."""
+        return self._study.user_attrs.get(name)
+
     def attach(self, file: Path, store: Path) -> None:
         """Attach a file to the study, where the Optuna dashboard shows it. store: the dashboard's `--artifact-dir`."""
         with disk_errors(store / file.name):

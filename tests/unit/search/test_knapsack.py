@@ -6,22 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.search.knapsack import Curve, fill_curve, solve
+from secateur.search.knapsack import Curve, damage_curve, saving_curve, solve
 
 
 def test_curves_pass_through_what_was_measured():
-    curve = fill_curve((32, 24, 16, 8), {16: (0.2, 0.10)})
-    assert curve.damage[0] == 0.0
-    assert curve.damage[2] == pytest.approx(0.2)
-    assert curve.damage[1] == pytest.approx(0.2 / 4), "half as much removed: a quarter of the damage"
-    assert curve.damage[3] == pytest.approx(0.2 * 1.5**2)
-    assert curve.saving == pytest.approx((0.0, 0.05, 0.10, 0.15))
+    damage = damage_curve((32, 24, 16, 8), {16: 0.2})
+    assert damage[0] == 0.0
+    assert damage[2] == pytest.approx(0.2)
+    assert damage[1] == pytest.approx(0.2 / 4), "half as much removed: a quarter of the damage"
+    assert damage[3] == pytest.approx(0.2 * 1.5**2)
+    assert saving_curve((32, 24, 16, 8), {16: 0.1}) == pytest.approx([0.0, 0.05, 0.10, 0.15])
 
 
 def test_between_measured_points_curves_are_linear_and_they_never_fall():
-    curve = fill_curve((40, 30, 20, 10), {30: (0.3, 0.1), 10: (0.1, 0.3)})
-    assert curve.damage == pytest.approx((0.0, 0.3, 0.3, 0.3)), "more removed cannot hurt less: that was noise"
-    assert curve.saving == pytest.approx((0.0, 0.1, 0.2, 0.3))
+    damage = damage_curve((40, 30, 20, 10), {30: 0.3, 10: 0.1})
+    assert damage == pytest.approx([0.0, 0.3, 0.3, 0.3]), "more removed cannot hurt less: that was noise"
+    assert saving_curve((40, 30, 20, 10), {30: 0.1, 10: 0.3}) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def curve(damage, saving):
+    widths = (8, 6, 4, 2)
+    return Curve(widths, tuple(damage_curve(widths, {4: damage})), tuple(saving_curve(widths, {4: saving})))
 
 
 @given(
@@ -57,7 +62,7 @@ def test_against_trying_everything(groups, share):
 
 
 def test_targets_are_met_in_order():
-    curves = {name: fill_curve((8, 6, 4, 2), {4: (damage, 0.2)}) for name, damage in (("a", 0.1), ("b", 0.4))}
+    curves = {name: curve(damage, 0.2) for name, damage in (("a", 0.1), ("b", 0.4))}
     total = sum(c.saving[-1] for c in curves.values())
     kept = solve(curves, [total * share for share in (0.2, 0.5, 0.9)])
     widths = [sum(k.values()) for k in kept]

@@ -8,45 +8,20 @@ import sqlite3
 import pytest
 import torch
 
+from invented import HARM, OBJECTIVES, evaluate, exact, make_space, worker
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import StateError
 from secateur.execution import Inline
-from secateur.records import BASELINES, Candidate, Evaluation, Goal, Group, Measurement, Member
+from secateur.records import BASELINES, Evaluation, Goal, Group, Measurement, Member
 from secateur.search.audit import arm_results, unbeaten
 from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
+from secateur.search.sensitivity import known_sensitivities, sweep
 from secateur.search.study import Study, storage_errors
-from secateur.search.warm_start import best_method, sensitivities, sweep
+from secateur.search.warm_start import best_method
 from secateur.search_spaces import build_space
-
-OBJECTIVES = {"accuracy": "maximize", "macs": "minimize"}
-HARM = {"a": 0.02, "b": 0.5, "c": 0.1}
-
-
-def make_space(methods=("l1", "l2")):
-    members = (Member("x", "out", "batch norm", (), ()),)
-    groups = tuple(Group(name, "Conv2d", members, 32, tuple(range(32)), 100, 100) for name in HARM)
-    declared = SearchSpaceDefinition.model_validate(
-        {"groups": [{"methods": list(methods), "multiple_of": 4, "removed": [0.0, 0.9]}]}
-    )
-    return build_space(declared, FoundGroups(groups, (), None))
-
-
-def exact(candidate: Candidate) -> dict[str, float]:
-    share = sum(cut.kept / 32 for cut in candidate.cuts.values()) / len(candidate.cuts)
-    return {"macs": share, "parameters": 1000 * share}
-
-
-def evaluate(candidate: Candidate) -> Evaluation:
-    damage = 0.0
-    for name, cut in candidate.cuts.items():
-        damage += HARM[name] * (1 - cut.kept / 32) ** 2 * (0.8 if cut.method == "l2" else 1.0)
-    macs = exact(candidate)["macs"]
-    figures = {"accuracy": 0.9 - damage, "macs": macs, "damage": damage, "size": 4 * macs, "parameters": 1000 * macs}
-    return Evaluation(candidate, candidate.key, {name: Measurement(v, "", "computed") for name, v in figures.items()})
-
 
 GOALS = (Goal("accuracy", "at_least", 0.8, 0.5, "accuracy at least 0.8"),)
 
@@ -69,9 +44,9 @@ def run(folder, budget, *, evaluate=evaluate, evaluated=None, stopping=None, exe
     made = problem(**changes)
 
     def counted(job):
-        if evaluated is not None:
+        if evaluated is not None and not job.probe:
             evaluated.append(job.candidate.key)
-        return evaluate(job.candidate)
+        return worker(job, evaluate)
 
     ledger = Ledger(made, study(folder, space=made.space, objectives=made.objectives, **opening))
     ledger.ended = search(ledger, executor or Inline(counted), stopping or Stopping(budget))
@@ -94,9 +69,14 @@ def test_warm_starts_come_first_and_in_order(tmp_path):
     arms = [t.arm for t in progress.trials]
     assert arms[0] == "dense"
     order = list(dict.fromkeys(arms))
-    assert order == ["dense", "uniform", "global", "random", "sensitivity", "knapsack", "sampler"]
+    assert order == ["dense", "global", "knapsack", "uniform", "random", "sampler"]
     assert best_method(make_space(), progress.trials) == "l2"
-    assert {s.group for s in sensitivities(make_space(), progress.trials)} == set(HARM)
+    probes = known_sensitivities(progress.study)
+    assert {s.group for s in probes} == set(HARM)
+    assert all(
+        s.damage == pytest.approx(HARM[s.group] * (1 - s.kept / 32) ** 2 * (0.8 if s.method == "l2" else 1))
+        for s in probes
+    )
 
 
 def test_knapsack_points_cut_what_hurts_least(tmp_path):
@@ -149,15 +129,21 @@ def test_a_trial_that_was_written_but_not_told_is_finished_at_the_next_start(tmp
 
 
 @pytest.mark.parametrize("widths", range(1, 12))
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_the_sweep_takes_as_many_different_widths_as_it_may(widths, levels, tmp_path):
+def test_the_sweep_takes_as_many_different_widths_as_it_may(widths, tmp_path):
     members = (Member("x", "out", "convolution", (), ()),)
     group = Group("a", "Conv2d", members, widths + 1, tuple(range(widths + 1)), 100, 100)
-    declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l1"], "removed": [0.0, 0.99]}]})
+    declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l1", "l2"], "removed": [0.0, 0.99]}]})
     space = build_space(declared, FoundGroups((group,), (), None))
     ledger = Ledger(problem(space, dense=DENSE), study(tmp_path, space=space))
-    planned = list(sweep(ledger, levels))
-    assert len({p.candidate.cuts["a"].kept for p in planned}) == len(planned) == min(levels, widths)
+    probes = sweep(ledger, Inline(worker), "l1", 50)
+    assert len({s.kept for s in probes if s.method == "l1"}) == min(3, widths)
+    assert len([s for s in probes if s.method == "l2"]) == 1, "the other methods are compared at one width"
+    assert sweep(ledger, None, "l1", 50) == probes, "a restart reads them back"
+
+
+def test_the_methods_are_not_compared_group_by_group_where_that_would_cost_more_than_the_search(tmp_path):
+    probes = sweep(Ledger(problem(), study(tmp_path)), Inline(worker), "l1", 5)
+    assert {s.method for s in probes} == {"l1"}
 
 
 DENSE = {n: Measurement(v, "", "computed") for n, v in {"accuracy": 0.9, "macs": 1.0, "damage": 0.0}.items()}
@@ -202,7 +188,16 @@ def test_an_exhausted_space_ends_the_search(tmp_path):
         return Evaluation(candidate, candidate.key, {n: Measurement(v, "", "computed") for n, v in figures.items()})
 
     saliencies = {"a": {"l1": torch.arange(4.0)}}
-    progress = run(tmp_path, 50, space=space, evaluate=simple, sampler="random", saliencies=saliencies)
+
+    def simple_worker(job):
+        figures = {"damage": 0.1, "macs": 0.5, "parameters": 1.0}
+        return (
+            simple(job.candidate)
+            if not job.probe
+            else Evaluation(job.candidate, "", {n: Measurement(v, "", "computed") for n, v in figures.items()})
+        )
+
+    progress = run(tmp_path, 50, space=space, executor=Inline(simple_worker), sampler="random", saliencies=saliencies)
     assert progress.evaluated == 4
     assert progress.ended == "the space is exhausted"
 
@@ -261,7 +256,7 @@ def test_constraints_that_leave_no_room_end_the_search(tmp_path):
 def test_time_and_patience_end_a_search(tmp_path):
     clock = iter(range(1000))
     ledger = Ledger(problem(), study(tmp_path))
-    inline = Inline(lambda job: evaluate(job.candidate))
+    inline = Inline(worker)
     assert search(ledger, inline, Stopping(500, seconds=40), lambda: next(clock)) == "the time is up"
     assert 5 < ledger.evaluated < 40
     made = run(tmp_path, 500, name="patient", stopping=Stopping(500, patience=8))
@@ -274,7 +269,7 @@ def test_an_earlier_front_is_evaluated_first(tmp_path):
     made = run(tmp_path, 40, prior=front)
     taken = [t for t in made.trials if t.arm == "prior"]
     assert [t.evaluation.candidate for t in taken] == list(front)
-    assert taken[-1].number < min(t.number for t in made.trials if t.arm == "sensitivity")
+    assert taken[-1].number < min(t.number for t in made.trials if t.arm == "knapsack")
 
 
 class Shuffled:
@@ -286,13 +281,14 @@ class Shuffled:
         self.jobs, self.most, self.submitted = {}, 0, []
 
     def submit(self, number, job):
-        self.submitted.append(job.candidate.key)
+        if not job.probe:
+            self.submitted.append(job.candidate.key)
         self.jobs[number] = job
         self.most = max(self.most, len(self.jobs))
 
     def wait(self):
         number = sorted(self.jobs, key=lambda n: (n * 7) % 5)[0]
-        return number, evaluate(self.jobs.pop(number).candidate)
+        return number, worker(self.jobs.pop(number))
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])

@@ -1,0 +1,176 @@
+"""Candidates from the additive model: the exact knapsack proposes, the hypervolume that is foreseen chooses.
+
+For a few draws from the model's posterior, several mixtures of the costs and many savings, the knapsack finds the cuts of least
+damage. Of all these, those are planned that would add the most to the front if the model were right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from secateur.records import Candidate, Sensitivity
+from secateur.search.additive import AdditiveModel, cheapest
+from secateur.search.knapsack import Curve, solve
+from secateur.search.ledger import Ledger, own
+from secateur.search.sensitivity import known_sensitivities
+from secateur.search.warm_start import Planned, method_damages
+
+DRAWS = 4
+"""Models from which proposals come: the most likely one, and draws from the posterior."""
+MIXTURES = 2
+"""Random mixtures of the costs, beside each cost alone."""
+TARGETS = np.linspace(0.04, 0.96, 16)
+"""Savings asked for, as shares of the largest possible one."""
+SAMPLES = 4096
+"""Points in the box below the reference by which a gain of hypervolume is estimated."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate and its figures by the model that proposed it, as costs (all to be minimised)."""
+
+    candidate: Candidate
+    costs: tuple[float, ...]
+
+
+def knapsack(ledger: Ledger, count: int) -> Iterator[Planned]:
+    """Up to `count` networks that are not known yet, those first that should add the most hypervolume."""
+    problem, start = ledger.problem, len(ledger.trials)
+    model = additive_model(ledger, known_sensitivities(ledger.study))
+    if model is None:
+        return
+    rng = np.random.default_rng([problem.seed, start])
+    proposals = list(_proposals(ledger, model, rng))
+    planned = 0
+    for proposal in _by_gain(ledger, proposals, rng):
+        if planned == count:
+            return
+        if ledger.known(problem.key(proposal.candidate)) is None:
+            yield Planned(proposal.candidate, "knapsack", f"knapsack {start}.{planned}")
+            planned += 1
+
+
+def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -> Iterator[Proposal]:
+    """Knapsack solutions with what the model foresees of them; those that would miss a goal on a cost are left out."""
+    problem = ledger.problem
+    score_of = _score_of_damage(ledger)
+    costs = model.costs
+    limits = {goal.metric: goal.limit_in_search for goal in problem.goals if goal.sense == "at_most"}
+    for number in range(DRAWS):
+        best = {name: cheapest(options) for name, options in model.damages(rng if number else None).items()}
+        corners = [{name: float(name == cost) for name in costs} for cost in costs]
+        mixed = [dict(zip(costs, rng.dirichlet(np.ones(len(costs))).tolist(), strict=True)) for _ in range(MIXTURES)]
+        for weights in corners + mixed if len(costs) > 1 else corners:
+            saving = model.saving(weights)
+            weighted = {
+                name: Curve(model.widths[name], tuple(damage.tolist()), tuple(saving[name].tolist()))
+                for name, (damage, _) in best.items()
+            }
+            largest = sum(max(curve.saving) for curve in weighted.values())
+            if largest <= 0:
+                continue
+            for kept in solve(weighted, (largest * (TARGETS + rng.uniform(-0.03, 0.03))).tolist()):
+                position = {name: weighted[name].widths.index(width) for name, width in kept.items()}
+                foreseen = {c: problem.dense[c].value * (1 - model.saved(c, position)) for c in costs}
+                if any(foreseen[metric] > limit for metric, limit in limits.items() if metric in foreseen):
+                    continue
+                foreseen["accuracy"] = score_of(sum(weighted[name].damage[i] for name, i in position.items()))
+                cuts = dict(problem.space.dense().cuts)
+                for name, i in position.items():
+                    choice = problem.space.choices[name]
+                    cuts[name] = choice.cut(1 - kept[name] / choice.group.width, best[name][1][i])
+                figures = [
+                    foreseen.get(name, 0.0) * (1 if direction == "minimize" else -1)
+                    for name, direction in problem.objectives.items()
+                ]
+                yield Proposal(Candidate(cuts), tuple(figures))
+
+
+class _ScoreOfDamage:
+    """The score that a damage leads to: monotone, fitted on what has been evaluated."""
+
+    def __init__(self, damages: Sequence[float], scores: Sequence[float]) -> None:
+        self._fit = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(damages, scores)
+        self._x, self._y = self._fit.X_thresholds_, self._fit.y_thresholds_
+
+    def __call__(self, damage: float) -> float:
+        return float(np.interp(damage, self._x, self._y))
+
+
+def _score_of_damage(ledger: Ledger) -> _ScoreOfDamage:
+    figures = [t.evaluation.measurements for t in own(ledger.trials)[-400:]]  # plenty for one curve
+    return _ScoreOfDamage([f["damage"].value for f in figures], [f["accuracy"].value for f in figures])
+
+
+def _by_gain(ledger: Ledger, proposals: Sequence[Proposal], rng: np.random.Generator) -> Iterator[Proposal]:
+    """The proposals, each time the one that adds the most to the front and to those before it; those that add nothing last.
+
+    The gain is the share of random points in the box that a proposal newly dominates.
+    """
+    if not proposals:
+        return
+    reference = ledger.archive.reference
+    costs = np.array([p.costs for p in proposals])
+    ideal = np.minimum(costs.min(0), ledger.archive.points.min(0) if len(ledger.archive.points) else reference)
+    samples = ideal + (reference - ideal) * rng.random((SAMPLES, len(reference)))
+    for point in ledger.archive.points:
+        samples = samples[~np.all(point <= samples, axis=1)]
+    covered = _dominated(costs, samples)
+    left = list(range(len(proposals)))
+    open_ = np.ones(len(samples), bool)
+    while left:
+        gains = covered[left] @ open_
+        best = int(gains.argmax())
+        if gains[best] == 0:
+            break
+        chosen = left.pop(best)
+        open_ &= ~covered[chosen]
+        yield proposals[chosen]
+    for chosen in rng.permutation(left):
+        yield proposals[int(chosen)]
+
+
+def _dominated(costs: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(proposals, samples): which samples a proposal dominates."""
+    covered = np.ones((len(costs), len(samples)), bool)
+    for axis in range(costs.shape[1]):
+        covered &= costs[:, axis, None] <= samples[None, :, axis]
+    return covered
+
+
+def additive_model(ledger: Ledger, sensitivities: Sequence[Sensitivity]) -> AdditiveModel | None:
+    """The model of damage and savings, None where nothing is known of single cuts."""
+    problem = ledger.problem
+    if not sensitivities:
+        return None
+    whole = problem.exact(problem.space.dense())
+    costs = [n for n, d in problem.objectives.items() if d == "minimize" and _foresees(ledger, n)] or ["macs"]
+    damage: dict[str, dict[str, dict[int, float]]] = {}
+    savings: dict[str, dict[str, dict[int, float]]] = {cost: {} for cost in costs}
+    for point in sensitivities:
+        damage.setdefault(point.group, {}).setdefault(point.method, {})[point.kept] = point.damage
+        cut = {"macs": point.macs, "parameters": point.parameters}
+        for cost in costs:
+            saved = _foreseen(ledger, cost, whole) - _foreseen(ledger, cost, cut)
+            savings[cost].setdefault(point.group, {})[point.kept] = saved / problem.dense[cost].value
+    compared = method_damages(ledger.trials)
+    model = AdditiveModel(problem.space, damage, savings, compared)
+    model.observe([t.evaluation for t in own(ledger.trials)], {c: problem.dense[c].value for c in costs})
+    return model
+
+
+def _foresees(ledger: Ledger, cost: str) -> bool:
+    """Whether a cost can be told from MACs and parameters; one that the dense model does not have cannot be saved."""
+    whole = ledger.problem.exact(ledger.problem.space.dense())
+    return ledger.problem.dense[cost].value > 0 and ledger.forecast.of(cost, whole) is not None
+
+
+def _foreseen(ledger: Ledger, cost: str, exact: Mapping[str, float]) -> float:
+    foreseen = ledger.forecast.of(cost, exact)
+    assert foreseen is not None  # noqa: S101 # asked for above
+    return foreseen.value

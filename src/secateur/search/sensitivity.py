@@ -1,0 +1,91 @@
+"""The sensitivity sweep: each group cut alone, at a few widths, and by each method at one: what does it do to the outputs?
+
+These are probes on calibration images, not trials: they say nothing about accuracy, cost a tenth of an evaluation, and do not count
+against the budget. Together with the exact knapsack they are what makes the first candidates good ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from pydantic import TypeAdapter
+
+from secateur.records import Candidate, Evaluation, Job, Sensitivity
+from secateur.search.ledger import Ledger
+from secateur.search.study import Study
+from secateur.search_spaces import SearchSpace
+
+_SENSITIVITIES: TypeAdapter[tuple[Sensitivity, ...]] = TypeAdapter(tuple[Sensitivity, ...])
+KEPT_AS = "sensitivities"
+"""Name under which the study keeps them."""
+LEVELS = 3
+"""Widths of a group at which it is probed."""
+PER_TRIAL = 2
+"""Probes for each trial of the budget, at the most: beyond that, the methods are not compared group by group."""
+
+
+class Executor(Protocol):
+    """Where evaluations run. Jobs are known by a number that the caller gives."""
+
+    workers: int
+
+    def submit(self, number: int, job: Job) -> None:
+        """Begin a job. At most `workers` are under way at a time."""
+        ...
+
+    def wait(self) -> tuple[int, Evaluation]:
+        """The next finished job. A job that fails ends with an evaluation that says so."""
+        ...
+
+
+def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple[Sensitivity, ...]:
+    """The sensitivities of this study: measured once, read back after a restart. method: the one that suits the network best."""
+    if ledger.study.recall(KEPT_AS) is not None:
+        return known_sensitivities(ledger.study)
+    space = ledger.problem.space
+    probes = list(_probes(space, method, every_method=True))
+    if len(probes) > PER_TRIAL * budget:
+        probes = list(_probes(space, method, every_method=False))
+    found: dict[int, Evaluation] = {}
+    waiting = list(enumerate(probes))[::-1]
+    under_way = 0
+    while waiting or under_way:
+        while waiting and under_way < executor.workers:
+            number, (_, _, candidate) = waiting.pop()
+            executor.submit(number, Job(candidate, probe=True))
+            under_way += 1
+        number, evaluation = executor.wait()
+        found[number] = evaluation
+        under_way -= 1
+    sensitivities = tuple(
+        Sensitivity(group, used, candidate.cuts[group].kept, space.choices[group].group.width, *_figures(found[number]))
+        for number, (group, used, candidate) in enumerate(probes)
+        if found[number].failure is None
+    )
+    ledger.study.remember(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
+    return sensitivities
+
+
+def known_sensitivities(study: Study) -> tuple[Sensitivity, ...]:
+    """What the sweep of this study has found, nothing where it has not come to that."""
+    return _SENSITIVITIES.validate_json(study.recall(KEPT_AS) or "[]")
+
+
+def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[tuple[str, str, Candidate]]:
+    """Group, method and candidate: by the best method at widths spread evenly, by the others at the one in the middle."""
+    for name, choice in space.choices.items():
+        best = method if method in choice.methods else choice.methods[0]
+        cuts = choice.widths[1:]
+        count = min(LEVELS, len(cuts))
+        for i in range(count):
+            width = cuts[(2 * i + 1) * len(cuts) // (2 * count)]  # the middle of each of `count` equal parts
+            yield name, best, space.only(name, width, best)
+        for other in choice.methods if every_method else ():
+            if other != best:
+                yield name, other, space.only(name, cuts[len(cuts) // 2], other)
+
+
+def _figures(evaluation: Evaluation) -> tuple[float, float, float]:
+    figures = evaluation.measurements
+    return figures["damage"].value, figures["macs"].value, figures["parameters"].value

@@ -1,0 +1,46 @@
+"""An invented network of three groups whose figures are formulas: a search on it takes microseconds."""
+
+from __future__ import annotations
+
+from secateur.compression.groups import FoundGroups
+from secateur.definition import SearchSpaceDefinition
+from secateur.records import Candidate, Evaluation, Group, Measurement, Member
+from secateur.search_spaces import build_space
+
+OBJECTIVES = {"accuracy": "maximize", "macs": "minimize"}
+HARM = {"a": 0.02, "b": 0.5, "c": 0.1}
+
+
+def make_space(methods=("l1", "l2")):
+    members = (Member("x", "out", "batch norm", (), ()),)
+    groups = tuple(Group(name, "Conv2d", members, 32, tuple(range(32)), 100, 100) for name in HARM)
+    declared = SearchSpaceDefinition.model_validate(
+        {"groups": [{"methods": list(methods), "multiple_of": 4, "removed": [0.0, 0.9]}]}
+    )
+    return build_space(declared, FoundGroups(groups, (), None))
+
+
+def exact(candidate: Candidate) -> dict[str, float]:
+    share = sum(cut.kept / 32 for cut in candidate.cuts.values()) / len(candidate.cuts)
+    return {"macs": share, "parameters": 1000 * share}
+
+
+def damage_of(candidate: Candidate) -> float:
+    harm = 0.0
+    for name, cut in candidate.cuts.items():
+        harm += HARM[name] * (1 - cut.kept / 32) ** 2 * (0.8 if cut.method == "l2" else 1.0)
+    return harm
+
+
+def evaluate(candidate: Candidate) -> Evaluation:
+    damage, macs = damage_of(candidate), exact(candidate)["macs"]
+    figures = {"accuracy": 0.9 - damage, "macs": macs, "damage": damage, "size": 4 * macs, "parameters": 1000 * macs}
+    return Evaluation(candidate, candidate.key, {name: Measurement(v, "", "computed") for name, v in figures.items()})
+
+
+def worker(job, evaluate=evaluate):
+    """What a worker does with a job: a probe is no evaluation."""
+    if not job.probe:
+        return evaluate(job.candidate)
+    figures = {"damage": damage_of(job.candidate), **exact(job.candidate)}
+    return Evaluation(job.candidate, "", {n: Measurement(v, "", "computed") for n, v in figures.items()})
