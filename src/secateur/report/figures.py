@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -53,15 +53,22 @@ def layout(figure: go.Figure, height: int) -> go.Figure:
     return figure
 
 
-def front_figure(record: RunRecord, axis: str) -> go.Figure:
-    """Score against one cost: every trial by arm, the dense model, and the finalists before and after recovery."""
+def front_figure(record: RunRecord, axis: str, infeasible: Collection[int] = ()) -> go.Figure:
+    """Score against one cost: every trial by arm, the dense model, and the finalists before and after recovery.
+
+    infeasible: numbers of trials that break a goal, which are crossed out in grey.
+    """
     figure = go.Figure()
     dense = record.dense["search"]
     own = [t for t in record.trials if t.same_as is None and t.evaluation.failure is None]
     for arm in ("sensitivity", "uniform", "knapsack", "sampler"):
-        trials = [t for t in own if t.arm == arm and axis in t.evaluation.measurements]
+        trials = [t for t in own if t.arm == arm and axis in t.evaluation.measurements and t.number not in infeasible]
         if trials:
             figure.add_trace(_arm_trace(arm, trials, dense, axis))
+    broken = [t for t in own if t.number in infeasible and {axis, "accuracy"} <= t.evaluation.measurements.keys()]
+    if broken:
+        crossed = _arm_trace("sampler", broken, dense, axis)
+        figure.add_trace(crossed.update(name="infeasible", marker={"symbol": "x-thin-open", "color": MUTED, "size": 8}))
     finalists = [f for f in record.finalists if axis in f.measurements and "accuracy" in f.measurements]
     for finalist in finalists:
         if axis in finalist.searched:

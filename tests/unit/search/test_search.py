@@ -14,6 +14,7 @@ from secateur.errors import StateError
 from secateur.execution import Inline
 from secateur.records import BASELINES, Candidate, Evaluation, Goal, Group, Measurement, Member
 from secateur.search.audit import arm_results, unbeaten
+from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
@@ -23,6 +24,7 @@ from secateur.search_spaces import build_space
 
 OBJECTIVES = {"accuracy": "maximize", "macs": "minimize"}
 HARM = {"a": 0.02, "b": 0.5, "c": 0.1}
+ORIGINAL = Original({}, dict.fromkeys(HARM, 32), ("l1", "l2"))
 
 
 def make_space(methods=("l1", "l2")):
@@ -60,7 +62,7 @@ def problem(space=None, **changes):
 
 def study(folder, name="s", sampler="tpe", seed=0, space=None, objectives=None):
     space = space or make_space()
-    return Study(folder / "studies.db", name, space.parameters(), objectives or OBJECTIVES, sampler, seed)
+    return Study(folder / "studies.db", name, space.parameters(), objectives or OBJECTIVES, sampler, seed, ORIGINAL)
 
 
 def run(folder, budget, *, evaluate=evaluate, evaluated=None, stopping=None, executor=None, **changes):
