@@ -104,14 +104,17 @@ def flush(run_id: RunId = None, project: Project = Path()) -> None:
 def dashboard(
     project: Project = Path(),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 8080,
-    host: Annotated[
-        str, typer.Option("--host", help="Leave it, except inside a container: there is no authentication.")
-    ] = "127.0.0.1",
+    in_container: Annotated[
+        bool, typer.Option("--in-container", help="Listen beyond loopback: the port is published on loopback.")
+    ] = False,
 ) -> None:
     """Open the Optuna dashboard on the project's studies, on this machine alone, also beside a run. Ctrl-C ends it."""
     from secateur.pipelines.dashboard import open_dashboard
 
-    open_dashboard(project.resolve(), host, port, lambda url: typer.echo(f"{url}  (Ctrl-C ends it)"))
+    def announce(url: str) -> None:
+        typer.echo(f"{url}  (Ctrl-C ends it)")
+
+    open_dashboard(project.resolve(), port, announce, in_container=in_container)
 
 
 @app.command()

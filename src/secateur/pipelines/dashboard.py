@@ -55,6 +55,6 @@ def _board(run: RunFolder) -> Board:
     return Board(open_storage(run.state / DATABASE), run.run_id, run.state / ARTIFACTS)
 
 
-def open_dashboard(project: Path, host: str, port: int, announce: Callable[[str], None]) -> None:
+def open_dashboard(project: Path, port: int, announce: Callable[[str], None], *, in_container: bool) -> None:
     """Serve the dashboard on a project's studies until it is stopped. Raises what `serve` raises."""
-    serve(project / STATE / DATABASE, host, port, announce)
+    serve(project / STATE / DATABASE, port, announce, in_container=in_container)

@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, get_storage
 
 from secateur.errors import DefinitionError, StateError
 from secateur.files import disk_errors
@@ -31,10 +31,11 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def serve(database: Path, host: str, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM. port: 0 takes a free one. announce: is given the address once it answers.
+def serve(database: Path, port: int, announce: Callable[[str], None], *, in_container: bool = False) -> None:
+    """Serve on loopback until Ctrl-C or SIGTERM. port: 0 takes a free one. announce: is given the address once it answers.
 
-    Raises DefinitionError where there are no studies or the extra is missing, StateError where the port is taken.
+    in_container: listen on all of a container's interfaces, because its own loopback cannot be published. Raises
+    DefinitionError where there are no studies or the extra is missing, StateError where the port is taken.
     """
     try:
         import optuna_dashboard
@@ -45,23 +46,25 @@ def serve(database: Path, host: str, port: int, announce: Callable[[str], None])
             f"There are no studies yet: {database} does not exist. Start one with: secateur run PIPELINE; --project names "
             "another folder."
         )
-    storage = open_storage(database)
+    # Optuna's cache keeps finished trials in memory: without it, every poll of an open page reads all of them again.
+    storage = get_storage(open_storage(database))
     artifacts = database.parent / ARTIFACTS
     with disk_errors(artifacts / "file"):
         artifacts.mkdir(exist_ok=True)
     app = Corrected(optuna_dashboard.wsgi(storage, FileSystemArtifactStore(artifacts)), storage)
+    host = "0.0.0.0" if in_container else "127.0.0.1"  # noqa: S104 # of the container; docker/ publishes it on loopback
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Silent)
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
         raise StateError(
-            f"Port {port} of {host} cannot be opened: {error.strerror}. Another one: secateur dashboard --port {port + 1}"
+            f"Port {port} cannot be opened: {error.strerror}. Give another one with --port; 0 takes one that is free."
         ) from error
     with server:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            announce(f"http://{host}:{server.server_port}/dashboard")
+            announce(f"http://127.0.0.1:{server.server_port}/dashboard")
             server.serve_forever()
         except KeyboardInterrupt:
             pass  # how a server is stopped

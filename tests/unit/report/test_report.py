@@ -156,3 +156,14 @@ def test_numbers_for_people():
     assert percent(None) == "–"
     assert [kilobytes(v) for v in (900, 123456, 2.5e6)] == ["1 kB", "123 kB", "2.50 MB"]
     assert [short(v) for v in (12, 1234, 40_551_040, 3e9)] == ["12", "1.23 k", "40.6 M", "3 G"]
+
+
+def test_infeasible_trials_are_crossed_out_and_in_no_arm():
+    record = make([finalist("f1", 0.85, 0.5)], "f1")
+    traces = {trace.name: trace for trace in front_figure(record, "latency", infeasible={1}).data}
+    assert traces["infeasible"].x == (0.5,)
+    assert traces["infeasible"].marker.symbol == "x-thin-open"
+    assert "uniform family" not in traces
+    assert {"infeasible", "uniform family"} & {t.name for t in front_figure(record, "latency").data} == {
+        "uniform family"
+    }
