@@ -25,7 +25,6 @@ from secateur.compression.selection import resolve
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import dense_on, reference_point
 from secateur.records import Candidate, Evaluation
-from secateur.search.dashboard import Original
 from secateur.search.front import as_costs, hypervolume
 from secateur.search.loop import Problem, search
 from secateur.search.study import Study
@@ -68,8 +67,7 @@ def searched(judge: Judge, budget: int, seed: int, *, warm: bool) -> list[Evalua
     """One search of ours or of cold TPE, in a storage of its own."""
     space = judge.prepared.space
     with tempfile.TemporaryDirectory() as folder:
-        original = Original({}, {g.name: g.width for g in space.groups}, space.methods)
-        study = Study(Path(folder) / "s.db", "benchmark", space.parameters(), judge.objectives, "tpe", seed, original)
+        study = Study(Path(folder) / "s.db", "benchmark", space.parameters(), judge.objectives, "tpe", seed)
         if not warm:
             study.enqueue(space.values(space.dense()), "dense", "dense")
         problem = Problem(space, judge.objectives, judge.key, judge.evaluate, judge.violations, warm_starts=warm)
