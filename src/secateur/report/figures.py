@@ -15,7 +15,10 @@ INK, MUTED, GRID = "#1f2a37", "#8a94a3", "#e6e9ee"
 COLOURS = {
     "dense": INK,
     "uniform": "#e08a1e",
+    "global": "#b0458c",
+    "random": "#8a6d3b",
     "sensitivity": "#c9cfd8",
+    "prior": "#3f8f9b",
     "knapsack": "#6aa5d8",
     "sampler": "#2f6fb2",
     "recovered": "#1d8a5f",
@@ -29,11 +32,25 @@ AXES = {
     "parameters": "parameters, as a share of the dense model's",
 }
 ARM_NAMES = {
-    "uniform": "uniform family",
     "sensitivity": "single cuts (sensitivity)",
-    "knapsack": "knapsack starts",
+    "uniform": "uniform family",
+    "global": "one threshold for all groups",
+    "random": "random draws",
+    "prior": "front of an earlier run",
+    "knapsack": "knapsack points",
     "sampler": "sampler",
 }
+"""In the order in which they are drawn: what the search has found lies on top of what it is compared with."""
+SYMBOLS = {
+    "sensitivity": "circle-open",
+    "uniform": "square-open",
+    "global": "diamond-open",
+    "random": "triangle-up-open",
+    "prior": "triangle-down",
+    "knapsack": "diamond",
+    "sampler": "circle",
+}
+"""Open for what does not search."""
 
 
 def layout(figure: go.Figure, height: int) -> go.Figure:
@@ -56,16 +73,18 @@ def layout(figure: go.Figure, height: int) -> go.Figure:
 def front_figure(record: RunRecord, axis: str, infeasible: Collection[int] = ()) -> go.Figure:
     """Score against one cost: every trial by arm, the dense model, and the finalists before and after recovery.
 
-    infeasible: numbers of trials that break a goal, which are crossed out in grey.
+    infeasible: numbers of trials that break a goal, which are crossed out in grey. What was given up early or rejected unseen has
+    no score on all of the data and is not shown.
     """
     figure = go.Figure()
     dense = record.dense["search"]
-    own = [t for t in record.trials if t.same_as is None and t.evaluation.failure is None]
-    for arm in ("sensitivity", "uniform", "knapsack", "sampler"):
-        trials = [t for t in own if t.arm == arm and axis in t.evaluation.measurements and t.number not in infeasible]
+    own = [t for t in record.trials if t.same_as is None and t.evaluation.complete]
+    own = [t for t in own if {axis, "accuracy"} <= t.evaluation.measurements.keys()]
+    for arm in ARM_NAMES:
+        trials = [t for t in own if t.arm == arm and t.number not in infeasible]
         if trials:
             figure.add_trace(_arm_trace(arm, trials, dense, axis))
-    broken = [t for t in own if t.number in infeasible and {axis, "accuracy"} <= t.evaluation.measurements.keys()]
+    broken = [t for t in own if t.number in infeasible]
     if broken:
         crossed = _arm_trace("sampler", broken, dense, axis)
         figure.add_trace(crossed.update(name="infeasible", marker={"symbol": "x-thin-open", "color": MUTED, "size": 8}))
@@ -125,7 +144,7 @@ def _arm_trace(arm: str, trials: Sequence[Trial], dense: Mapping[str, Measuremen
             "size": 8 if arm != "sensitivity" else 6,
             "color": COLOURS[arm],
             "opacity": 0.75,
-            "symbol": {"uniform": "square", "sensitivity": "circle-open", "knapsack": "diamond"}.get(arm, "circle"),
+            "symbol": SYMBOLS[arm],
         },
         text=[_hover(f"trial {t.number}, {t.label or ARM_NAMES[arm]}", t.evaluation.measurements) for t in trials],
         hovertemplate="%{text}<extra>search data, before recovery</extra>",

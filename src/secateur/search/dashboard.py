@@ -32,7 +32,7 @@ class Original:
     @classmethod
     def of(cls, space: SearchSpace, dense: Figures) -> Original:
         """The original of a search space."""
-        return cls(dense, {group.name: group.width for group in space.groups}, space.methods)
+        return cls(dense, {group.name: group.width for group in space.groups}, tuple(space.methods))
 
 
 def trial_attributes(
@@ -94,7 +94,8 @@ def trial_note(trial: Trial, violations: Mapping[str, float], original: Original
         lines.append(f"**Failed:** {evaluation.failure}")
     elif evaluation.stopped is not None:
         lines.append(f"**Not evaluated in full:** {evaluation.stopped}")
-    if missed := broken(violations):
+    # What was rejected unseen has no score yet to miss a goal with; why it was rejected is said above.
+    if (missed := broken(violations)) and "accuracy" in evaluation.measurements:
         lines.append(f"**Infeasible**, misses: {'; '.join(missed)}.")
     if evaluation.measurements:
         lines.append(_table({"this network": evaluation.measurements, "dense model": original.dense}))
@@ -127,16 +128,17 @@ def _table(columns: Mapping[str, Figures]) -> str:
     for name in first:
         cells = (_figure(figures[name]) if name in figures else "–" for figures in columns.values())
         unit = first[name].unit
-        label = name if unit.lower() == name else f"{name}, {unit}"
+        label = name if unit.lower() in ("", name) else f"{name}, {unit}"
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _figure(measurement: Measurement) -> str:
-    if measurement.interval is None:
-        return _number(measurement.value)
-    low, high = measurement.interval
-    return f"{_number(measurement.value)} ({_number(low)} to {_number(high)})"
+    text = _number(measurement.value)
+    if measurement.interval is not None:
+        low, high = measurement.interval
+        text += f" ({_number(low)} to {_number(high)})"
+    return f"{text}, predicted" if measurement.provenance == "predicted" else text
 
 
 def _number(value: float) -> str:

@@ -15,8 +15,10 @@ import optuna_dashboard
 import pytest
 from optuna.artifacts import FileSystemArtifactStore
 
+from secateur.compression.groups import FoundGroups
+from secateur.definition import SearchSpaceDefinition
 from secateur.errors import DefinitionError, StateError
-from secateur.records import Candidate, Cut, Evaluation, Measurement, Recovered, Trial
+from secateur.records import Candidate, Cut, Evaluation, Group, Measurement, Member, Recovered, Trial
 from secateur.search.board import ARTIFACTS, Board, store_artifact
 from secateur.search.dashboard import (
     LISTED,
@@ -29,6 +31,7 @@ from secateur.search.dashboard import (
 )
 from secateur.search.dashboard_server import Corrected, serve
 from secateur.search.study import open_storage
+from secateur.search_spaces import build_space
 
 
 def figures(accuracy, latency):
@@ -98,6 +101,28 @@ def test_a_note_says_where_a_trial_comes_from_and_what_was_cut():
 )
 def test_a_note_says_what_became_of_a_trial(trial, violations, expected):
     assert expected in trial_note(trial, violations, ORIGINAL)
+
+
+def test_a_note_on_what_was_rejected_unseen_marks_forecasts_and_claims_no_score():
+    foreseen = {
+        "macs": Measurement(9e5, "MACs", "computed"),
+        "size": Measurement(2e5, "bytes", "predicted", interval=(1.9e5, 2.1e5)),
+    }
+    reason = "rejected unseen: size would miss 'size at most 1e+05'"
+    trial = replace(TRIAL, evaluation=Evaluation(CUT, "k", foreseen, stopped=reason))
+    violations = {"accuracy within 0.05 of the dense model": 1.0, "size at most 1e+05": 1.0}
+    note = trial_note(trial, violations, ORIGINAL)
+    assert f"**Not evaluated in full:** {reason}" in note
+    assert "| size, bytes | 200,000 (190,000 to 210,000), predicted | – |" in note
+    assert "accuracy" not in note
+    assert trial_attributes(trial, violations, ORIGINAL, OBJECTIVES)["feasible"] is False
+
+
+def test_the_original_of_a_space():
+    groups = tuple(Group(n, "Conv2d", (Member("x", "out", "c", (), ()),), 8, tuple(range(8)), 1, 1) for n in "ab")
+    declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l1", "l2"]}]})
+    space = build_space(declared, FoundGroups(groups, (), None))
+    assert Original.of(space, ORIGINAL.dense) == Original(ORIGINAL.dense, {"a": 8, "b": 8}, ("l1", "l2"))
 
 
 def test_a_note_names_a_dozen_groups_and_points_at_the_table_for_the_rest():
