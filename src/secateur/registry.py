@@ -54,7 +54,15 @@ class Package:
     output: NDArray[Any]
 
 
-def publish(package: Package, target: Target) -> list[Version]:
+@dataclass(frozen=True)
+class Published:
+    """What a tracking server holds of a run. runs: MLflow's run id of each part: our run id, `dense`, a finalist's name."""
+
+    versions: list[Version]
+    runs: Mapping[str, str]
+
+
+def publish(package: Package, target: Target) -> Published:
     """Send a run: a parent run, a nested run for the dense model and for each finalist, a version for each survivor.
 
     Raises RegistryUnreachable where the server does not answer; calling again goes on where this stopped.
@@ -97,21 +105,22 @@ class _Publisher:
         self.record = package.record
         self.client = MlflowClient()
 
-    def publish(self) -> list[Version]:
+    def publish(self) -> Published:
         experiment = self._experiment()
         parent = self._run(experiment, self.record.run_id, {"secateur.kind": "pipeline"}, parent=None)
         if parent is not None:
             self._log_parent(parent)
         parent_id = self._find(experiment, self.record.run_id)
         self._dense_run(experiment, parent_id)
-        versions = []
+        versions, runs = [], {self.record.run_id: parent_id, DENSE: self._find(experiment, DENSE)}
         for finalist in self.record.finalists:
             if finalist.failure is None:
                 run_id, model_uri = self._finalist_run(experiment, parent_id, finalist)
+                runs[finalist.name] = run_id
                 if finalist in self.record.registered:
                     versions.append(self._version(finalist, run_id, model_uri))
         self.client.set_terminated(parent_id)
-        return versions
+        return Published(versions, runs)
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.record.name)

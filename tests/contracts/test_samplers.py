@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from secateur.records import Candidate, Evaluation, Measurement
+from secateur.search.dashboard import Original
 from secateur.search.samplers import SAMPLERS
 from secateur.search.study import Study
 from secateur.search_spaces import Parameter
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
 def open_study(folder, sampler, seed=3, name="s"):
-    return Study(folder / f"{name}.db", name, PARAMETERS, OBJECTIVES, sampler, seed)
+    return Study(folder / f"{name}.db", name, PARAMETERS, OBJECTIVES, sampler, seed, Original({}, {}, ()))
 
 
 def judged(values) -> Evaluation:

@@ -33,7 +33,7 @@ register: {name: tiny-model}
 
 EVALUATOR = """\
 objectives: {accuracy: maximize, latency: minimize, size: minimize}
-constraints: {accuracy: {max_drop: 0.6}}
+constraints: {accuracy: {max_drop: 0.6, before_recovery: 0.25}}
 """
 
 
@@ -61,8 +61,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    tests = str(REPOSITORY / "tests")
-    return {**os.environ, "PYTHONPATH": tests, "COLUMNS": "200", **more}
+    paths = os.pathsep.join([str(REPOSITORY / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", **more}
 
 
 def secateur(project: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -29,8 +29,8 @@ def start(project, *arguments):
 def evaluated(project) -> dict[str, str]:
     """Told trials of the only study: number → evaluation. Read only: a run may be creating the database right now."""
     query = (
-        "select t.number, a.value_json from trials t join trial_user_attributes a on a.trial_id = t.trial_id "
-        "where a.key = 'evaluation' and t.state in ('COMPLETE', 'FAIL')"
+        "select t.number, a.value_json from trials t join trial_system_attributes a on a.trial_id = t.trial_id "
+        "where a.key = 'secateur:evaluation' and t.state in ('COMPLETE', 'FAIL', 'PRUNED')"
     )
     with contextlib.closing(sqlite3.connect(f"file:{project / 'mlruns' / 'studies.db'}?mode=ro", uri=True)) as database:
         return dict(database.execute(query).fetchall())

@@ -101,6 +101,23 @@ def flush(run_id: RunId = None, project: Project = Path()) -> None:
 
 
 @app.command()
+def dashboard(
+    project: Project = Path(),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 8080,
+    in_container: Annotated[
+        bool, typer.Option("--in-container", help="Listen beyond loopback: the port is published on loopback.")
+    ] = False,
+) -> None:
+    """Open the Optuna dashboard on the project's studies, on this machine alone, also beside a run. Ctrl-C ends it."""
+    from secateur.pipelines.dashboard import open_dashboard
+
+    def announce(url: str) -> None:
+        typer.echo(f"{url}  (Ctrl-C ends it)")
+
+    open_dashboard(project.resolve(), port, announce, in_container=in_container)
+
+
+@app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to lay out the project; created where missing.")],
     workload: Annotated[

@@ -212,8 +212,8 @@ class SearchDefinition(Declared):
     trials: int = Field(
         60,
         ge=1,
-        description="Candidates that are evaluated, baselines and sensitivity sweep included; repeats and candidates that a cheap "
-        "constraint rejects are free.",
+        description="Candidates that are evaluated, baselines included; repeats, candidates that a cheap constraint rejects, and the "
+        "probes of the sensitivity sweep are not counted.",
     )
     minutes: float | None = Field(None, gt=0.0, description="The search ends after so much time, restarts included.")
     patience: int | None = Field(

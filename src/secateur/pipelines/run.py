@@ -21,6 +21,7 @@ from secateur.evaluators.onnx_export import OUTPUT, input_names
 from secateur.execution import Pool
 from secateur.files import write
 from secateur.pipelines.budgets import check_budgets
+from secateur.pipelines.dashboard import show_finalists, show_registered
 from secateur.pipelines.preparation import Prepared, prepare, summaries
 from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
@@ -33,11 +34,12 @@ from secateur.pipelines.stages import (
     score_on_test,
     train_small_dense,
 )
-from secateur.pipelines.state import RunFolder, Stopwatch, find_run, locked, open_run, open_state
+from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
 from secateur.records import ROLES, Candidate, Measurement, Recovered, Rung, RunRecord, Trial, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
 from secateur.search.audit import arm_results, audit
+from secateur.search.dashboard import Original
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
@@ -48,9 +50,6 @@ from secateur.workloads.roles import collect
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 _MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str, Measurement])
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
-
-
-DATABASE = "studies.db"
 
 
 class Listener:
@@ -179,6 +178,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
             definition.evaluator.objectives,
             search_settings.sampler,
             search_settings.seed,
+            Original.of(prepared.space, dense_search),
         )
         ledger = Ledger(problem, study, listener.trial)
         seconds = None if search_settings.minutes is None else 60 * search_settings.minutes - watch.spent("search")
@@ -210,7 +210,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     found = Found(ledger, ended, rungs, tested, best, small_dense)
     record = _record(prepared, run, found, dense, watch)
     report = write_report(record, run.path / "report.html")
-    study.attach(report, run.state / "study_artifacts")
+    show_finalists(run, record, report)
     write(run.path / "record.json", _RECORD.dump_json(record, indent=1))
     return record
 
@@ -322,7 +322,9 @@ def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
             arrays = dict(stored)
         package = Package(record, run.path, run.state, output=arrays.pop(OUTPUT), example=arrays)
         uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-        versions = publish(package, Target(register["name"], register["alias"], uri))
+        published = publish(package, Target(register["name"], register["alias"], uri))
+        versions = published.versions
+        show_registered(run, record, published)
         write(run.path / "registry.json", _VERSIONS.dump_json(versions, indent=1))
     write(run.path / "done", "")
     if not record.registered:

@@ -22,6 +22,8 @@ from secateur.files import disk_errors, write
 from secateur.pipelines.environment import environment
 
 STATE = "mlruns"
+DATABASE = "studies.db"
+"""Below it: every study of the project."""
 LEAST_FREE = 200 * 2**20
 """Bytes that must be free before a run starts."""
 

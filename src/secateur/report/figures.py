@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,7 +15,9 @@ INK, MUTED, GRID = "#1f2a37", "#8a94a3", "#e6e9ee"
 COLOURS = {
     "dense": INK,
     "uniform": "#e08a1e",
-    "sensitivity": "#c9cfd8",
+    "global": "#b0458c",
+    "random": "#8a6d3b",
+    "prior": "#3f8f9b",
     "knapsack": "#6aa5d8",
     "sampler": "#2f6fb2",
     "recovered": "#1d8a5f",
@@ -30,10 +32,22 @@ AXES = {
 }
 ARM_NAMES = {
     "uniform": "uniform family",
-    "sensitivity": "single cuts (sensitivity)",
-    "knapsack": "knapsack starts",
+    "global": "one threshold for all groups",
+    "random": "random draws",
+    "prior": "front of an earlier run",
+    "knapsack": "knapsack points",
     "sampler": "sampler",
 }
+"""In the order in which they are drawn: what the search has found lies on top of what it is compared with."""
+SYMBOLS = {
+    "uniform": "square-open",
+    "global": "diamond-open",
+    "random": "triangle-up-open",
+    "prior": "triangle-down",
+    "knapsack": "diamond",
+    "sampler": "circle",
+}
+"""Open for what does not search."""
 
 
 def layout(figure: go.Figure, height: int) -> go.Figure:
@@ -53,15 +67,24 @@ def layout(figure: go.Figure, height: int) -> go.Figure:
     return figure
 
 
-def front_figure(record: RunRecord, axis: str) -> go.Figure:
-    """Score against one cost: every trial by arm, the dense model, and the finalists before and after recovery."""
+def front_figure(record: RunRecord, axis: str, infeasible: Collection[int] = ()) -> go.Figure:
+    """Score against one cost: every trial by arm, the dense model, and the finalists before and after recovery.
+
+    infeasible: numbers of trials that break a goal, which are crossed out in grey. What was given up early or rejected unseen has
+    no score on all of the data and is not shown.
+    """
     figure = go.Figure()
     dense = record.dense["search"]
-    own = [t for t in record.trials if t.same_as is None and t.evaluation.failure is None]
-    for arm in ("sensitivity", "uniform", "knapsack", "sampler"):
-        trials = [t for t in own if t.arm == arm and axis in t.evaluation.measurements]
+    own = [t for t in record.trials if t.same_as is None and t.evaluation.complete]
+    own = [t for t in own if {axis, "accuracy"} <= t.evaluation.measurements.keys()]
+    for arm in ARM_NAMES:
+        trials = [t for t in own if t.arm == arm and t.number not in infeasible]
         if trials:
             figure.add_trace(_arm_trace(arm, trials, dense, axis))
+    broken = [t for t in own if t.number in infeasible]
+    if broken:
+        crossed = _arm_trace("sampler", broken, dense, axis)
+        figure.add_trace(crossed.update(name="infeasible", marker={"symbol": "x-thin-open", "color": MUTED, "size": 8}))
     finalists = [f for f in record.finalists if axis in f.measurements and "accuracy" in f.measurements]
     for finalist in finalists:
         if axis in finalist.searched:
@@ -115,10 +138,10 @@ def _arm_trace(arm: str, trials: Sequence[Trial], dense: Mapping[str, Measuremen
         mode="markers",
         name=ARM_NAMES[arm],
         marker={
-            "size": 8 if arm != "sensitivity" else 6,
+            "size": 8,
             "color": COLOURS[arm],
             "opacity": 0.75,
-            "symbol": {"uniform": "square", "sensitivity": "circle-open", "knapsack": "diamond"}.get(arm, "circle"),
+            "symbol": SYMBOLS[arm],
         },
         text=[_hover(f"trial {t.number}, {t.label or ARM_NAMES[arm]}", t.evaluation.measurements) for t in trials],
         hovertemplate="%{text}<extra>search data, before recovery</extra>",

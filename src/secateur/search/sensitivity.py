@@ -41,7 +41,7 @@ class Executor(Protocol):
 
 def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple[Sensitivity, ...]:
     """The sensitivities of this study: measured once, read back after a restart. method: the one that suits the network best."""
-    if ledger.study.recall(KEPT_AS) is not None:
+    if ledger.study.board.kept(KEPT_AS) is not None:
         return known_sensitivities(ledger.study)
     space = ledger.problem.space
     probes = list(_probes(space, method, every_method=True))
@@ -63,13 +63,13 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
         for number, (group, used, candidate) in enumerate(probes)
         if found[number].failure is None
     )
-    ledger.study.remember(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
+    ledger.study.board.keep(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
     return sensitivities
 
 
 def known_sensitivities(study: Study) -> tuple[Sensitivity, ...]:
     """What the sweep of this study has found, nothing where it has not come to that."""
-    return _SENSITIVITIES.validate_json(study.recall(KEPT_AS) or "[]")
+    return _SENSITIVITIES.validate_json(study.board.kept(KEPT_AS) or "[]")
 
 
 def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[tuple[str, str, Candidate]]:

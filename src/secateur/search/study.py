@@ -11,11 +11,11 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
@@ -25,12 +25,17 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from secateur.errors import StateError, first_line
-from secateur.files import disk_errors
 from secateur.records import Arm, Direction, Evaluation, Trial
+from secateur.search.board import ARTIFACTS, Board, store_artifact
+from secateur.search.dashboard import Original, group_table, trial_attributes, trial_note
 from secateur.search.samplers import SAMPLERS
 from secateur.search_spaces import Parameter
 
 _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+_STORED = "secateur:evaluation"
+"""The system attribute with the whole evaluation: a user attribute would fill the dashboard's tables with it."""
+_VIOLATIONS = "secateur:violations"
+"""The one with the constraints by name; Optuna's own, which the dashboard reads, is a list."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Asked:
 
 
 class Study:
-    """One search's storage. Only the driver touches it."""
+    """One search's storage. Only the driver touches it. board: what is kept beside the trials."""
 
     def __init__(
         self,
@@ -54,15 +59,17 @@ class Study:
         objectives: Mapping[str, Direction],
         sampler: str,
         seed: int,
+        original: Original,
     ) -> None:
-        """Opens or creates the study. Raises StateError where the database cannot be written."""
+        """Opens or creates the study. original: what its trials are shown beside. Raises StateError where it cannot be written."""
         self.name = name
+        self._original, self._artifacts = original, database.parent / ARTIFACTS
         self.objectives = dict(objectives)
         self._distributions = {parameter.name: _distribution(parameter) for parameter in parameters}
         directions = list(objectives.values())
-        self._study = optuna.create_study(
-            storage=open_storage(database), study_name=name, directions=directions, load_if_exists=True
-        )
+        storage = open_storage(database)
+        self._study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        self.board = Board(storage, name, self._artifacts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names(list(objectives))
@@ -77,7 +84,7 @@ class Study:
     def _finish_what_was_begun(self) -> None:
         """A trial is written with its evaluation and then told: a kill between the two leaves it running."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._finish(trial.number, _EVALUATION.validate_json(trial.user_attrs["evaluation"]))
+            self._finish(_told(trial), trial.system_attrs[_VIOLATIONS])
 
     def ask(self, values: Mapping[str, float | str] | None = None, arm: Arm = "sampler", label: str = "") -> Asked:
         """A trial with these values, or the sampler's next one."""
@@ -92,29 +99,26 @@ class Study:
     ) -> Trial:
         """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial with equal cuts."""
         asking = self._asked.pop(asked.token, None)
-        attributes: dict[str, Any] = {"arm": asked.arm, "label": asked.label}
-        if same_as is not None:
-            attributes["same_as"] = same_as
-        for name, measurement in evaluation.measurements.items():
-            if name not in self.objectives:
-                attributes[name] = measurement.value
-        attributes["evaluation"] = _EVALUATION.dump_json(evaluation).decode()
+        told = Trial(self._stored, asked.arm, asked.label, evaluation, same_as)
         # Samplers keep notes of their own (NSGA-II its generations): without them a restarted one would begin anew.
         notes = dict(self._memory.get_trials(deepcopy=False)[asked.token].system_attrs) if asking else {}
         if constraints:
-            notes["constraints"] = list(
-                constraints.values()
-            )  # Optuna's first format: samplers and dashboard both read it
+            notes["constraints"] = [*constraints.values()]  # Optuna's first format: samplers and dashboard both read it
+        notes |= {_STORED: _EVALUATION.dump_json(evaluation).decode(), _VIOLATIONS: dict(constraints)}
+        table = group_table(evaluation.candidate, self._original.widths).encode()
+        key, notes[key] = store_artifact(self._artifacts, f"{self.name}/{told.number}", "groups.csv", table)
         written = create_trial(
             state=TrialState.RUNNING,
             params=dict(asked.values),
             distributions=self._distributions,
-            user_attrs=attributes,
+            user_attrs=trial_attributes(told, constraints, self._original, [*self.objectives]),
             system_attrs=notes,
         )
+        # The dashboard's timeline shows when it was worked on, in local time as Optuna has it.
+        written.datetime_start = datetime.now() - timedelta(seconds=evaluation.seconds if same_as is None else 0.0)
         self._study.add_trial(written)
-        number, self._stored = self._stored, self._stored + 1
-        self._finish(number, evaluation)
+        self._stored += 1
+        self._finish(told, constraints)
         state, values = self._result(evaluation)
         if asking is None:
             self._memory.add_trial(_remembered(written, state, values))
@@ -122,11 +126,13 @@ class Study:
             for name, violation in constraints.items():
                 asking.set_constraint(name, violation)
             self._memory.tell(asking, values, state)
-        return Trial(number, asked.arm, asked.label, evaluation, same_as)
+        return told
 
-    def _finish(self, number: int, evaluation: Evaluation) -> None:
-        state, values = self._result(evaluation)
-        self._study.tell(number, values, state)
+    def _finish(self, told: Trial, constraints: Mapping[str, float]) -> None:
+        """The note of a trial that is written, and its end."""
+        self.board.begin_note(told.number, trial_note(told, constraints, self._original))
+        state, values = self._result(told.evaluation)
+        self._study.tell(told.number, values, state)
 
     def _result(self, evaluation: Evaluation) -> tuple[TrialState, list[float] | None]:
         """What Optuna is told. A candidate that was rejected unseen has no values; its constraints teach the sampler."""
@@ -138,32 +144,13 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """All trials, in order."""
-        return [
-            Trial(
-                t.number,
-                t.user_attrs["arm"],
-                t.user_attrs["label"],
-                _EVALUATION.validate_json(t.user_attrs["evaluation"]),
-                t.user_attrs.get("same_as"),
-            )
-            for t in self._study.get_trials(deepcopy=False)
-        ]
+        return [_told(trial) for trial in self._study.get_trials(deepcopy=False)]
 
-    def remember(self, name: str, text: str) -> None:
-        """Keep a text with the study, under a name."""
-        self._study.set_user_attr(name, text)
 
-    def recall(self, name: str) -> str | None:
-        """The text kept under a name, None where there is none."""
-        return self._study.user_attrs.get(name)
-
-    def attach(self, file: Path, store: Path) -> None:
-        """Attach a file to the study, where the Optuna dashboard shows it. store: the dashboard's `--artifact-dir`."""
-        with disk_errors(store / file.name):
-            store.mkdir(parents=True, exist_ok=True)
-            upload_artifact(
-                artifact_store=FileSystemArtifactStore(store), file_path=str(file), study_or_trial=self._study
-            )
+def _told(trial: FrozenTrial) -> Trial:
+    """A stored trial as ours."""
+    attributes, evaluation = trial.user_attrs, _EVALUATION.validate_json(trial.system_attrs[_STORED])
+    return Trial(trial.number, attributes["arm"], attributes["label"], evaluation, attributes.get("same_as"))
 
 
 def _remembered(
@@ -175,7 +162,7 @@ def _remembered(
         values=values if state else trial.values,
         params=trial.params,
         distributions=trial.distributions,
-        system_attrs=trial.system_attrs,
+        system_attrs={k: v for k, v in trial.system_attrs.items() if not k.startswith(("secateur:", "artifacts:"))},
     )
 
 

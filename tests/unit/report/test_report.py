@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from secateur.records import (
+    BASELINES,
+    Arm,
     ArmResult,
     Audit,
     Candidate,
@@ -22,7 +26,7 @@ from secateur.records import (
     Trial,
 )
 from secateur.report import HEADINGS, headline, rows, write_report
-from secateur.report.figures import cuts_figure, front_figure, sensitivity_figure
+from secateur.report.figures import ARM_NAMES, COLOURS, SYMBOLS, cuts_figure, front_figure, sensitivity_figure
 from secateur.report.table import kilobytes, percent, short
 
 
@@ -156,3 +160,37 @@ def test_numbers_for_people():
     assert percent(None) == "–"
     assert [kilobytes(v) for v in (900, 123456, 2.5e6)] == ["1 kB", "123 kB", "2.50 MB"]
     assert [short(v) for v in (12, 1234, 40_551_040, 3e9)] == ["12", "1.23 k", "40.6 M", "3 G"]
+
+
+def test_infeasible_trials_are_crossed_out_and_in_no_arm():
+    record = make([finalist("f1", 0.85, 0.5)], "f1")
+    traces = {trace.name: trace for trace in front_figure(record, "latency", infeasible={1}).data}
+    assert traces["infeasible"].x == (0.5,)
+    assert traces["infeasible"].marker.symbol == "x-thin-open"
+    assert "uniform family" not in traces
+    assert {"infeasible", "uniform family"} & {t.name for t in front_figure(record, "latency").data} == {
+        "uniform family"
+    }
+
+
+def test_arms_can_be_told_apart_and_baselines_are_open():
+    assert set(ARM_NAMES) | {"dense"} == set(get_args(Arm)) == set(SYMBOLS) | {"dense"}
+    assert set(get_args(Arm)) <= set(COLOURS)
+    own = tuple(Trial(i, a, a, Evaluation(CUT, a, figures(0.7, 0.5, 4e5)), None) for i, a in enumerate(ARM_NAMES))
+    traces = {t.name: t.marker for t in front_figure(replace(RECORD, trials=own), "size").data}
+    looks = {arm: (traces[name].symbol, traces[name].color) for arm, name in ARM_NAMES.items()}
+    assert len(set(looks.values())) == len(looks)
+    assert {arm for arm, (symbol, _) in looks.items() if symbol.endswith("-open")} == {*BASELINES}
+
+
+def test_what_was_not_evaluated_in_full_is_no_point_of_the_front():
+    """Rejected unseen: no score. Given up early: a score on a part of the data."""
+    costs = {"size": figures(0.7, 0.5, 4e5)["size"]}
+    trials = (
+        Trial(0, "knapsack", "k", Evaluation(CUT, "0", costs, stopped="rejected unseen"), None),
+        Trial(1, "sampler", "", Evaluation(CUT, "1", figures(0.2, 0.5, 4e5), stopped="after 8 of 60 samples"), None),
+        Trial(2, "sampler", "", Evaluation(CUT, "2", figures(0.7, 0.5, 4e5)), None),
+    )
+    traces = {t.name: t for t in front_figure(replace(RECORD, trials=trials), "size", infeasible={0, 1}).data}
+    assert list(traces["sampler"].y) == [0.7]
+    assert not {"knapsack points", "infeasible"} & set(traces)

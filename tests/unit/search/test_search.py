@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 
+import optuna
 import pytest
 import torch
 
@@ -15,14 +16,16 @@ from secateur.errors import StateError
 from secateur.execution import Inline
 from secateur.records import BASELINES, Evaluation, Goal, Group, Measurement, Member
 from secateur.search.audit import arm_results, unbeaten
+from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
-from secateur.search.study import Study, storage_errors
+from secateur.search.study import Asked, Study, storage_errors
 from secateur.search.warm_start import best_method
 from secateur.search_spaces import build_space
 
+ORIGINAL = Original({}, dict.fromkeys(HARM, 32), ("l1", "l2"))
 GOALS = (Goal("accuracy", "at_least", 0.8, 0.5, "accuracy at least 0.8"),)
 
 
@@ -35,7 +38,7 @@ def problem(space=None, **changes):
 
 def study(folder, name="s", sampler="tpe", seed=0, space=None, objectives=None):
     space = space or make_space()
-    return Study(folder / "studies.db", name, space.parameters(), objectives or OBJECTIVES, sampler, seed)
+    return Study(folder / "studies.db", name, space.parameters(), objectives or OBJECTIVES, sampler, seed, ORIGINAL)
 
 
 def run(folder, budget, *, evaluate=evaluate, evaluated=None, stopping=None, executor=None, **changes):
@@ -119,6 +122,10 @@ def test_a_trial_that_was_written_but_not_told_is_finished_at_the_next_start(tmp
     with sqlite3.connect(tmp_path / "studies.db") as connection:
         connection.execute("update trials set state = 'RUNNING' where number = 3")
         connection.execute("delete from trial_values where trial_id = (select trial_id from trials where number = 3)")
+        connection.execute(
+            "delete from study_system_attributes where key like 'dashboard:4:note%'"
+        )  # the ids begin at 1
+    before = notes(tmp_path)
     again = study(tmp_path)
     assert [t.evaluation for t in again.trials()] == [t.evaluation for t in told]
     with sqlite3.connect(tmp_path / "studies.db") as connection:
@@ -126,6 +133,41 @@ def test_a_trial_that_was_written_but_not_told_is_finished_at_the_next_start(tmp
         values = connection.execute("select count(*) from trial_values").fetchone()
     assert states == [("COMPLETE",)]
     assert values == (2 * len(told),)
+    assert notes(tmp_path).keys() - before.keys() == {"dashboard:4:note_str:0"}
+    assert len(notes(tmp_path)) == len(told)
+
+
+def notes(folder):
+    """What the dashboard shows beside the trials."""
+    with sqlite3.connect(folder / "studies.db") as connection:
+        return dict(
+            connection.execute("select key, value_json from study_system_attributes where key like '%note_str%'")
+        )
+
+
+def test_the_timeline_shows_when_a_network_was_worked_on(tmp_path):
+    ledger = Ledger(problem(), study(tmp_path))
+    candidate = ledger.problem.space.dense()
+    took = dataclasses.replace(evaluate(candidate), seconds=100.0)
+    for _ in range(2):  # the second one is a repeat: no work
+        ledger.tell(ledger.study.ask(ledger.problem.space.values(candidate)), candidate.key, took)
+    stored = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'studies.db'}").trials
+    assert [t.user_attrs.get("same_as") for t in stored] == [None, 0]
+    assert stored[0].duration.total_seconds() == pytest.approx(100, abs=5)
+    assert stored[1].duration.total_seconds() < 5
+
+
+def test_a_trial_that_was_asked_elsewhere_is_told_like_any_other(tmp_path):
+    """No trial in memory waits for it; the sampler learns from it all the same, and of nothing that only people read."""
+    made, space = study(tmp_path), make_space()
+    candidate = space.uniform(0.5, "l2")
+    made.tell(Asked(-1, space.values(candidate), "sampler", ""), evaluate(candidate), {"accuracy at least 0.8": 0.1})
+    (remembered,) = made._memory.trials
+    assert remembered.values == [evaluate(candidate).measurements[name].value for name in OBJECTIVES]
+    assert remembered.system_attrs == {"constraints": [0.1]}
+    (told,) = study(tmp_path).trials()
+    assert told.evaluation == evaluate(candidate)
+    assert list(notes(tmp_path)) == ["dashboard:1:note_str:0"]
 
 
 @pytest.mark.parametrize("widths", range(1, 12))
