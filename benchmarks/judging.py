@@ -1,0 +1,157 @@
+"""What a network is worth, and what it cost to find out: one judge for all arms of a comparison.
+
+Every network is evaluated once; whoever asks for it again gets the same figures and pays the same price, so no arm profits from
+a lucky measurement or from an evaluation that another arm has paid for. Prices are CPU-seconds of this process, one thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from common import Kept
+from secateur.compression.batch_norm import batch_norms, dense_statistics, recalibrate
+from secateur.compression.costs import layer_costs
+from secateur.compression.saliency import Saliencies
+from secateur.compression.selection import resolve
+from secateur.errors import EvaluationFailed
+from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.stages import dense_on, reference_point
+from secateur.records import Candidate, Evaluation, Removals
+from secateur.search.front import as_costs, choose, hypervolume
+from secateur.workloads.roles import collect
+
+_EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An evaluation that an arm asked for. seconds: of CPU, for thinking of it and for carrying it out."""
+
+    evaluation: Evaluation
+    seconds: float
+
+
+class Judge:
+    """Evaluates every network once, whoever asks."""
+
+    def __init__(self, prepared: Prepared, saliencies: Saliencies, keep: Path | None = None) -> None:
+        self.prepared, self.saliencies = prepared, saliencies
+        definition = prepared.definition
+        self.objectives = definition.evaluator.objectives
+        self.kept = Kept(
+            keep, {"workload": prepared.workload.name, "evaluator": definition.evaluator.model_dump(mode="json")}
+        )
+        self.dense = dense_on(prepared, "search")
+        # The dense figures are measured as well: kept with the others, they make the reference the same in a resumed run.
+        evaluation = Evaluation(prepared.space.dense(), "dense", self.dense)
+        kept = self.kept.get("dense", lambda: _EVALUATION.dump_python(evaluation, mode="json"))
+        self.dense = dict(_EVALUATION.validate_python(kept).measurements)
+        self.reference = np.array(reference_point(definition, self.dense, []))
+        self.scale = np.array([self.dense[n].value if d == "minimize" else 1.0 for n, d in self.objectives.items()])
+        images, _ = collect(prepared.workload.data.calibration, definition.evaluator.calibration_images)
+        self._statistics = dense_statistics(prepared.model, images)
+
+    def key(self, candidate: Candidate) -> str:
+        """The network that a candidate leads to."""
+        return resolve(candidate, self.prepared.space.groups, self.saliencies).key
+
+    def evaluate(self, candidate: Candidate) -> Step:
+        """A network's figures and their price."""
+        evaluator, groups = self.prepared.evaluator, self.prepared.space.groups
+        step = self._judged(self.key(candidate), lambda: evaluator.evaluate(candidate, groups, self.saliencies))
+        return replace(step, evaluation=replace(step.evaluation, candidate=candidate))
+
+    def evaluate_foreign(self, module: nn.Module) -> Step:
+        """The same for a network that another library has cut: recalibrated, written and measured as ours are."""
+        removals = removed_channels(self.prepared.model, module)
+        return self._judged(f"foreign {removals.key}", lambda: self._foreign(module, removals))
+
+    def _foreign(self, module: nn.Module, removals: Removals) -> Evaluation:
+        evaluator, prepared = self.prepared.evaluator, self.prepared
+        nothing = Candidate({})
+        try:
+            recalibrate(module, removals, self._statistics)
+            macs = layer_costs(module, prepared.workload.example_inputs).total
+            onnx = evaluator.template.render(module)
+            names = [*self.objectives, "accuracy", "size", "macs", "parameters"]
+            return Evaluation(nothing, removals.key, evaluator.measure(module, onnx, macs, "search", names))
+        except (EvaluationFailed, RuntimeError) as error:
+            return Evaluation(nothing, removals.key, {}, f"{type(error).__name__}: {error}")
+
+    def _judged(self, key: str, evaluate: Callable[[], Evaluation]) -> Step:
+        def measure() -> dict[str, object]:
+            started = time.process_time()
+            evaluation = evaluate()
+            seconds = time.process_time() - started
+            return {"evaluation": _EVALUATION.dump_python(evaluation, mode="json"), "seconds": seconds}
+
+        result = self.kept.get(key, measure)
+        return Step(_EVALUATION.validate_python(result["evaluation"]), result["seconds"])
+
+    def volume(self, evaluations: Sequence[Evaluation]) -> float:
+        """Hypervolume of what an arm has found."""
+        return hypervolume(self._points(evaluations), self.reference / self.scale)
+
+    def chosen(self, evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
+        """The `count` evaluations that make most of the volume together."""
+        sound = [e for e in evaluations if self._sound(e)]
+        return [sound[i] for i in choose(self._points(sound), self.reference / self.scale, count)]
+
+    def _points(self, evaluations: Sequence[Evaluation]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return as_costs([e for e in evaluations if self._sound(e)], self.objectives) / self.scale
+
+    def _sound(self, evaluation: Evaluation) -> bool:
+        return evaluation.failure is None and all(name in evaluation.measurements for name in self.objectives)
+
+
+class Meter:
+    """Charges one arm: the CPU time that passes between its evaluations, and the price of each of them."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge, self.steps = judge, list[Step]()
+        self._since = time.process_time()
+
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """Judge a candidate and charge for it."""
+        return self._charge(lambda: self.judge.evaluate(candidate))
+
+    def evaluate_foreign(self, module: nn.Module) -> Evaluation:
+        """Judge a network of another library and charge for it."""
+        return self._charge(lambda: self.judge.evaluate_foreign(module))
+
+    def _charge(self, judge: Callable[[], Step]) -> Evaluation:
+        thinking = time.process_time() - self._since
+        step = judge()
+        self.steps.append(replace(step, seconds=step.seconds + thinking))
+        self._since = time.process_time()
+        return step.evaluation
+
+
+def removed_channels(dense: nn.Module, module: nn.Module) -> Removals:
+    """Which channels another library has taken from each batch norm, found by comparing scales and shifts.
+
+    Leaves where two channels of a dense batch norm are the same, and where a channel of the cut one is none of the dense one's.
+    """
+    gone: dict[str, tuple[int, ...]] = {}
+    cut = batch_norms(module)
+    for name, layer in batch_norms(dense).items():
+        whole, left = _affine(layer), _affine(cut[name])
+        same = (left[:, None] == whole[None]).all(2)
+        if not bool((same.sum(1) == 1).all()):
+            raise SystemExit(f"'{name}': the channels that stay cannot be told by their scales and shifts.")
+        removed = sorted(set(range(len(whole))) - set(same.int().argmax(1).tolist()))
+        if removed:
+            gone[name] = tuple(removed)
+    return Removals(out=gone, in_={}, roots=gone)
+
+
+def _affine(layer: nn.Module) -> Tensor:
+    return torch.stack([layer.weight.detach(), layer.bias.detach()], 1)
