@@ -21,7 +21,6 @@ from secateur.definition import Override, load_pipeline
 from secateur.errors import SecateurError
 from secateur.pipelines.preparation import Prepared, prepare
 
-
 MODELS = {"resnet20": (20, "CIFAR10_WEIGHTS"), "resnet56": (56, "CIFAR10_WEIGHTS_RESNET56")}
 """Depth, and the environment variable with the file of weights."""
 

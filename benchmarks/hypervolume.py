@@ -4,8 +4,8 @@
 - plain loop: a multi-objective Optuna study with its default sampler, on the same space with the same evaluation.
 - uniform family: the same fraction everywhere, every method, as many fractions as the budget holds. It has no seed.
 - torch-pruning, uniform and global: its own magnitude pruner at `--budgets` shares of the MACs, cut by itself, then recalibrated
-  and measured as ours are; with the channels that run past the blocks, and inside the blocks only (see `arms.torch_pruning_networks`).
-  Also every network that it can make. Scanning for the ratios that hit the shares is not charged.
+  and measured as ours are; with the channels that run past the blocks, and inside the blocks only (`arms.torch_pruning_networks`
+  says why). Also every network that it can make. Scanning for the ratios that hit the shares is not charged.
 
 The volume lies between the front and the corner that `secateur run` uses: the dense network's own latency and size, and the
 largest drop of accuracy that the search allows. Latency and size count as fractions of the dense network's. CPU-seconds are
@@ -69,12 +69,17 @@ class Race:
         for i, our in enumerate(ours):
             peer = peers[i % len(peers)]
             count, time = min(len(our.steps), len(peer.steps)), min(our.seconds[-1], peer.seconds[-1])
-            race.evaluations.append(our.after(count) / peer.after(count))
-            race.seconds.append(our.at(time) / peer.at(time))
+            race.evaluations.append(over(our.after(count), peer.after(count)))
+            race.seconds.append(over(our.at(time), peer.at(time)))
             number = our.reaches(peer.volumes[-1])
             race.evaluations_share.append(float("inf") if number is None else (number + 1) / len(peer.steps))
             race.seconds_share.append(float("inf") if number is None else our.seconds[number] / peer.seconds[-1])
         return race
+
+
+def over(ours: float, theirs: float) -> float:
+    """A ratio of volumes; infinite where the other has none."""
+    return ours / theirs if theirs > 0 else float("inf")
 
 
 def report(judge: Judge, courses: dict[str, list[Course]], title: str) -> dict[str, object]:
@@ -85,7 +90,7 @@ def report(judge: Judge, courses: dict[str, list[Course]], title: str) -> dict[s
     for name, arm in courses.items():
         volumes, count = [course.volumes[-1] for course in arm], [len(course.steps) for course in arm]
         seconds = statistics.median(course.seconds[-1] for course in arm)
-        ratio = final / statistics.median(volumes)
+        ratio = over(final, statistics.median(volumes))
         rows.append([name, str(round(statistics.median(count))), f"{seconds:.0f}", *spread(volumes), f"{ratio:.2f}"])
         figures[name] = {"volumes": volumes, "evaluations": count, "cpu_s": [course.seconds[-1] for course in arm]}
     columns = ["", "networks", "CPU-seconds", "volume, median", "lowest", "highest", "secateur's over it"]

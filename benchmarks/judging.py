@@ -7,7 +7,7 @@ a lucky measurement or from an evaluation that another arm has paid for. Prices 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from secateur.compression.batch_norm import batch_norms, dense_statistics, recal
 from secateur.compression.costs import layer_costs
 from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
+from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import dense_on, reference_point
@@ -73,6 +74,10 @@ class Judge:
         """The same for a network that another library has cut: recalibrated, written and measured as ours are."""
         removals = removed_channels(self.prepared.model, module)
         return self._judged(f"foreign {removals.key}", lambda: self._foreign(module, removals))
+
+    def evaluate_removals(self, removals: Removals) -> Step:
+        """The same for a network of which is known what to remove from ours."""
+        return self.evaluate_foreign(cut(self.prepared.model, removals))
 
     def _foreign(self, module: nn.Module, removals: Removals) -> Evaluation:
         evaluator, prepared = self.prepared.evaluator, self.prepared
@@ -136,22 +141,23 @@ class Meter:
 
 
 def removed_channels(dense: nn.Module, module: nn.Module) -> Removals:
-    """Which channels another library has taken from each batch norm, found by comparing scales and shifts.
-
-    Leaves where two channels of a dense batch norm are the same, and where a channel of the cut one is none of the dense one's.
-    """
-    gone: dict[str, tuple[int, ...]] = {}
-    cut = batch_norms(module)
-    for name, layer in batch_norms(dense).items():
-        whole, left = _affine(layer), _affine(cut[name])
-        same = (left[:, None] == whole[None]).all(2)
-        if not bool((same.sum(1) == 1).all()):
-            raise SystemExit(f"'{name}': the channels that stay cannot be told by their scales and shifts.")
-        removed = sorted(set(range(len(whole))) - set(same.int().argmax(1).tolist()))
+    """Which channels another library has taken from each batch norm, found by comparing scales and shifts."""
+    whole, left = dense.state_dict(), module.state_dict()
+    gone = {}
+    for name in batch_norms(dense):
+        removed = set(range(len(whole[f"{name}.weight"]))) - channels_left(whole, left, name)
         if removed:
-            gone[name] = tuple(removed)
+            gone[name] = tuple(sorted(removed))
     return Removals(out=gone, in_={}, roots=gone)
 
 
-def _affine(layer: nn.Module) -> Tensor:
-    return torch.stack([layer.weight.detach(), layer.bias.detach()], 1)
+def channels_left(dense: Mapping[str, Tensor], smaller: Mapping[str, Tensor], norm: str) -> set[int]:
+    """The channels of the dense batch norm that the smaller one still has, in whatever order. dense, smaller: state dicts.
+
+    Leaves where a channel is none of the dense one's, or where the dense one has it twice.
+    """
+    whole, left = (torch.stack([tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]], 1) for tensors in (dense, smaller))
+    same = (left[:, None] == whole[None]).all(2)
+    if not bool((same.sum(1) == 1).all()):
+        raise SystemExit(f"'{norm}': the channels that stay cannot be told by their scales and shifts.")
+    return set(same.int().argmax(1).tolist())
