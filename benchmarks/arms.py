@@ -20,19 +20,23 @@ from secateur.search.loop import Problem, search
 from secateur.search.study import Study
 
 
+def run_search(problem: Problem, budget: int, seed: int) -> None:
+    """Our search with its own sampler, in a storage of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(Path(folder) / "s.db", "benchmark", problem.space.parameters(), problem.objectives, "tpe", seed)
+        search(problem, study, budget)
+
+
 def secateur(judge: Judge, budget: int, seed: int) -> list[Step]:
-    """What `secateur run` does: baselines, sensitivity sweep, knapsack points, then TPE; in a storage of its own."""
+    """What `secateur run` does: baselines, sensitivity sweep, knapsack points, then TPE."""
     definition, space = judge.prepared.definition, judge.prepared.space
     floor = judge.dense["accuracy"].value - definition.drop_during_search("accuracy")
 
     def violations(evaluation: Evaluation) -> dict[str, float]:
         return {"accuracy": floor - evaluation.measurements["accuracy"].value}
 
-    with tempfile.TemporaryDirectory() as folder:
-        meter = Meter(judge)
-        study = Study(Path(folder) / "s.db", "benchmark", space.parameters(), judge.objectives, "tpe", seed)
-        problem = Problem(space, judge.objectives, judge.key, meter.evaluate, violations)
-        search(problem, study, budget)
+    meter = Meter(judge)
+    run_search(Problem(space, judge.objectives, judge.key, meter.evaluate, violations), budget, seed)
     return meter.steps
 
 

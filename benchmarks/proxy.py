@@ -88,7 +88,7 @@ def pick(entries: Sequence[Entry], bounds: tuple[float, float], count: int, take
         for kind in kinds:
             mine = [entry for entry in free if entry.kind == kind]
             if mine and len(picked) < count:
-                best = min(mine, key=lambda entry: abs(entry.share - target))  # noqa: B023 # called at once
+                best = min(mine, key=lambda entry: abs(entry.share - target))
                 free.remove(best)
                 picked.append(best)
     return picked
