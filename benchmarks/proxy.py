@@ -21,7 +21,7 @@ from common import add_model, arguments, prepared_pipeline, table, write_json
 from judging import Judge
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
-from secateur.records import Candidate, Removals
+from secateur.records import Candidate, Cut, Removals
 from tuning import score_on, tune_briefly
 
 SPREAD = (0.26, 0.84)
@@ -69,12 +69,32 @@ def pool(judge: Judge, evaluations: int, draws: int = 600) -> list[Entry]:
         for step in secateur(judge, evaluations, seed=0):
             yield "searched", step.evaluation.candidate
 
-    found: dict[str, Entry] = {}
-    for kind, candidate in candidates():
-        removals = resolve(candidate, space.groups, judge.saliencies)
-        share = judge.prepared.costs.after(removals) / judge.prepared.costs.total
-        found.setdefault(removals.key, Entry(kind, candidate, removals, share))
-    return list(found.values())
+    return list({entry.removals.key: entry for entry in (entry_of(judge, *pair) for pair in candidates())}.values())
+
+
+def entry_of(judge: Judge, kind: str, candidate: Candidate) -> Entry:
+    """A candidate with what leaves and what stays of the MACs."""
+    prepared = judge.prepared
+    removals = resolve(candidate, prepared.space.groups, judge.saliencies)
+    return Entry(kind, candidate, removals, prepared.costs.after(removals) / prepared.costs.total)
+
+
+def sets(judge: Judge, count: int, evaluations: int) -> tuple[list[Entry], list[Entry]]:
+    """The set that is spread over the MACs and the one of nearly equal MACs. A resumed run takes up the same candidates."""
+
+    def chosen() -> list[list[tuple[str, dict[str, tuple[str | None, int]]]]]:
+        entries = pool(judge, evaluations)
+        spread_out = pick(entries, SPREAD, count, [])
+        return [
+            [(e.kind, {name: (c.method, c.kept) for name, c in e.candidate.cuts.items()}) for e in picked]
+            for picked in (spread_out, pick(entries, NEAR, count, spread_out))
+        ]
+
+    spread_out, near = (
+        [entry_of(judge, kind, Candidate({name: Cut(*c) for name, c in cuts.items()})) for kind, cuts in picked]
+        for picked in judge.kept.get(f"sets of {count}", chosen)
+    )
+    return spread_out, near
 
 
 def pick(entries: Sequence[Entry], bounds: tuple[float, float], count: int, taken: Sequence[Entry]) -> list[Entry]:
@@ -115,6 +135,11 @@ def scores(judge: Judge, entry: Entry, steps: int) -> dict[str, float]:
     }
 
 
+def tuned_of(judge: Judge) -> int:
+    """How many candidates have been fine-tuned."""
+    return sum(key.startswith("tuned") for key in judge.kept.results)
+
+
 def taus(found: Sequence[Mapping[str, float]], resamples: int = 1000) -> dict[str, list[float]]:
     """Kendall's tau-b of each score with the tuned accuracy, and its bootstrap 95 % interval over the candidates."""
     tuned = np.array([scores["tuned"] for scores in found])
@@ -138,13 +163,11 @@ def main() -> None:
     steps, count = options.steps or (10 if options.quick else 100), options.count or (10 if options.quick else 24)
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=options.set)
     judge = Judge(prepared, saliencies, options.keep)
-    entries = pool(judge, 30 if options.quick else 60)
-    spread_out = pick(entries, SPREAD, count, [])
-    near = pick(entries, NEAR, count, spread_out)
-    known = len(judge.kept.results)
+    spread_out, near = sets(judge, count, 30 if options.quick else 60)
+    known = tuned_of(judge)
     found: dict[str, dict[str, float]] = {}
     for entry in [*spread_out, *near]:
-        if options.candidates is not None and len(judge.kept.results) - known >= 2 * options.candidates:
+        if options.candidates is not None and tuned_of(judge) - known >= options.candidates:
             raise SystemExit(f"{len(found)} candidates are done; run the same command again to go on.")
         if entry.removals.key not in found:
             found[entry.removals.key] = scores(judge, entry, steps)
