@@ -47,9 +47,9 @@ class Judge:
         self.prepared, self.saliencies = prepared, saliencies
         definition = prepared.definition
         self.objectives = definition.evaluator.objectives
-        self.kept = Kept(
-            keep, {"workload": prepared.workload.name, "evaluator": definition.evaluator.model_dump(mode="json")}
-        )
+        conditions = ("objectives", "runtime", "threads", "batch", "calibration_images")
+        about = {name: getattr(definition.evaluator, name) for name in conditions}
+        self.kept = Kept(keep, {"workload": prepared.workload.name, **about})
         self.dense = dense_on(prepared, "search")
         # The dense figures are measured as well: kept with the others, they make the reference the same in a resumed run.
         evaluation = Evaluation(prepared.space.dense(), "dense", self.dense)
