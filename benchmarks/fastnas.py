@@ -1,4 +1,4 @@
-"""FastNAS of NVIDIA Model Optimizer and secateur: accuracy at one budget of MACs, and what a front of eight points costs.
+r"""FastNAS of NVIDIA Model Optimizer and secateur: accuracy at one budget of MACs, and what a front of eight points costs.
 
 Both cut the same network in steps of eight channels and score it on the same images. FastNAS gets one search for each budget; the
 sensitivity map, which is most of its work, is made once and shared by all of them. Secateur searches for accuracy and MACs, so
@@ -7,8 +7,10 @@ budget are fine-tuned by the same recipe for the same number of steps; selection
 
 FastNAS runs in an interpreter of its own, because Model Optimizer has no place among this project's dependencies:
 
-    python3.11 -m venv DIR && DIR/bin/pip install torch==2.13.0 scipy tqdm requests omegaconf pydantic rich pulp regex safetensors
-    DIR/bin/pip install huggingface_hub && DIR/bin/pip install --no-deps nvidia-modelopt==0.47.0 torchprofile==0.0.4
+    python3.11 -m venv DIR
+    DIR/bin/pip install torch==2.13.0 huggingface_hub ninja omegaconf packaging psutil pulp pydantic regex requests rich \
+        safetensors scipy tqdm
+    DIR/bin/pip install --no-deps nvidia-modelopt==0.47.0 torchprofile==0.0.4
     python benchmarks/fastnas.py --modelopt-python DIR/bin/python
 """
 
