@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +16,25 @@ from torch import nn
 
 from judging import Judge, Meter, Step
 from secateur.compression.costs import layer_costs
-from secateur.records import Evaluation
-from secateur.search.loop import Problem, search
+from secateur.execution import Inline
+from secateur.records import Candidate, Evaluation
+from secateur.search.ledger import Ledger, Problem
+from secateur.search.loop import Stopping, search
 from secateur.search.study import Study
 
 
-def run_search(problem: Problem, budget: int, seed: int) -> None:
-    """Our search with its own sampler, in a storage of its own."""
+def run_search(problem: Problem, evaluate: Callable[[Candidate], Evaluation], budget: int, seed: int) -> None:
+    """Our search with its own sampler, in a storage of its own. Evaluations run in this process, in full: nobody is given up."""
+    problem = replace(problem, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder) / "s.db", "benchmark", problem.space.parameters(), problem.objectives, "tpe", seed)
-        search(problem, study, budget)
+        search(Ledger(problem, study), Inline(lambda job: evaluate(job.candidate)), Stopping(budget))
 
 
 def secateur(judge: Judge, budget: int, seed: int) -> list[Step]:
-    """What `secateur run` does: baselines, sensitivity sweep, knapsack points, then TPE."""
-    definition, space = judge.prepared.definition, judge.prepared.space
-    floor = judge.dense["accuracy"].value - definition.drop_during_search("accuracy")
-
-    def violations(evaluation: Evaluation) -> dict[str, float]:
-        return {"accuracy": floor - evaluation.measurements["accuracy"].value}
-
+    """What `secateur run` does but for racing: baselines, sensitivity sweep, then the re-fitted knapsack and TPE in turn."""
     meter = Meter(judge)
-    run_search(Problem(space, judge.objectives, judge.key, meter.evaluate, violations), budget, seed)
+    run_search(judge.problem, meter.evaluate, budget, seed)
     return meter.steps
 
 
@@ -74,8 +72,9 @@ def uniform_family(judge: Judge, budget: int) -> list[Step]:
         for fraction in np.arange(0.0, 0.8 + 1e-9, step):
             for method in space.methods:
                 candidate = space.uniform(float(fraction), method)
-                if len(seen) < budget and judge.key(candidate) not in seen:
-                    seen.add(judge.key(candidate))
+                key = judge.problem.key(candidate)
+                if len(seen) < budget and key not in seen:
+                    seen.add(key)
                     meter.evaluate(candidate)
     return meter.steps
 

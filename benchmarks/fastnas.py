@@ -86,7 +86,7 @@ def removed_roots(judge: Judge, tensors: Mapping[str, Tensor]) -> dict[str, list
 def best_within(judge: Judge, course: Course, share: float) -> Evaluation:
     """The most accurate evaluation with at most this share of the dense network's MACs."""
     most = round(share * judge.prepared.costs.total)
-    found = [step.evaluation for step in course.steps if step.evaluation.failure is None]
+    found = [step.evaluation for step in course.steps if step.evaluation.complete]
     return max(
         (e for e in found if e.measurements["macs"].value <= most), key=lambda e: e.measurements["accuracy"].value
     )

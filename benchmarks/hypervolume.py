@@ -1,6 +1,7 @@
 """Hypervolume at equal evaluations and at equal CPU-seconds: secateur's search against what else one would write or install.
 
-- secateur: what `secateur run` does.
+- secateur: what `secateur run` does with one worker and without racing: a candidate that would be given up early is scored to its
+  end, as those of the other arms are, and pays for it.
 - plain loop: a multi-objective Optuna study with its default sampler, on the same space with the same evaluation.
 - uniform family: the same fraction everywhere, every method, as many fractions as the budget holds. It has no seed.
 - torch-pruning, uniform and global: its own magnitude pruner at `--budgets` shares of the MACs, cut by itself, then recalibrated

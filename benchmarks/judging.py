@@ -2,6 +2,7 @@
 
 Every network is evaluated once; whoever asks for it again gets the same figures and pays the same price, so no arm profits from
 a lucky measurement or from an evaluation that another arm has paid for. Prices are CPU-seconds of this process, one thread.
+Nobody races: a network given up early for one arm would have no figures for the others, so every network is scored on all images.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from common import Kept
 from secateur.compression.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.costs import layer_costs
 from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed
 from secateur.pipelines.preparation import Prepared
-from secateur.pipelines.stages import dense_on, reference_point
-from secateur.records import Candidate, Evaluation, Removals
-from secateur.search.front import as_costs, choose, hypervolume
+from secateur.pipelines.stages import dense_on, evaluation_of, problem_of
+from secateur.records import Candidate, Evaluation, Job, Removals
+from secateur.search.front import as_costs, choose, hypervolume, reference_point
+from secateur.search.ledger import Problem
 from secateur.workloads.roles import collect
 
 _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
@@ -55,19 +56,16 @@ class Judge:
         evaluation = Evaluation(prepared.space.dense(), "dense", self.dense)
         kept = self.kept.get("dense", lambda: _EVALUATION.dump_python(evaluation, mode="json"))
         self.dense = dict(_EVALUATION.validate_python(kept).measurements)
-        self.reference = np.array(reference_point(definition, self.dense, []))
+        self.problem: Problem = problem_of(prepared, saliencies, self.dense)
+        self.reference = np.array(reference_point(self.objectives, self.dense, self.problem.goals))
         self.scale = np.array([self.dense[n].value if d == "minimize" else 1.0 for n, d in self.objectives.items()])
         images, _ = collect(prepared.workload.data.calibration, definition.evaluator.calibration_images)
         self._statistics = dense_statistics(prepared.model, images)
 
-    def key(self, candidate: Candidate) -> str:
-        """The network that a candidate leads to."""
-        return resolve(candidate, self.prepared.space.groups, self.saliencies).key
-
     def evaluate(self, candidate: Candidate) -> Step:
         """A network's figures and their price."""
-        evaluator, groups = self.prepared.evaluator, self.prepared.space.groups
-        step = self._judged(self.key(candidate), lambda: evaluator.evaluate(candidate, groups, self.saliencies))
+        job = Job(candidate)  # without hurdles: nothing is given up early
+        step = self._judged(self.problem.key(candidate), lambda: evaluation_of(self.prepared, self.saliencies, job))
         return replace(step, evaluation=replace(step.evaluation, candidate=candidate))
 
     def evaluate_foreign(self, module: nn.Module) -> Step:
@@ -85,7 +83,7 @@ class Judge:
         try:
             recalibrate(module, removals, self._statistics)
             macs = layer_costs(module, prepared.workload.example_inputs).total
-            onnx = evaluator.template.render(module)
+            onnx = evaluator.file_of(module)
             names = [*self.objectives, "accuracy", "size", "macs", "parameters"]
             return Evaluation(nothing, removals.key, evaluator.measure(module, onnx, macs, "search", names))
         except (EvaluationFailed, RuntimeError) as error:
@@ -114,7 +112,7 @@ class Judge:
         return as_costs([e for e in evaluations if self._sound(e)], self.objectives) / self.scale
 
     def _sound(self, evaluation: Evaluation) -> bool:
-        return evaluation.failure is None and all(name in evaluation.measurements for name in self.objectives)
+        return evaluation.complete and all(name in evaluation.measurements for name in self.objectives)
 
 
 class Meter:
