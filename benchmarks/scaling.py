@@ -1,8 +1,9 @@
 """What our own work costs per candidate, as groups and trials grow.
 
-- The search on formulas: spaces of 10, 50 and 200 groups whose evaluation takes no time, so that all that is left is the sampler,
-  the storage and the bookkeeping between two evaluations; the mean around the 100th and the last trials.
-- The same at 60 dimensions, around the 500th trial, over what a candidate costs.
+- The search on formulas: spaces of 10, 50 and 200 groups whose evaluation takes no time, so that all that is left is what lies
+  between two evaluations: sampler, re-fitted knapsack, storage, bookkeeping; the mean before the 500th and the 1000th network,
+  when the sensitivity sweep is over. Then the sampler without any warm start, before the 100th and the 1000th.
+- The same at 60 dimensions, before the 500th network, over what a candidate costs.
 - Real networks of 10, 50 and 200 groups (residual, equal blocks): one evaluation, per group; and their preparation, paid once.
 
 The exponent is the slope on logarithmic axes between the smallest and the largest: 1 is linear. CPU-seconds, one thread.
@@ -14,7 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
@@ -27,8 +28,8 @@ from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
 from secateur.evaluators import Evaluator
-from secateur.records import Candidate, DataRoles, Direction, Evaluation, Group, Measurement, Workload
-from secateur.search.loop import Problem
+from secateur.records import Candidate, DataRoles, Direction, Evaluation, Group, Job, Measurement, Workload
+from secateur.search.ledger import Problem
 from secateur.search_spaces import Choice, SearchSpace, build_space
 
 OBJECTIVES: Mapping[str, Direction] = {"accuracy": "maximize", "macs": "minimize"}
@@ -48,13 +49,27 @@ def formula(candidate: Candidate) -> Evaluation:
     """Each group hurts with the square of what it loses, some more than others; MACs go with the product of neighbours."""
     kept = [cut.kept / 64 for cut in candidate.cuts.values()]
     damage = sum((1 + i % 5) * (1 - k) ** 2 for i, k in enumerate(kept)) / (3 * len(kept))
-    macs = sum(a * b for a, b in zip(kept, [1.0, *kept], strict=False)) / len(kept)
-    figures = {"accuracy": 1 - damage, "damage": damage, "macs": macs}
+    figures = {"accuracy": 1 - damage, "damage": damage, **exact(candidate)}
     measurements = {name: Measurement(value, "1", "computed") for name, value in figures.items()}
     return Evaluation(candidate, candidate.key, measurements)
 
 
-def between_evaluations(space: SearchSpace, trials: int) -> list[float]:
+def exact(candidate: Candidate) -> dict[str, float]:
+    """What is known without evaluating: shares of a dense network."""
+    kept = [cut.kept / 64 for cut in candidate.cuts.values()]
+    macs = sum(a * b for a, b in zip(kept, [1.0, *kept], strict=False)) / len(kept)
+    return {"macs": macs, "parameters": macs}
+
+
+def formula_problem(space: SearchSpace) -> Problem:
+    """The search for accuracy and MACs on formulas."""
+    scores = torch.rand(64, generator=torch.Generator().manual_seed(0))
+    saliencies = {name: dict.fromkeys(choice.methods, scores) for name, choice in space.choices.items()}
+    dense = formula(space.dense()).measurements
+    return Problem(space, OBJECTIVES, lambda candidate: candidate.key, exact, dense, saliencies=saliencies)
+
+
+def between_evaluations(problem: Problem, trials: int) -> list[float]:
     """CPU-seconds from the end of one evaluation to the beginning of the next, for a whole search."""
     gaps: list[float] = []
     left = time.process_time()
@@ -66,14 +81,13 @@ def between_evaluations(space: SearchSpace, trials: int) -> list[float]:
         left = time.process_time()
         return evaluation
 
-    problem = Problem(space, OBJECTIVES, lambda candidate: candidate.key, evaluate, lambda _: {"accuracy": -1.0})
-    run_search(problem, trials, seed=0)
+    run_search(problem, evaluate, trials, seed=0)
     return gaps
 
 
 def around(gaps: list[float], trial: int) -> float:
-    """Mean cost of the `WINDOW` trials before one."""
-    return statistics.fmean(gaps[max(1, trial - WINDOW) : trial])
+    """Mean cost of the `WINDOW` evaluated networks before one; fewer where the space was exhausted before it."""
+    return statistics.fmean(gaps[:trial][-WINDOW:])
 
 
 class Blocks(nn.Module):
@@ -128,11 +142,11 @@ def real_network(blocks: int) -> RealCost:
     saliencies = compute_saliencies(model, space.groups, space.methods, workload)
     definition = EvaluatorDefinition(objectives={"accuracy": "maximize", "latency": "minimize"})
     evaluator = Evaluator(definition, workload, model, found.costs)
-    evaluator.evaluate(space.dense(), space.groups, saliencies)
+    evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
     preparation, costs = time.process_time() - started, []
     for number in range(WINDOW // 8):
         started = time.process_time()
-        evaluation = evaluator.evaluate(space.uniform((1 + number) / 8, "l2"), space.groups, saliencies)
+        evaluation = evaluator.evaluate(Job(space.uniform((1 + number) / 8, "l2")), space.groups, saliencies)
         costs.append(time.process_time() - started)
         if evaluation.failure is not None:
             raise SystemExit(f"{blocks} blocks: {evaluation.failure}")
@@ -144,37 +158,53 @@ def exponent(sizes: list[int], costs: list[float]) -> float:
     return math.log(costs[-1] / costs[0]) / math.log(sizes[-1] / sizes[0])
 
 
+def growth(title: str, problems: Mapping[int, Problem], early: int, late: int) -> dict[int, list[float]]:
+    """Print how the time between two evaluations grows. problems: by groups. Returns the seconds at both networks, by groups."""
+    costs = {groups: between_evaluations(problem, late) for groups, problem in problems.items()}
+    found = {groups: [around(gaps, early), around(gaps, late)] for groups, gaps in costs.items()}
+    rows = [
+        [str(groups), *(f"{1e3 * c:.1f}" for c in pair), f"{exponent([early, late], pair):.2f}"]
+        for groups, pair in found.items()
+    ]
+    slopes = [exponent(list(found), [pair[i] for pair in found.values()]) for i in (0, 1)]
+    rows.append(["exponent over groups", *(f"{slope:.2f}" for slope in slopes), ""])
+    table(
+        title, ["groups", f"before network {early}, ms", f"before network {late}, ms", "exponent over networks"], rows
+    )
+    return found
+
+
 def main() -> None:
     """Print the tables."""
     parser = arguments(__doc__)
     add_model(parser)
     parser.add_argument("--trials", type=int, help="of the longest search on formulas (default 1000, quick 200)")
     options = parser.parse_args()
-    sizes, early = ([10, 50] if options.quick else [10, 50, 200]), 100
+    sizes = [10, 50] if options.quick else [10, 50, 200]
     late = options.trials or (200 if options.quick else 1000)
-    rows, searching = [], {}
-    for groups in sizes:
-        gaps = between_evaluations(formula_space(groups, ("l2",)), late)
-        costs = [around(gaps, early), around(gaps, late)]
-        searching[groups] = costs
-        rows.append([str(groups), *(f"{1e3 * c:.1f}" for c in costs), f"{exponent([early, late], costs):.2f}"])
-    slopes = [exponent(sizes, [searching[groups][i] for groups in sizes]) for i in (0, 1)]
-    rows.append(["exponent over groups", *(f"{slope:.2f}" for slope in slopes), ""])
-    columns = ["groups", f"around trial {early}, ms", f"around trial {late}, ms", "exponent over trials"]
-    table("sampler, storage, bookkeeping per trial", columns, rows)
+    problems = {groups: formula_problem(formula_space(groups, ("l2",))) for groups in sizes}
+    alone = {groups: replace(problem, warm_starts=False) for groups, problem in problems.items()}
+    searching = growth("the search as it is, between two evaluations", problems, late // 2, late)
+    sampling = growth("the sampler alone, between two evaluations", alone, min(100, late // 2), late)
 
     trial = 200 if options.quick else 500
-    thinking = around(between_evaluations(formula_space(30, ("l2", "taylor")), trial), trial)
+    sixty = formula_problem(formula_space(30, ("l2", "taylor")))
+    thinking = around(between_evaluations(sixty, trial), trial)
+    sampler = around(between_evaluations(replace(sixty, warm_starts=False), trial), trial)
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=options.set)
     evaluations = []
     for fraction in (0.0, 0.125, 0.25, 0.375, 0.5, 0.625):
         started = time.process_time()
-        prepared.evaluator.evaluate(prepared.space.uniform(fraction, "l2"), prepared.space.groups, saliencies)
+        prepared.evaluator.evaluate(Job(prepared.space.uniform(fraction, "l2")), prepared.space.groups, saliencies)
         evaluations.append(time.process_time() - started)
     candidate = statistics.median(evaluations[1:])  # the first one loads the data
-    print(
-        f"60 dimensions, around trial {trial}: {1e3 * thinking:.1f} ms; a candidate of {prepared.workload.name} "
-        f"{1e3 * candidate:.0f} ms: {thinking / candidate:.1%}"
+    table(
+        f"60 dimensions, before network {trial}, over a candidate of {prepared.workload.name} ({1e3 * candidate:.0f} ms)",
+        ["", "ms", "of a candidate"],
+        [
+            [name, f"{1e3 * seconds:.1f}", f"{seconds / candidate:.1%}"]
+            for name, seconds in (("the search as it is", thinking), ("the sampler alone", sampler))
+        ],
     )
 
     networks = [real_network(blocks) for blocks in sizes]
@@ -203,8 +233,10 @@ def main() -> None:
     write_json(
         options.json,
         {
-            "search_ms": {groups: [1e3 * c for c in costs] for groups, costs in searching.items()},
-            "sampler_60_dimensions_s": thinking,
+            "search_s": searching,
+            "sampler_s": sampling,
+            "search_60_dimensions_s": thinking,
+            "sampler_60_dimensions_s": sampler,
             "candidate_s": candidate,
             "networks": [vars(network) for network in networks],
         },
