@@ -33,8 +33,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The options that say which network, for the benchmarks that measure more than one."""
+def add_model(parser: argparse.ArgumentParser, *, keeps: bool = True) -> None:
+    """The options that say which network, for the benchmarks that measure more than one. keeps: with --keep."""
     parser.add_argument("--model", choices=sorted(MODELS), default="resnet20", help="on CIFAR-10; --quick ignores it")
     parser.add_argument(
         "--set",
@@ -43,24 +43,33 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="override one value of the pipeline, as in `run`",
     )
-    parser.add_argument(
-        "--keep", metavar="FILE", type=Path, help="keep what is measured, so that a stopped run goes on where it was"
-    )
+    if keeps:
+        parser.add_argument(
+            "--keep",
+            metavar="FILE",
+            type=Path,
+            help="keep what is measured, so that a stopped run goes on where it was",
+        )
 
 
-def prepared_pipeline(
-    *, quick: bool, model: str = "resnet20", overrides: Sequence[str] = ()
-) -> tuple[Prepared, Saliencies]:
+def loaded_pipeline(*, quick: bool, model: str, overrides: Sequence[str]) -> Prepared:
     """A ResNet on CIFAR-10 (CIFAR10_DATA says where that is, `MODELS` where its weights), or the digits network with --quick."""
-    torch.set_num_threads(1)
     depth, variable = MODELS[model]
     name = "quick" if quick else "cifar10_resnet20"
     network = [] if quick else [f"workload.depth={depth}", f"workload.weights=${{{variable}}}"]
     try:
         definition, root = load_pipeline(name, [Override.parse(text) for text in [*network, *overrides]])
-        prepared = prepare(definition, root)
+        return prepare(definition, root)
     except SecateurError as error:
         raise SystemExit(f"{error}\n(--quick needs neither data nor weights.)") from error
+
+
+def prepared_pipeline(
+    *, quick: bool, model: str = "resnet20", overrides: Sequence[str] = ()
+) -> tuple[Prepared, Saliencies]:
+    """The pipeline of `loaded_pipeline`, on one thread, with its saliency scores."""
+    torch.set_num_threads(1)
+    prepared = loaded_pipeline(quick=quick, model=model, overrides=overrides)
     space = prepared.space
     return prepared, compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
 
