@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, the prepared pipeline, the table and the JSON file."""
+"""What the benchmarks share: their options, the prepared pipeline, what is kept between runs, the table and the JSON file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from secateur.definition import Override, load_pipeline
 from secateur.errors import SecateurError
 from secateur.pipelines.preparation import Prepared, prepare
 
+MODELS = {"resnet20": (20, "CIFAR10_WEIGHTS"), "resnet56": (56, "CIFAR10_WEIGHTS_RESNET56")}
+"""Depth, and the environment variable with the file of weights."""
+
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with the two options that every benchmark has."""
@@ -29,17 +33,77 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def prepared_pipeline(*, quick: bool, overrides: Sequence[str] = ()) -> tuple[Prepared, Saliencies]:
-    """ResNet-20 on CIFAR-10 (CIFAR10_DATA and CIFAR10_WEIGHTS say where it is), or the digits network with --quick."""
-    torch.set_num_threads(1)
+def add_model(parser: argparse.ArgumentParser, *, keeps: bool = True) -> None:
+    """The options that say which network, for the benchmarks that measure more than one. keeps: with --keep."""
+    parser.add_argument("--model", choices=sorted(MODELS), default="resnet20", help="on CIFAR-10; --quick ignores it")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one value of the pipeline, as in `run`",
+    )
+    if keeps:
+        parser.add_argument(
+            "--keep",
+            metavar="FILE",
+            type=Path,
+            help="keep what is measured, so that a stopped run goes on where it was",
+        )
+
+
+def loaded_pipeline(*, quick: bool, model: str, overrides: Sequence[str]) -> Prepared:
+    """A ResNet on CIFAR-10 (CIFAR10_DATA says where that is, `MODELS` where its weights), or the digits network with --quick."""
+    depth, variable = MODELS[model]
     name = "quick" if quick else "cifar10_resnet20"
+    network = [] if quick else [f"workload.depth={depth}", f"workload.weights=${{{variable}}}"]
     try:
-        definition, root = load_pipeline(name, [Override.parse(text) for text in overrides])
-        prepared = prepare(definition, root)
+        definition, root = load_pipeline(name, [Override.parse(text) for text in [*network, *overrides]])
+        return prepare(definition, root)
     except SecateurError as error:
         raise SystemExit(f"{error}\n(--quick needs neither data nor weights.)") from error
+
+
+def prepared_pipeline(
+    *, quick: bool, model: str = "resnet20", overrides: Sequence[str] = ()
+) -> tuple[Prepared, Saliencies]:
+    """The pipeline of `loaded_pipeline`, on one thread, with its saliency scores."""
+    torch.set_num_threads(1)
+    prepared = loaded_pipeline(quick=quick, model=model, overrides=overrides)
     space = prepared.space
     return prepared, compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
+
+
+class Kept:
+    """Results by key: each is made once, and written to a file of JSON lines where there is one."""
+
+    def __init__(self, file: Path | None, about: Mapping[str, Any]) -> None:
+        """about: what the results depend on. Leaves where the file is about something else."""
+        self.file, self.results = file, dict[str, Any]()
+        header = json.loads(json.dumps(about))
+        if file is None:
+            return
+        if file.is_file():
+            first, *lines = [json.loads(line) for line in file.read_text().splitlines()]
+            if first != header:
+                raise SystemExit(f"{file} is about {first}, and this run is about {header}. Name another file.")
+            self.results = {line["key"]: line["result"] for line in lines}
+        else:
+            file.write_text(json.dumps(header) + "\n")
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        """The result of a key, made (plain JSON) at the first time of asking."""
+        if key not in self.results:
+            self.results[key] = make()
+            if self.file is not None:
+                with self.file.open("a") as stream:
+                    stream.write(json.dumps({"key": key, "result": self.results[key]}) + "\n")
+        return self.results[key]
+
+
+def spread(values: Sequence[float], digits: int = 4) -> list[str]:
+    """Median, lowest and highest, for a row of a table."""
+    return [f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
