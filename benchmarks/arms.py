@@ -17,24 +17,36 @@ from torch import nn
 from judging import Judge, Meter, Step
 from secateur.compression.costs import layer_costs
 from secateur.execution import Inline
-from secateur.records import Candidate, Evaluation
+from secateur.records import Evaluation, Job
+from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping, search
 from secateur.search.study import Study
 
 
-def run_search(problem: Problem, evaluate: Callable[[Candidate], Evaluation], budget: int, seed: int) -> None:
+def run_search(problem: Problem, work: Callable[[Job], Evaluation], budget: int, seed: int) -> None:
     """Our search with its own sampler, in a storage of its own. Evaluations run in this process, in full: nobody is given up."""
     problem = replace(problem, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder) / "s.db", "benchmark", problem.space.parameters(), problem.objectives, "tpe", seed)
-        search(Ledger(problem, study), Inline(lambda job: evaluate(job.candidate)), Stopping(budget))
+        original = Original.of(problem.space, problem.dense)
+        parameters = problem.space.parameters()
+        study = Study(Path(folder) / "s.db", "benchmark", parameters, problem.objectives, "tpe", seed, original)
+        search(Ledger(problem, study), Inline(work), Stopping(budget))
 
 
 def secateur(judge: Judge, budget: int, seed: int) -> list[Step]:
-    """What `secateur run` does but for racing: baselines, sensitivity sweep, then the re-fitted knapsack and TPE in turn."""
-    meter = Meter(judge)
-    run_search(judge.problem, meter.evaluate, budget, seed)
+    """What `secateur run` does but for racing: thresholds, sensitivity sweep, then the re-fitted knapsack and TPE in turn.
+
+    The probes of the sweep are no evaluations of networks; their CPU time is charged to the next one.
+    """
+    meter, prepared = Meter(judge), judge.prepared
+
+    def work(job: Job) -> Evaluation:
+        if job.probe:
+            return prepared.evaluator.probe(job.candidate, prepared.space.groups, judge.saliencies)
+        return meter.evaluate(job.candidate)
+
+    run_search(judge.problem, work, budget, seed)
     return meter.steps
 
 

@@ -74,14 +74,16 @@ def between_evaluations(problem: Problem, trials: int) -> list[float]:
     gaps: list[float] = []
     left = time.process_time()
 
-    def evaluate(candidate: Candidate) -> Evaluation:
+    def work(job: Job) -> Evaluation:
         nonlocal left
+        if job.probe:
+            return formula(job.candidate)
         gaps.append(time.process_time() - left)
-        evaluation = formula(candidate)
+        evaluation = formula(job.candidate)
         left = time.process_time()
         return evaluation
 
-    run_search(problem, evaluate, trials, seed=0)
+    run_search(problem, work, trials, seed=0)
     return gaps
 
 

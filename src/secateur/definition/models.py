@@ -212,7 +212,7 @@ class SearchDefinition(Declared):
     trials: int = Field(
         60,
         ge=1,
-        description="Candidates that are evaluated, baselines included; repeats, candidates that a cheap constraint rejects, and the "
+        description="Candidates that are evaluated, baselines included; repeats, what a cheap constraint rejects and the "
         "probes of the sensitivity sweep are not counted.",
     )
     minutes: float | None = Field(None, gt=0.0, description="The search ends after so much time, restarts included.")
