@@ -303,6 +303,10 @@ class Rung:
     passed: tuple[int, ...]
 
 
+SEARCH = "search"
+"""The arm of everything that is neither a baseline nor the dense network."""
+
+
 @dataclass(frozen=True)
 class ArmResult:
     """What one arm of the search has reached: networks evaluated in full, and the hypervolume of its feasible ones."""
@@ -388,6 +392,12 @@ class RunRecord:
     small_dense: Recovered | None = None
     rungs: tuple[Rung, ...] = ()
     exports: int = 0
+
+    @property
+    def unbeaten(self) -> list[ArmResult]:
+        """Baselines whose hypervolume the search has not passed."""
+        search = next(a.hypervolume for a in self.arms if a.arm == SEARCH)
+        return [a for a in self.arms if a.arm != SEARCH and a.networks and a.hypervolume >= search]
 
     @property
     def registered(self) -> list[Recovered]:

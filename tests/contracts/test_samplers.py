@@ -45,14 +45,14 @@ def drive(study, count, failing=(), infeasible=(), rejected=()):
 
 
 def test_values_lie_within_their_parameters(sampler, tmp_path):
-    for values in drive(open_study(tmp_path, sampler), 30):
+    for values in drive(open_study(tmp_path, sampler), 16):
         assert 0.0 <= values["a.removed"] <= 0.75
         assert 0.1 <= values["b.removed"] <= 0.5
         assert values["a.method"] in ("l1", "l2")
 
 
 def test_the_same_seed_asks_the_same(sampler, tmp_path):
-    runs = [drive(open_study(tmp_path, sampler, name=f"s{i}"), 25) for i in range(2)]
+    runs = [drive(open_study(tmp_path, sampler, name=f"s{i}"), 15) for i in range(2)]
     assert runs[0] == runs[1]
 
 

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from secateur.files import write
 from secateur.records import RunRecord
-from secateur.report.figures import AXES, cuts_figure, front_figure, sensitivity_figure
-from secateur.report.table import HEADINGS, change, headline, rows
+from secateur.report.figures import ARM_NAMES, AXES, cuts_figure, front_figure, sensitivity_figure
+from secateur.report.table import HEADINGS, audit_facts, change, headline, rows
 
 _CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
@@ -28,6 +28,7 @@ def write_report(record: RunRecord, path: Path) -> Path:
             _table(record),
             _cuts(record),
             _sensitivity(record),
+            _audit(record),
             _method(record),
         )
     )
@@ -81,7 +82,7 @@ def _front(record: RunRecord) -> str:
     axes = [
         axis for axis in AXES if axis in record.dense["search"] and (axis != "latency" or axis in record.objectives)
     ]
-    own = sum(t.same_as is None for t in record.trials)
+    own = sum(t.same_as is None and t.evaluation.complete for t in record.trials)
     buttons = "".join(
         f'<button data-axis="{axis}" aria-pressed="{"true" if i == 0 else "false"}">{axis}</button>'
         for i, axis in enumerate(axes)
@@ -137,6 +138,21 @@ def _sensitivity(record: RunRecord) -> str:
         '<p class="note">Each group cut alone, everything else whole: the squared error of the outputs against the dense '
         "model's, relative to their spread. Steep curves are cut last.</p>"
         f"{_div(sensitivity_figure(record), 'sensitivity')}</section>"
+    )
+
+
+def _audit(record: RunRecord) -> str:
+    """Whether the search could be believed."""
+    arms = "".join(
+        f"<tr><td>{escape(ARM_NAMES.get(a.arm, 'the search'))}</td><td>{a.networks}</td><td>{a.hypervolume:.4f}</td></tr>"
+        for a in record.arms
+    )
+    facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in audit_facts(record).items())
+    return (
+        '<section><h2>Can the search be believed?</h2><p class="note">Hypervolume of what each arm has found on search data, '
+        "before recovery, with costs as shares of the dense model's. Baselines get few networks: they are there to be beaten.</p>"
+        "<div class='scroll'><table><thead><tr><th>arm</th><th>networks</th><th>hypervolume</th></tr></thead>"
+        f"<tbody>{arms}</tbody></table></div><dl>{facts}</dl></section>"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.records import Measurement, Recovered, RunRecord
+from secateur.records import SEARCH, Measurement, Recovered, RunRecord
 
 HEADINGS = (
     "model",
@@ -36,7 +36,8 @@ def rows(record: RunRecord) -> list[Row]:
     scores = [record.dense["search"].get("accuracy"), dense.get("accuracy"), record.dense["test"].get("accuracy")]
     original = ("dense", "original", *map(percent, scores), *_costs(dense, dense, reference=True))
     finalists = sorted(record.finalists, key=_weight, reverse=True)
-    return [Row(original, best=False, passed=True), *(_row(record, finalist) for finalist in finalists)]
+    scratch = [record.small_dense] if record.small_dense is not None else []
+    return [Row(original, best=False, passed=True), *(_row(record, f) for f in (*finalists, *scratch))]
 
 
 def _row(record: RunRecord, finalist: Recovered) -> Row:
@@ -61,7 +62,9 @@ def status(record: RunRecord, finalist: Recovered) -> str:
     if finalist.failure is not None:
         return f"failed: {finalist.failure}"
     notes = []
-    if finalist.name == record.knee:
+    if record.small_dense is not None and finalist.name == record.small_dense.name:
+        notes.append("baseline: the knee's widths, trained from scratch")
+    elif finalist.name == record.knee:
         notes.append("knee of the front")
     elif finalist.feasible and finalist.on_front:
         notes.append("on the front")
@@ -90,7 +93,27 @@ def _costs(
 
 
 def headline(record: RunRecord) -> str:
-    """One sentence: what came of it."""
+    """What came of it, and before anything else where the search was not worth its while."""
+    return " ".join((*_warnings(record), _result(record)))
+
+
+def _warnings(record: RunRecord) -> list[str]:
+    said = []
+    if record.unbeaten:
+        search = next(a for a in record.arms if a.arm == SEARCH)
+        beaten_by = ", ".join(f"{a.arm} ({a.hypervolume:.4f} with {a.networks} networks)" for a in record.unbeaten)
+        said.append(f"The search (hypervolume {search.hypervolume:.4f}) did not beat the baseline: {beaten_by}.")
+    small, best = record.small_dense, next((f for f in record.finalists if f.name == record.knee), None)
+    if small is not None and best is not None and "accuracy" in small.measurements:
+        gap = best.measurements["accuracy"].value - small.measurements["accuracy"].value
+        if gap <= 0:
+            said.append(
+                f"Trained from scratch, the widths of {best.name} do as well as pruned: cutting brought nothing."
+            )
+    return said
+
+
+def _result(record: RunRecord) -> str:
     passed = record.registered
     if not passed:
         return f"None of the {len(record.finalists)} finalists passed the gate."
@@ -104,6 +127,29 @@ def headline(record: RunRecord) -> str:
         parts.append(f"{dense['size'].value / best.measurements['size'].value:.2f}× smaller")
     parts.append(f"{change(best.measurements['accuracy'], dense['accuracy'])} of {record.score_name} on selection data")
     return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
+
+
+def audit_facts(record: RunRecord) -> dict[str, str]:
+    """Whether the search's score said what fine-tuning would give, and what the choosing has flattered."""
+    audit = record.audit
+    facts = {
+        "rank correlation of search score and tuned score": f"Kendall {audit.kendall:.2f} over {audit.pairs} finalists"
+        if audit.kendall is not None
+        else f"not known: {audit.pairs} finalists",
+    }
+    if audit.regret is not None:
+        facts["regret"] = (
+            f"{100 * audit.regret:.1f} points: the finalist that the search scored best, against the best one"
+        )
+    for name, shrinkage in (
+        ("search to selection data", audit.search_to_selection),
+        ("selection to test data", audit.selection_to_test),
+    ):
+        if shrinkage is not None:
+            facts[f"tuned finalists from {name}"] = f"{100 * shrinkage:+.1f} points on average"
+    for rung in record.rungs:
+        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on"
+    return facts
 
 
 def change(after: Measurement, before: Measurement) -> str:

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.stats import kendalltau
 
-from secateur.records import BASELINES, ArmResult, Audit, Direction, Goal, Measurement, Recovered, Trial
+from secateur.records import BASELINES, SEARCH, ArmResult, Audit, Direction, Goal, Measurement, Recovered, Trial
 from secateur.search.front import as_costs, hypervolume, reference_point
 from secateur.search.ledger import feasible, own
 
-SEARCH = "search"
-"""The arm of everything that is neither a baseline nor the dense network."""
 LEAST_PAIRS = 3
 """Finalists below which a rank correlation says nothing."""
 
@@ -36,12 +34,6 @@ def arm_results(
 
 def _arm(trial: Trial) -> str:
     return trial.arm if trial.arm in (*BASELINES, "dense") else SEARCH
-
-
-def unbeaten(arms: Sequence[ArmResult]) -> list[ArmResult]:
-    """Baselines whose hypervolume the search has not passed."""
-    search = next(a.hypervolume for a in arms if a.arm == SEARCH)
-    return [a for a in arms if a.arm != SEARCH and a.networks and a.hypervolume >= search]
 
 
 def audit(finalists: Sequence[Recovered]) -> Audit:

@@ -21,6 +21,7 @@ from secateur.records import (
     GroupSummary,
     Measurement,
     Recovered,
+    Rung,
     RunRecord,
     Sensitivity,
     Trial,
@@ -194,3 +195,41 @@ def test_what_was_not_evaluated_in_full_is_no_point_of_the_front():
     traces = {t.name: t for t in front_figure(replace(RECORD, trials=trials), "size", infeasible={0, 1}).data}
     assert list(traces["sampler"].y) == [0.7]
     assert not {"knapsack points", "infeasible"} & set(traces)
+
+
+def test_a_search_that_did_not_beat_a_baseline_says_so_first():
+    arms = (
+        ArmResult("search", 40, 0.2),
+        ArmResult("uniform", 3, 0.21),
+        ArmResult("random", 0, 0.0),
+        ArmResult("global", 2, 0.19),
+    )
+    said = headline(replace(RECORD, arms=arms))
+    assert said.startswith(
+        "The search (hypervolume 0.2000) did not beat the baseline: uniform (0.2100 with 3 networks)."
+    )
+    assert "did not beat" not in headline(RECORD)
+
+
+def test_a_small_network_trained_from_scratch_is_shown_and_told():
+    scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
+    record = replace(RECORD, small_dense=scratch)
+    assert "baseline: the knee's widths, trained from scratch" in rows(record)[-1].cells[1]
+    assert "cutting brought nothing" not in headline(record)
+    as_good = replace(record, small_dense=replace(scratch, measurements=figures(0.88, 0.4, 4e5)))
+    assert headline(as_good).startswith("Trained from scratch, the widths of f1-aa do as well as pruned")
+
+
+def test_the_audit_is_on_the_page(tmp_path):
+    rung = Rung("50 training steps", {1: 0.8, 2: 0.7}, (1,))
+    page = write_report(replace(RECORD, rungs=(rung,)), tmp_path / "r.html").read_text()
+    for text in (
+        "Can the search be believed?",
+        "Kendall 0.33 over 3 finalists",
+        "1.2 points",
+        "-0.4 points on average",
+        "1 of 2 went on",
+    ):
+        assert text in page
+    unknown = write_report(replace(RECORD, audit=Audit(2, None, None, None, None)), tmp_path / "u.html").read_text()
+    assert "not known: 2 finalists" in unknown

@@ -15,7 +15,7 @@ from secateur.definition import SearchSpaceDefinition
 from secateur.errors import StateError
 from secateur.execution import Inline
 from secateur.records import BASELINES, Evaluation, Goal, Group, Measurement, Member
-from secateur.search.audit import arm_results, unbeaten
+from secateur.search.audit import arm_results
 from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
@@ -252,14 +252,8 @@ def test_the_search_spares_the_sensitive_group_and_beats_every_baseline(tmp_path
     arms = arm_results(made.trials, OBJECTIVES, made.problem.dense, GOALS)
     assert [a.arm for a in arms] == ["search", *BASELINES]
     assert all(a.networks for a in arms)
-    assert unbeaten(arms) == []
-
-
-def test_a_search_that_finds_less_than_a_baseline_says_so(tmp_path):
-    made = run(tmp_path, 40)
-    baselines_only = [t for t in made.trials if t.arm in (*BASELINES, "dense")]
-    arms = arm_results(baselines_only, OBJECTIVES, made.problem.dense, GOALS)
-    assert {a.arm for a in unbeaten(arms)} == {a.arm for a in arms if a.networks}
+    search, *others = arms
+    assert all(search.hypervolume > a.hypervolume for a in others)
 
 
 @pytest.mark.parametrize("limit", [0.7, 0.5])
