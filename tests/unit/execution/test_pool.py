@@ -1,0 +1,203 @@
+"""Worker processes that are real, evaluating nothing: each job's one cut says what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from secateur.errors import StateError
+from secateur.execution import Inline, Pool
+from secateur.records import Candidate, Cut, Evaluation, Job
+
+WORKER = """
+    import os, signal, sys, time
+    from pathlib import Path
+    from secateur.errors import ModelError
+    from secateur.execution.protocol import serve
+    from secateur.records import Evaluation, Measurement
+
+    folder = Path(sys.argv[1])
+
+    def evaluate(job):
+        (what, cut), = job.candidate.cuts.items()
+        print("chatter of a user's code", flush=True)
+        with (folder / "begun").open("a") as log:
+            log.write(what + "\\n")
+        if what == "raise":
+            raise ValueError("the metric\\ndivides by nought")
+        if what == "hang":
+            time.sleep(600)
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "die once" and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "eat":
+            eaten = [bytearray(2**20) for _ in range(4096)]
+        time.sleep(0.02)
+        return Evaluation(job.candidate, "", {"size": Measurement(float(cut.kept), "bytes", "computed")})
+
+    def prepare():
+        if "refuse" in sys.argv:
+            raise ModelError("it cannot be traced here")
+        if "stillborn" in sys.argv:
+            print("no such library", file=sys.stderr)
+            os._exit(3)
+        return evaluate
+
+    serve(prepare, 0.6 if "limited" in sys.argv else None)
+"""
+
+
+@pytest.fixture
+def pool(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    opened = []
+
+    def open_pool(workers=1, *arguments, seconds=60.0):
+        opened.append(
+            Pool([sys.executable, str(script), str(tmp_path), *arguments], workers, tmp_path / "logs", seconds=seconds)
+        )
+        return opened[-1]
+
+    yield open_pool
+    for made in opened:
+        made.__exit__()
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(script) in (p.info["cmdline"] or ())]
+
+
+def job(what, kept=1):
+    return Job(Candidate({what: Cut("l2", kept)}))
+
+
+def begun(tmp_path):
+    return (tmp_path / "begun").read_text().split("\n")[:-1]
+
+
+def test_every_job_comes_back_once_with_its_own_answer(pool, tmp_path):
+    made = pool(3)
+    for number in range(12):
+        made.submit(number, job(f"n{number}", number))
+    answers = dict(made.wait() for _ in range(12))
+    assert {n: e.measurements["size"].value for n, e in answers.items()} == {n: float(n) for n in range(12)}
+    assert len(begun(tmp_path)) == 12
+    assert "chatter" in (tmp_path / "logs" / "worker-0.log").read_text(), (
+        "what user code prints does not meet the protocol"
+    )
+
+
+def test_what_a_candidate_raises_is_its_failure(pool):
+    made = pool()
+    made.submit(1, job("raise"))
+    made.submit(2, job("fine", 7))
+    answers = dict(made.wait() for _ in range(2))
+    assert answers[1].failure == "ValueError: the metric"
+    assert answers[2].measurements["size"].value == 7
+
+
+def test_a_candidate_that_hangs_is_ended_and_the_next_one_runs(pool, tmp_path):
+    made = pool(1, seconds=1.0)
+    made.submit(1, job("hang"))
+    made.submit(2, job("fine"))
+    answers = dict(made.wait() for _ in range(2))
+    assert answers[1].failure == "it took longer than 1 s"
+    assert answers[2].failure is None
+    assert begun(tmp_path) == ["hang", "fine"], "what hangs is not tried again"
+
+
+def test_a_candidate_whose_worker_dies_is_tried_again_and_counted(pool, tmp_path):
+    made = pool()
+    made.submit(1, job("die once"))
+    _, evaluation = made.wait()
+    assert (evaluation.failure, evaluation.attempts) == (None, 2)
+    made.submit(2, job("die"))
+    made.submit(3, job("fine"))
+    answers = dict(made.wait() for _ in range(2))
+    assert answers[2].failure == "its worker died 3 times, the last time by signal 9"
+    assert answers[2].attempts == 3
+    assert answers[3].failure is None
+    assert begun(tmp_path).count("die") == 3
+
+
+def test_a_candidate_that_eats_memory_fails_with_the_reason(pool):
+    made = pool(1, "limited")
+    made.submit(1, job("eat"))
+    made.submit(2, job("fine"))
+    answers = dict(made.wait() for _ in range(2))
+    assert answers[1].failure.startswith("the worker ran out of memory")
+    assert answers[2].failure is None
+
+
+def test_workers_that_are_killed_at_any_moment_lose_nothing(pool, tmp_path):
+    """Twenty kills, wherever they hit: starting, waiting or evaluating."""
+    made = pool(2)
+    kills = 0
+    for number in range(60):
+        made.submit(number, job(f"n{number}", number))
+    answers = {}
+    for turn in range(60):
+        number, evaluation = made.wait()
+        assert number not in answers
+        answers[number] = evaluation
+        if turn % 3 == 0 and kills < 20:
+            victims = [w.process for w in made._pool if w.ready]
+            if victims:
+                victims[turn % len(victims)].kill()
+                kills += 1
+    assert kills >= 15
+    assert sorted(answers) == list(range(60))
+    assert all(e.failure is None and e.measurements["size"].value == n for n, e in answers.items())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("refuse", "A worker cannot prepare what the driver could: it cannot be traced here"),
+        ("stillborn", r"(?s)Workers end before they are ready, the last one with exit code 3.*no such library"),
+    ],
+)
+def test_workers_that_cannot_start_end_the_search(pool, argument, message):
+    made = pool(1, argument)
+    made.submit(1, job("fine"))
+    with pytest.raises(StateError, match=message):
+        made.wait()
+
+
+def test_no_worker_outlives_a_driver_that_is_killed(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    driver = f"""
+        import sys
+        from pathlib import Path
+        from secateur.execution import Pool
+        from secateur.records import Candidate, Cut, Job
+        pool = Pool([sys.executable, {str(script)!r}, {str(tmp_path)!r}], 2, Path({str(tmp_path)!r}) / "logs")
+        for number, what in enumerate(["hang", "hang"]):
+            pool.submit(number, Job(Candidate({{what: Cut("l2", 1)}})))
+        pool.wait()
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(driver)])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((tmp_path / "begun").exists() and len(begun(tmp_path)) == 2):
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+
+
+def test_the_inline_executor_does_jobs_in_order():
+    made = Inline(lambda given: Evaluation(given.candidate, "k", {}))
+    made.submit(4, job("a"))
+    made.submit(5, job("b"))
+    assert [made.wait()[0], made.wait()[0]] == [4, 5]
