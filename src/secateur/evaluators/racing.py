@@ -51,13 +51,13 @@ class Race:
 def upper_bound(scores: Tensor, total: int) -> float:
     """One-sided 99 % bound of the mean over `total` samples of which (n,) are known: the rest is predicted, not guessed at.
 
-    The variance of a share is taken with one success and one failure added (Agresti & Coull 1998), so it is never nought.
+    Half of Z² successes and failures are added first (Agresti & Coull 1998): shares near 0 and 1 need it.
     """
     seen, left = len(scores), total - len(scores)
-    if left <= 0:
-        return float(scores.mean())
     mean = float(scores.mean())
-    smoothed = (float(scores.sum()) + 1) / (seen + 2)
+    if left <= 0:
+        return mean
+    smoothed = (float(scores.sum()) + Z**2 / 2) / (seen + Z**2)
     variance = max(float(scores.var(unbiased=False)), smoothed * (1 - smoothed) if 0 <= smoothed <= 1 else 0.0)
-    unseen = mean + Z * math.sqrt(variance * (1 / seen + 1 / left))
+    unseen = max(mean, smoothed) + Z * math.sqrt(variance * (1 / seen + 1 / left))
     return (seen * mean + left * unseen) / total

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nets import NETWORKS, images, network
-from secateur.compression.costs import layer_costs, parameter_count
+from secateur.compression.costs import layer_costs, parameter_count, parameters_after
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
 from secateur.workloads.resnet import cifar_resnet
@@ -30,5 +30,6 @@ def test_costs_after_a_cut_are_those_counted_on_the_cut_network(name):
     model = network(name)
     found = find_groups(model, (images(),))
     removals = removals_of(found.groups, {g.name: g.removable[::2] for g in found.groups})
-    counted = layer_costs(cut(model, removals), (images(),))
-    assert found.costs.after(removals) == counted.total
+    smaller = cut(model, removals)
+    assert found.costs.after(removals) == layer_costs(smaller, (images(),)).total
+    assert parameters_after(model, removals) == parameter_count(smaller)

@@ -120,6 +120,58 @@ def test_the_dense_candidate_is_the_dense_network(tiny):
     assert found.measurements["size"].value == dense["size"].value
 
 
+def test_a_probe_tells_the_damage_on_calibration_images(tiny):
+    from secateur.compression.selection import resolve
+    from secateur.workloads.roles import collect
+
+    evaluator, space, saliencies = tiny
+    candidate = space.uniform(0.4, "l2")
+    probed = evaluator.probe(candidate, space.groups, saliencies)
+    full = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    module = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies)).module
+    (x,), _ = collect(evaluator.workload.data.calibration, 64)
+    with torch.no_grad():
+        dense, outputs = evaluator.model(x), module(x)
+    expected = ((outputs - dense).square().sum() / (dense - dense.mean(0)).square().sum()).item()
+    assert probed.measurements["damage"].value == pytest.approx(expected, rel=1e-3)
+    assert probed.removals_key == full.removals_key
+    assert all(probed.measurements[n] == full.measurements[n] for n in ("macs", "parameters"))
+    assert probed.measurements.keys() == {"damage", "macs", "parameters"}
+
+
+def test_a_hopeless_candidate_is_scored_on_the_first_images_only(tiny):
+    evaluator, space, saliencies = tiny
+    candidate = space.smallest()
+    better = {"accuracy": 1.0, "latency": 0.0, "size": 0.0}
+    stopped = evaluator.evaluate(Job(candidate, (better,)), space.groups, saliencies, first_images=0.25)
+    full = evaluator.evaluate(Job(candidate), space.groups, saliencies, first_images=0.25)
+    assert full.complete
+    assert stopped.failure is None
+    assert "the front has 1.000 at no higher cost" in stopped.stopped
+    seen, everything = (e.measurements["accuracy"].samples for e in (stopped, full))
+    assert seen == -(-everything // 4)
+    unbeatable = {"accuracy": 1.0, "latency": 0.0, "size": 1e9}
+    assert evaluator.evaluate(Job(candidate, (unbeatable,)), space.groups, saliencies, first_images=0.25).complete
+
+
+def test_a_refined_network_is_what_is_measured(tiny):
+    evaluator, space, saliencies = tiny
+    seen = []
+
+    def refine(module):
+        seen.append(module)
+        with torch.no_grad():
+            module.get_submodule("linear").weight.zero_()
+            module.get_submodule("linear").bias.copy_(torch.arange(5.0)[: module.get_submodule("linear").out_features])
+        return module
+
+    found = evaluator.evaluate(Job(space.uniform(0.4, "l2"), steps=1), space.groups, saliencies, refine=refine)
+    assert len(seen) == 1
+    targets = [int(y) for _, y in evaluator.workload.data.search]
+    last = seen[0].get_submodule("linear").out_features - 1
+    assert found.measurements["accuracy"].value == pytest.approx(sum(y == last for y in targets) / len(targets))
+
+
 def test_accuracy_is_that_of_the_torch_module(tiny):
     from secateur.compression.selection import resolve
     from secateur.workloads.roles import collect

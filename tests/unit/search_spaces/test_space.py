@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,3 +100,36 @@ def test_names_that_fit_nothing_are_errors(rules, exclude, words):
     with pytest.raises(DefinitionError) as caught:
         space(*rules, exclude=exclude)
     assert words in str(caught.value)
+
+
+def saliencies(made):
+    return {name: {m: torch.linspace(0.0, 2.0, c.group.width) for m in c.methods} for name, c in made.choices.items()}
+
+
+def test_one_threshold_cuts_what_one_layer_writes_and_leaves_streams_whole():
+    made = space(RULE | {"removed": [0.0, 0.8]})
+    candidate = made.ranked(0.25, "l2", saliencies(made))
+    streams = {"conv1", "layer2.0.conv2"}
+    assert {name for name, cut in candidate.cuts.items() if cut.method is None} == streams & set(made.choices)
+    for name in set(made.choices) - streams:
+        # Of rising saliencies half of the channels hold a quarter of the sum.
+        assert candidate.cuts[name] == Cut("l2", made.choices[name].group.width // 2)
+    assert made.ranked(0.0, "l2", saliencies(made)).key == made.dense().key
+
+
+def test_where_every_group_is_a_stream_all_of_them_are_cut():
+    made = space(RULE | {"match": "conv1", "removed": [0.0, 0.8]})
+    assert made.ranked(0.25, "l1", saliencies(made)).cuts == {"conv1": Cut("l1", 4)}
+
+
+@given(st.integers(0, 50))
+def test_random_draws_keep_the_rules(seed):
+    made = space(RULE | {"removed": [0.25, 0.8]})
+    for name, cut in made.random(np.random.default_rng(seed)).cuts.items():
+        assert cut.kept in made.choices[name].widths
+        assert cut.method in (None, "l1", "l2")
+
+
+def test_the_smallest_network_is_at_every_groups_narrowest():
+    made = space(RULE | {"removed": [0.0, 0.5]})
+    assert {c.kept / made.choices[n].group.width for n, c in made.smallest().cuts.items()} == {0.5}
