@@ -63,7 +63,7 @@ def status(record: RunRecord, finalist: Recovered) -> str:
         return f"failed: {finalist.failure}"
     notes = []
     if record.small_dense is not None and finalist.name == record.small_dense.name:
-        notes.append("baseline: the knee's widths, trained from scratch")
+        notes.append("baseline: trained anew")
     elif finalist.name == record.knee:
         notes.append("knee of the front")
     elif finalist.feasible and finalist.on_front:

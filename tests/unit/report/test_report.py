@@ -214,7 +214,7 @@ def test_a_search_that_did_not_beat_a_baseline_says_so_first():
 def test_a_small_network_trained_from_scratch_is_shown_and_told():
     scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
     record = replace(RECORD, small_dense=scratch)
-    assert "baseline: the knee's widths, trained from scratch" in rows(record)[-1].cells[1]
+    assert "baseline: trained anew" in rows(record)[-1].cells[1]
     assert "cutting brought nothing" not in headline(record)
     as_good = replace(record, small_dense=replace(scratch, measurements=figures(0.88, 0.4, 4e5)))
     assert headline(as_good).startswith("Trained from scratch, the widths of f1-aa do as well as pruned")

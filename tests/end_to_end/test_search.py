@@ -1,0 +1,124 @@
+"""The search's options through the real command line: workers, fidelities, baselines, budgets, an earlier front."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from end_to_end.conftest import make_project, secateur
+
+
+def record_of(project, run_id=None):
+    runs = sorted((project / "mlruns" / "runs").iterdir(), key=lambda p: p.stat().st_mtime)
+    folder = project / "mlruns" / "runs" / run_id if run_id else runs[-1]
+    return json.loads((folder / "record.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """Two workers, both rungs, the network trained from scratch."""
+    project = make_project(tmp_path_factory.mktemp("search"))
+    options = (
+        "search.workers=2",
+        "search.trials=20",
+        "search.fidelities.calibration_images=96",
+        "search.fidelities.steps=3",
+        "search.fidelities.keep=2",
+        "search.baselines.small_dense=true",
+    )
+    done = secateur(project, "run", "tiny", *(word for option in options for word in ("--set", option)))
+    assert done.returncode == 0, done.stderr
+    return project, done, record_of(project)
+
+
+def test_two_workers_evaluate_every_network_once(searched):
+    project, _, record = searched
+    own = [t["evaluation"] for t in record["trials"] if t["same_as"] is None]
+    keys = [e["removals_key"] for e in own]
+    assert len(keys) == len(set(keys)) == 20
+    (run,) = (project / "mlruns" / "runs").iterdir()
+    assert {f.name for f in (run / "workers").iterdir()} == {"worker-0.log", "worker-1.log"}
+
+
+def test_baselines_are_there_and_marked(searched):
+    _, done, record = searched
+    arms = {a["arm"]: a["networks"] for a in record["arms"]}
+    assert set(arms) == {"search", "uniform", "random", "global"}
+    assert all(arms.values())
+    assert record["small_dense"]["epochs"] == 2
+    assert "small-dense" in done.stdout
+    assert "baseline: trained anew" in done.stdout
+    assert (
+        record["small_dense"]["candidate"]
+        == next(f for f in record["finalists"] if f["name"] == record["knee"])["candidate"]
+    )
+
+
+def test_each_rung_lets_a_part_go_on_and_the_last_gives_the_finalists(searched):
+    _, _, record = searched
+    first, second = record["rungs"]
+    assert (first["name"], second["name"]) == ("96 calibration samples", "3 training steps")
+    assert len(first["scores"]) <= 8
+    assert len(first["passed"]) <= 4
+    assert set(map(str, first["passed"])) == set(second["scores"])
+    assert [f["trial"] for f in record["finalists"]] == second["passed"]
+
+
+def test_the_sweep_was_made_and_the_end_is_explained(searched):
+    _, _, record = searched
+    assert {s["group"] for s in record["sensitivities"]} == {g["name"] for g in record["groups"]}
+    assert record["ended"] == "all trials are done"
+    assert record["audit"]["pairs"] == len(record["finalists"])
+
+
+def test_the_front_of_an_earlier_run_is_evaluated_first(searched):
+    project, _, earlier = searched
+    options = ("search.trials=14", f"search.warm_start={earlier['run_id']}", "recover.finalists=1", "recover.epochs=1")
+    done = secateur(project, "run", "tiny", *(word for option in options for word in ("--set", option)))
+    assert done.returncode == 0, done.stderr
+    record = record_of(project)
+    prior = [t for t in record["trials"] if t["arm"] == "prior"]
+    before = [t["evaluation"]["candidate"] for t in earlier["trials"]]
+    assert prior
+    assert all(t["evaluation"]["candidate"] in before for t in prior)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (
+            "evaluator.constraints.size.smaller_by=0.97",
+            "no network of this search space has size smaller by 97% or more",
+        ),
+        ("evaluator.constraints.macs.at_most=1000", "no network of this search space has macs at most 1000"),
+    ],
+)
+def test_a_budget_out_of_reach_is_explained_before_the_search(tmp_path, option, expected):
+    project = make_project(tmp_path)
+    done = secateur(project, "run", "tiny", "--set", option)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "of the MACs in 'layer" in done.stderr
+    assert "channels must stay" in done.stderr
+    assert "set 'at_most:" in done.stderr
+    assert not (project / "mlruns" / "studies.db").exists()
+
+
+def test_a_warm_start_that_does_not_exist_is_named(tmp_path):
+    done = secateur(make_project(tmp_path), "run", "tiny", "--set", "search.warm_start=tiny-1999")
+    assert done.returncode == 2
+    assert "warm_start" in done.stderr
+    assert "There is no run 'tiny-1999'" in done.stderr
+
+
+def test_goals_that_do_not_fit_their_metric_are_refused(tmp_path):
+    project = make_project(tmp_path)
+    for option, expected in (
+        ("latency.max_drop=0.1", "'max_drop' does not fit 'latency', which is to be minimized. Allowed: at_most,"),
+        ("accuracy.smaller_by=0.1", "'smaller_by' does not fit 'accuracy'"),
+        ("latancy.at_most=1", "unknown metric 'latancy'. Did you mean 'latency'?"),
+    ):
+        done = secateur(project, "check", "tiny", "--set", f"evaluator.constraints.{option}")
+        assert done.returncode == 2
+        assert expected in done.stderr
