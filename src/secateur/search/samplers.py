@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
@@ -12,10 +14,11 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISample
 
 @dataclass(frozen=True)
 class Sampler:
-    """make: seed → sampler."""
+    """make: seed → sampler. extra: the optional dependency that it needs, or nothing."""
 
     make: Callable[[int], BaseSampler]
     summary: str
+    extra: str = ""
 
 
 def _quietly(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]:
@@ -27,6 +30,12 @@ def _quietly(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]
             return make(seed)
 
     return made
+
+
+def _nni(tuner: str, seed: int) -> BaseSampler:
+    from secateur.search.nni.sampler import NniSampler  # an extra, and a second of imports
+
+    return NniSampler(tuner, seed)
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -51,7 +60,19 @@ SAMPLERS: dict[str, Sampler] = {
         "Sobol' sequence: even cover of the space, methods drawn at random (Optuna)",
     ),
     "random": Sampler(lambda seed: RandomSampler(seed=seed), "uniform noise over the space: the control (Optuna)"),
+    "nni_tpe": Sampler(partial(_nni, "tpe"), "tree-structured Parzen estimator behind ParEGO's weights (NNI)", "nni"),
+    "nni_evolution": Sampler(partial(_nni, "evolution"), "naive evolution behind ParEGO's weights (NNI)", "nni"),
+    "nni_random": Sampler(partial(_nni, "random"), "uniform noise over the space (NNI)", "nni"),
 }
 """The registry."""
+
+
+def missing_extra(name: str) -> str | None:
+    """Why a sampler of the registry cannot be made here and what to install, or nothing."""
+    extra = SAMPLERS[name].extra  # named after the package that it brings
+    if extra and importlib.util.find_spec(extra) is None:
+        return f"sampler '{name}' needs the extra {extra}: pip install 'secateur[{extra}]'"
+    return None
+
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
