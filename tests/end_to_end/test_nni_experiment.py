@@ -188,7 +188,7 @@ def host(tmp_path):
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
         "AuthorizedKeysFile": folder / "authorized_keys", "StrictModes": "no", "UsePAM": "no",
         "PasswordAuthentication": "no", "PermitRootLogin": "prohibit-password",
-        "Subsystem": "sftp internal-sftp", "SetEnv": f"HOME={folder}",
+        "Subsystem": "sftp internal-sftp", "SetEnv": f"HOME={folder} PIP_LOG={folder}/pip.log",
     }  # fmt: skip
     (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
     with (folder / "log").open("w") as log:
@@ -223,6 +223,9 @@ def test_trials_on_a_remote_host(tmp_path, code, host):
     assert all(str(tmp_path / "nni") not in f.result["evaluation"] for f in finished)
     assert open_to == {"127.0.0.1"}, "the keeper over there listens on loopback too"
     assert remote_processes(running.id) == []
+    home = host.key_file.parent
+    assert list((home / "nni-experiments").iterdir()) == [], "its files over there are gone"
+    assert not (home / "pip.log").exists(), "nothing was installed"
 
 
 def test_nothing_outlives_a_killed_manager_on_a_remote_host(tmp_path, code, host):
