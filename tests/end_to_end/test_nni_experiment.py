@@ -35,10 +35,10 @@ if what == "fail" and number == 2:
     sys.exit(0)
 if what == "fade" and number >= 1:
     for _ in range(600):
-        trial.report(0.0)
+        trial.report(0.0, "hopeless")
         time.sleep(0.1)
 for _ in range(3):
-    trial.report(1.0)
+    trial.report(1.0, "well")
 trial.finish(-abs(values["x"] - 0.3), f"{os.environ['HOME']} {values['x']!r} {values['method']}")
 """
 

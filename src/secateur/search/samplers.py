@@ -11,6 +11,8 @@ from functools import partial
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
+from secateur.search.nni.names import BROKEN
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -67,11 +69,21 @@ SAMPLERS: dict[str, Sampler] = {
 """The registry."""
 
 
-def missing_extra(name: str) -> str | None:
-    """Why a sampler of the registry cannot be made here and what to install, or nothing."""
-    extra = SAMPLERS[name].extra  # named after the package that it brings
-    if extra and importlib.util.find_spec(extra) is None:
-        return f"sampler '{name}' needs the extra {extra}: pip install 'secateur[{extra}]'"
+NNI = tuple(name for name, sampler in SAMPLERS.items() if sampler.extra == "nni")
+"""Those that the engine nni takes; the engine optuna takes all."""
+
+
+def refusal(name: str, engine: str) -> str | None:
+    """Why a sampler cannot be used with an engine (optuna or nni) and what to do instead, or nothing. Unknown names pass."""
+    if name.startswith("nni_") and (reason := BROKEN.get(name.removeprefix("nni_"))):
+        return f"sampler '{name}' cannot be used: {reason}. Working: {', '.join(NNI)}."
+    by_engine = engine == "nni"
+    extra = engine if by_engine else SAMPLERS[name].extra if name in SAMPLERS else ""
+    if extra and importlib.util.find_spec(extra) is None:  # an extra is named after the package that it brings
+        who = "engine 'nni'" if by_engine else f"sampler '{name}'"
+        return f"{who} needs the extra {extra}: pip install 'secateur[{extra}]'"
+    if by_engine and name in SAMPLERS and name not in NNI:
+        return f"sampler '{name}' is Optuna's; engine 'nni' takes {', '.join(NNI)}. Or set 'engine: optuna'."
     return None
 
 

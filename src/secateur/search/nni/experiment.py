@@ -39,7 +39,8 @@ Values = dict[str, Any]
 class Finished:
     """A trial that has ended. result: what it finished with, or nothing; then failure says why, or stopped that an assessor did.
 
-    values: the parameters; of a trial without a result those that NNI had meant for it.
+    values: the parameters; of a trial without a result those that NNI had meant for it. partial: what a stopped one had reported
+    last.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Finished:
     result: Values | None = None
     failure: str | None = None
     stopped: bool = False
+    partial: Values | None = None
 
 
 class Experiment:
@@ -186,8 +188,16 @@ class Experiment:
             values = meant.get(str(metric["parameterId"]), own["parameters"])
             return Finished(*identity, values, json.loads(json.loads(metric["data"])))
         if self._by_assessor(trial):
-            return Finished(*identity, own["parameters"], stopped=True)
+            return self._stopped(identity, meant, own["parameters"])
         return Finished(*identity, own["parameters"], failure=self._reason(trial))
+
+    def _stopped(self, identity: tuple[str, int], meant: Mapping[str, Values], own: Values) -> Finished:
+        reports = self._rest.get(f"metric-data/{identity[0]}?type=PERIODICAL")
+        if not reports:
+            return Finished(*identity, own, stopped=True)
+        last = max(reports, key=lambda report: report["sequence"])
+        values = meant.get(str(last["parameterId"]), own)
+        return Finished(*identity, values, stopped=True, partial=json.loads(json.loads(last["data"])))
 
     def _by_assessor(self, trial: Mapping[str, Any]) -> bool:
         """NNI sets its mark of an early stop too late, mostly: then only its log tells who stopped a trial."""

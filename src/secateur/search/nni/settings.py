@@ -16,24 +16,10 @@ from typing import Any
 from nni.experiment.config import AlgorithmConfig, ExperimentConfig, LocalConfig, RemoteConfig, RemoteMachineConfig
 
 from secateur.errors import DefinitionError, nearest
+from secateur.search.nni.names import ASSESSORS, BROKEN, TUNERS
 
-TUNERS = {"tpe": "TPE", "evolution": "Evolution", "random": "Random", "gridsearch": "GridSearch"}
-"""Our name → NNI's."""
-
-BROKEN = {
-    "gp": "it calls functions that SciPy has removed",
-    "metis": "it calls functions that SciPy has removed",
-    "anneal": "its hyperopt 0.1.2 does not run on NumPy 2",
-    "smac": "its dependencies cannot be installed on this Python",
-    "dngo": "its dependencies cannot be installed on this Python",
-    "ppo": "its dependencies cannot be installed on this Python",
-    "hyperband": "as an advisor it does not reach the end of an experiment",
-    "bohb": "as an advisor it does not reach the end of an experiment",
-    "pbt": "it hands checkpoints from trial to trial, and a candidate is evaluated once",
-}
-"""Tuners of NNI 3.0 that cannot be used, with the reason."""
-
-ASSESSORS = {"medianstop": "Medianstop"}
+POPULATION = 10
+"""Of evolution, whose first generation is random. NNI's own 32 is made for thousands of trials."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +73,12 @@ class RemoteMachine:
 class ExperimentSettings:
     """How NNI searches. Raises DefinitionError for a tuner or an assessor that is unknown or does not work.
 
-    folder: state and logs; one experiment at a time. trials: how many end the experiment. port: of the web UI, 0 for a free one.
-    start_seconds: until a manager that is not up counts as failed. environment: further variables of the trials.
+    folder: state and logs; one experiment at a time. trials: how many end it, None for no end. port: of the web UI, 0 for a
+    free one. start_seconds: until a manager that is not up counts as failed. environment: further variables of the trials.
     """
 
     tuner: str
-    trials: int
+    trials: int | None
     folder: Path
     assessor: str | None = None
     concurrency: int = 1
@@ -133,9 +119,11 @@ def configuration(
     settings: ExperimentSettings, space: Mapping[str, Any], command: str, code_folder: Path
 ) -> dict[str, Any]:
     """The experiment in the words of NNI's REST interface. Results are maximised."""
-    tuner_arguments: dict[str, Any] = {} if settings.tuner == "gridsearch" else {"optimize_mode": "maximize"}
+    tuner_arguments: dict[str, Any] = {"optimize_mode": "maximize"}
     if settings.tuner in ("tpe", "random"):
         tuner_arguments["seed"] = settings.seed
+    if settings.tuner == "evolution":  # it hands out no more than a population at a time
+        tuner_arguments["population_size"] = max(POPULATION, 2 * settings.concurrency)
     assessor = None
     if settings.assessor is not None:
         assessor = AlgorithmConfig(name=ASSESSORS[settings.assessor], class_args={"optimize_mode": "maximize"})

@@ -14,9 +14,12 @@ def parameters() -> dict[str, Any]:
     return given
 
 
-def report(value: float) -> None:
-    """An intermediate result, more is better: what an assessor judges by. It may end this process (SIGINT)."""
-    nni.report_intermediate_result(value)
+def report(value: float, evaluation: str) -> None:
+    """An intermediate result. value: what an assessor judges by, more is better; it may end this process (SIGINT).
+
+    evaluation: what the driver is to receive of a trial that is stopped, as text.
+    """
+    nni.report_intermediate_result({"default": value, "evaluation": evaluation})
 
 
 def finish(value: float, evaluation: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from secateur.errors import DefinitionError, ExperimentBroken
 from secateur.search.nni import trial
 from secateur.search.nni.experiment import Experiment, Finished
-from secateur.search.nni.settings import BROKEN, TUNERS, ExperimentSettings, RemoteMachine, configuration, trial_command
+from secateur.search.nni.names import BROKEN, TUNERS
+from secateur.search.nni.settings import ExperimentSettings, RemoteMachine, configuration, trial_command
 
 SPACE = {"x": {"_type": "uniform", "_value": [0, 1]}}
 
@@ -77,14 +78,16 @@ def job(identity, number, status, final=None, value=None):
 class Answers:
     """The manager's answers: statuses and trials in turn, the last ones for ever."""
 
-    def __init__(self, *answers, stderr=""):
-        self.answers, self.stderr, self.turn = answers, stderr, 0
+    def __init__(self, *answers, stderr="", metrics=None):
+        self.answers, self.stderr, self.metrics, self.turn = answers, stderr, metrics or {}, 0
 
     def get(self, path):
         status, trials = self.answers[min(self.turn, len(self.answers) - 1)]
         if path == "trial-jobs":
             self.turn += 1
             return trials
+        if path.startswith("metric-data/"):
+            return self.metrics.get(path.removeprefix("metric-data/").removesuffix("?type=PERIODICAL"), [])
         return {"status": status, "errors": ["it broke"] if status == "ERROR" else []}
 
     def text(self, path):
@@ -149,6 +152,16 @@ def test_how_trials_end_without_a_result(experiment, monkeypatch):
         "mine": "the trial was cancelled in the web interface",
         "e": "the trial was lost with its host",
     }
+
+
+def test_what_a_stopped_trial_had_reported_last_is_kept_with_the_parameters_that_it_names(experiment):
+    trials = [job("a", 0, "EARLY_STOPPED"), job("b", 1, "RUNNING")]
+    reports = [
+        {"sequence": number, "parameterId": "1", "data": json.dumps(json.dumps({"default": number}))}
+        for number in (0, 2, 1)
+    ]
+    experiment._rest = Answers(("RUNNING", trials), ("DONE", trials[:1]), metrics={"a": reports})
+    assert list(experiment.finished()) == [Finished("a", 0, {"x": 0.1}, stopped=True, partial={"default": 2})]
 
 
 def test_a_result_that_comes_late_is_waited_for(experiment):

@@ -14,9 +14,10 @@ from secateur.errors import DefinitionError
 from secateur.pipelines.catalogue import CATALOGUE
 from secateur.pipelines.preparation import check_names
 from secateur.search.front import hypervolume
+from secateur.search.nni.names import BROKEN
 from secateur.search.nni.sampler import NniSampler
 from secateur.search.nni.tuners import TUNERS, Scored
-from secateur.search.samplers import SAMPLERS, missing_extra
+from secateur.search.samplers import NNI, SAMPLERS, refusal
 
 HARM = np.random.default_rng(99).lognormal(-1.5, 1.0, 8)
 SPACE = {f"g{i}.removed": FloatDistribution(0.0, 0.9) for i in range(8)}
@@ -154,7 +155,25 @@ def test_without_nni_the_definition_is_refused_at_its_line(monkeypatch):
     with pytest.raises(DefinitionError) as caught:
         check_names(definition, None)
     assert str(caught.value).endswith("sampler 'nni_tpe' needs the extra nni: pip install 'secateur[nni]'")
-    assert [missing_extra(name) for name in SAMPLERS if not SAMPLERS[name].extra] == [None] * 3
+    assert [refusal(name, "optuna") for name in SAMPLERS if not SAMPLERS[name].extra] == [None] * 3
+    assert refusal("nni_tpe", "nni") == "engine 'nni' needs the extra nni: pip install 'secateur[nni]'"
+
+
+@pytest.mark.parametrize("engine", ["optuna", "nni"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_samplers_that_do_not_work_are_refused_with_the_reason(name, engine):
+    assert refusal(f"nni_{name}", engine) == (
+        f"sampler 'nni_{name}' cannot be used: {BROKEN[name]}. Working: nni_tpe, nni_evolution, nni_random."
+    )
+
+
+def test_each_engine_takes_its_samplers():
+    assert [name for name in SAMPLERS if refusal(name, "nni") is None] == list(NNI)
+    assert [name for name in SAMPLERS if refusal(name, "optuna") is None] == list(SAMPLERS)
+    assert refusal("tpe", "nni") == (
+        "sampler 'tpe' is Optuna's; engine 'nni' takes nni_tpe, nni_evolution, nni_random. Or set 'engine: optuna'."
+    )
+    assert refusal("tpee", "nni") is None, "a misspelt name is somebody else's to explain"
 
 
 def test_the_catalogue_names_the_extra():
