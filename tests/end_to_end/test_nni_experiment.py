@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import REPOSITORY
+from end_to_end.conftest import until
 from secateur.errors import DefinitionError, ExperimentBroken
 from secateur.search.nni.experiment import Experiment
 from secateur.search.nni.guardian import processes_of
@@ -54,16 +53,6 @@ def code(tmp_path):
 def experiment(tmp_path, code, what, trials, tuner="tpe", **changes):
     settings = ExperimentSettings(tuner, trials, tmp_path / "nni", **changes)
     return Experiment(settings, SPACE, ["trial.py", what], code)
-
-
-def until(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 def listening(folder):
@@ -121,7 +110,7 @@ def test_a_dead_tuner_is_noticed_within_seconds(tmp_path, code):
     assert processes_of(tmp_path / "nni") == []
 
 
-def test_a_killed_manager_is_an_error_and_the_next_experiment_is_told_what_was_known(tmp_path, code):
+def test_a_killed_manager_is_an_error(tmp_path, code):
     with experiment(tmp_path, code, "sleep", 3) as running:
         running.start()
         until(lambda: processes_of(tmp_path / "nni", "trial.py"), 20, "a trial")
@@ -130,10 +119,6 @@ def test_a_killed_manager_is_an_error_and_the_next_experiment_is_told_what_was_k
         with pytest.raises(ExperimentBroken, match="NNI's manager ended.*run the same command again to go on"):
             list(running.finished())
         assert processes_of(tmp_path / "nni") == [], "its trials and its tuner went with it"
-    with experiment(tmp_path, code, "well", 1) as again:
-        again.start(seen=[({"x": 0.5, "method": "l1"}, -0.2)])
-        log = again.logs / "dispatcher.log"
-        until(lambda: "Replayed 1 FINISHED trials" in log.read_text(), 10, "the tuner's word that it knows")
 
 
 def test_nothing_outlives_a_driver_that_was_killed(tmp_path, code):
@@ -167,38 +152,6 @@ def test_a_manager_that_cannot_start_says_why(tmp_path, code):
     assert processes_of(tmp_path / "nni") == []
 
 
-@pytest.fixture
-def host(tmp_path):
-    """An ssh server of our own on loopback, with its own key and ours."""
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
-    if sshd is None or os.geteuid() != 0:
-        pytest.skip("needs sshd, and root to start it")
-    folder = tmp_path / "ssh"
-    folder.mkdir(mode=0o700)
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    shutil.copy(folder / "user.pub", folder / "authorized_keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    kind, key, *_ = (folder / "host.pub").read_text().split()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    options = {
-        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
-        "AuthorizedKeysFile": folder / "authorized_keys", "StrictModes": "no", "UsePAM": "no",
-        "PasswordAuthentication": "no", "PermitRootLogin": "prohibit-password",
-        "Subsystem": "sftp internal-sftp", "SetEnv": f"HOME={folder} PIP_LOG={folder}/pip.log",
-    }  # fmt: skip
-    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "config"], stderr=log)
-    until(lambda: "listening" in (folder / "log").read_text(), 10, "the ssh server")
-    yield RemoteMachine("127.0.0.1", "root", sys.executable, folder / "user", folder / "known_hosts", port)
-    server.terminate()
-    server.wait()
-
-
 def remote_processes(identity):
     """Those of the keeper and the trials, which an ssh session started: they carry no mark of ours."""
     found = []
@@ -213,8 +166,7 @@ def remote_processes(identity):
 
 
 def test_trials_on_a_remote_host(tmp_path, code, host):
-    where = {"PYTHONPATH": str(REPOSITORY / "src")}
-    with experiment(tmp_path, code, "well", 2, concurrency=2, remote=host, environment=where) as running:
+    with experiment(tmp_path, code, "well", 2, concurrency=2, remote=host) as running:
         running.start()
         finished = list(running.finished())
         keepers = [p for p in remote_processes(running.id) if "trial_keeper" in " ".join(p.cmdline())]
@@ -229,8 +181,7 @@ def test_trials_on_a_remote_host(tmp_path, code, host):
 
 
 def test_nothing_outlives_a_killed_manager_on_a_remote_host(tmp_path, code, host):
-    where = {"PYTHONPATH": str(REPOSITORY / "src")}
-    with experiment(tmp_path, code, "sleep", 2, remote=host, environment=where) as running:
+    with experiment(tmp_path, code, "sleep", 2, remote=host) as running:
         running.start()
         until(lambda: any("trial.py" in p.cmdline() for p in remote_processes(running.id)), 40, "a remote trial")
         for pid in processes_of(tmp_path / "nni", "main.js", "--experiment-id"):
