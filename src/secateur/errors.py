@@ -7,6 +7,7 @@ SecateurError
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
 ├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
 ├── RegistryUnreachable   the tracking server does not answer; flush later             exit code 75
+├── ExperimentBroken      an NNI experiment's manager, tuner or remote host is gone    exit code 75
 └── EvaluationFailed      one candidate failed; recorded as that trial's reason        never leaves the search
 """
 
@@ -54,6 +55,12 @@ class StateError(SecateurError):
 
 class RegistryUnreachable(SecateurError):
     """The tracking server does not answer. Everything is on disk; `secateur flush` sends it later."""
+
+    exit_code = 75
+
+
+class ExperimentBroken(SecateurError):
+    """NNI's manager, its tuner or the way to a remote host is gone. What had finished is kept; the same command goes on."""
 
     exit_code = 75
 

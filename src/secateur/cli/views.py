@@ -92,6 +92,9 @@ class _Terminal(Listener):
             self.said = due
             self._print(f"  {ledger.evaluated} of {definition.search.trials}: {figures}")
 
+    def experiment(self, url: str) -> None:
+        self._print(f"  NNI's experiment: {url} (on this machine only)")
+
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
         assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # epochs come after `prepared`
         recover = self.prepared_.definition.recover

@@ -202,6 +202,40 @@ class FidelitiesDefinition(Declared):
     )
 
 
+class NniRemoteDefinition(Declared):
+    """A host on which NNI runs the trials, over ssh with a key. There is no key for a password: none is ever used."""
+
+    host: Name = Field(description="Name or address.")
+    port: int = Field(22, ge=1, le=65535, description="Of its ssh server.")
+    user: Name = Field(description="Who logs in there.")
+    key_file: str = Field(description="Private key without a passphrase; a path here, relative to the project.")
+    known_hosts: str = Field(
+        "~/.ssh/known_hosts", description="File here that holds the host's key: no other host is talked to."
+    )
+    python: str = Field(
+        description="Interpreter over there, with secateur[nni] of this version; nothing is installed there."
+    )
+    project: str = Field(description="The project's folder over there, with the same workload, weights and data.")
+
+    @field_validator("python", "project")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if not value.startswith("/"):
+            raise ValueError(f"'{value}' must be an absolute path, as the host has it")
+        return value
+
+
+class NniDefinition(Declared):
+    """What only an NNI experiment has."""
+
+    assessor: Literal["medianstop"] | None = Field(
+        None,
+        description="Ends a trial whose figures after `fidelities.first_images` are below the median of the earlier ones.",
+    )
+    port: int = Field(0, ge=0, le=65535, description="Of NNI's web interface, on loopback only; 0 for a free one.")
+    remote: NniRemoteDefinition | None = Field(None, description="Where trials run. Default: on this machine.")
+
+
 class SearchDefinition(Declared):
     """How the space is searched, and when the search ends."""
 
@@ -227,6 +261,15 @@ class SearchDefinition(Declared):
     baselines: BaselinesDefinition = Field(default_factory=lambda: BaselinesDefinition())
     limits: LimitsDefinition = Field(default_factory=lambda: LimitsDefinition())
     fidelities: FidelitiesDefinition = Field(default_factory=lambda: FidelitiesDefinition())
+    nni: NniDefinition | None = Field(None, description="Settings of the NNI experiment; only with `engine: nni`.")
+
+    @model_validator(mode="after")
+    def _nni_is_used(self) -> SearchDefinition:
+        if self.nni is not None and self.engine != "nni":
+            raise ValueError("'nni' is only for NNI's experiments: add 'engine: nni', or leave it out")
+        if self.nni is not None and self.nni.assessor is not None and self.fidelities.first_images == 0:
+            raise ValueError("an assessor judges by a first part of the data: set fidelities.first_images above 0")
+        return self
 
 
 class DistillDefinition(Declared):

@@ -109,11 +109,12 @@ class Evaluator:
         *,
         first_images: float = 0.0,
         refine: Callable[[nn.Module], nn.Module] | None = None,
+        on_part: Callable[[Mapping[str, Measurement]], None] | None = None,
     ) -> Evaluation:
         """Score one candidate on the search data. A failure of this candidate alone becomes the evaluation's `failure`.
 
         first_images: share of the data after which a candidate that cannot pass the job's hurdles is given up. refine: what is
-        done to the cut network before it is measured (a few steps of training, say).
+        done to the cut network before it is measured (a few steps of training, say). on_part: told the figures on that share.
         """
         started, exports = time.perf_counter(), self.exports
         removals = resolve(job.candidate, groups, saliencies)
@@ -125,7 +126,8 @@ class Evaluator:
             onnx = self.file_of(module)
             constraints = self.definition.constraints
             wanted = [*self.definition.objectives, *constraints, "accuracy", "size", "macs", "parameters", "damage"]
-            race = Race(self.definition.objectives, job.hurdles, first_images) if job.hurdles else None
+            asked = job.hurdles or on_part
+            race = Race(self.definition.objectives, job.hurdles, first_images, on_part) if asked else None
             taken = self._take(module, onnx, self.costs.after(removals), "search", wanted, race)
             measurements, stopped = taken.measurements, taken.stopped
         except EvaluationFailed as error:
@@ -204,6 +206,7 @@ class Evaluator:
         protocol = replace(self.protocol, most_rounds=rounds) if "latency" in names else None
         names = list(dict.fromkeys(names))
         stopped: str | None = None
+        told = False
 
         def context(outputs: Tensor, comparison: Comparison | None) -> Context:
             if not torch.isfinite(outputs).all():
@@ -212,9 +215,12 @@ class Evaluator:
             return Context(self.workload, outputs, dense, targets, comparison, onnx, module, macs, self.device)
 
         def hopeless(outputs: Tensor, comparison: Comparison | None) -> bool:
-            nonlocal stopped
+            nonlocal stopped, told
             assert race is not None  # noqa: S101 # nobody asks without one
             sofar = context(outputs, comparison)
+            if race.on_part is not None and not told:
+                told = True
+                race.on_part(measure_all(sofar, names, self.registry))
             costs = [n for n in race.objectives if n != "accuracy"]
             scores = self.workload.score(sofar.outputs, sofar.targets)
             stopped = race.lost(scores, len(samples.targets), measure_all(sofar, costs, self.registry))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,21 +21,28 @@ FORESEEABLE = {"accuracy", "latency", "size", "macs", "parameters"}
 class Race:
     """Whether a candidate can still get past the points of the front.
 
-    hurdles: their values by objective. share: of the data after which the question is asked.
+    hurdles: their values by objective. share: of the data after which the question is asked. on_part: is told the figures that
+    rest on that share.
     """
 
     objectives: Mapping[str, Direction]
     hurdles: Sequence[Mapping[str, float]]
     share: float
+    on_part: Callable[[Mapping[str, Measurement]], None] | None = None
+
+    @property
+    def askable(self) -> bool:
+        """Whether anything can be foreseen for these objectives."""
+        return "accuracy" in self.objectives and self.objectives.keys() <= FORESEEABLE
 
     def first(self, batches: int) -> int:
-        """Batches after which to ask; all of them where it cannot be asked."""
-        askable = 0 < self.share < 1 and "accuracy" in self.objectives and self.objectives.keys() <= FORESEEABLE
-        return max(1, math.ceil(self.share * batches)) if askable else batches
+        """Batches after which to ask; all of them where nobody would ask."""
+        asked = 0 < self.share < 1 and (self.askable or self.on_part is not None)
+        return max(1, math.ceil(self.share * batches)) if asked else batches
 
     def lost(self, scores: Tensor, total: int, costs: Mapping[str, Measurement]) -> str | None:
         """Why there is no hope, or None. scores: (n,) of the samples so far, of `total`; costs: measured by now."""
-        if scores.dim() == 0:
+        if scores.dim() == 0 or not self.askable:
             return None  # one number for all samples says nothing about the others
         most = upper_bound(scores.float(), total)
         for hurdle in self.hurdles:

@@ -34,9 +34,7 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
     memory_gb: limit of private memory, in GB of 1e9 bytes.
     """
     _die_with_parent()
-    if memory_gb is not None:
-        limit = int(memory_gb * 1e9)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    limit_memory(memory_gb)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
         try:
@@ -47,11 +45,18 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
         _say(out, {"ready": True})
         for line in sys.stdin:
             message = json.loads(line)
-            evaluation = _guarded(evaluate, JOB.validate_python(message["job"]))
+            evaluation = guarded(evaluate, JOB.validate_python(message["job"]))
             _say(out, {"number": message["number"], "evaluation": EVALUATION.dump_python(evaluation, mode="json")})
 
 
-def _guarded(evaluate: Callable[[Job], Evaluation], job: Job) -> Evaluation:
+def limit_memory(gigabytes: float | None) -> None:
+    """Limit this process's private memory, in GB of 1e9 bytes; None for no limit."""
+    if gigabytes is not None:
+        limit = int(gigabytes * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def guarded(evaluate: Callable[[Job], Evaluation], job: Job) -> Evaluation:
     """Whatever a candidate raises is its failure, with the reason; the worker goes on."""
     try:
         return evaluate(job)

@@ -24,7 +24,7 @@ def _methods() -> Entries:
 
 
 def _samplers() -> Entries:
-    return [{"name": name, "what": s.summary, "extra": ""} for name, s in SAMPLERS.items()]
+    return [{"name": name, "what": s.summary, "extra": s.extra} for name, s in SAMPLERS.items()]
 
 
 def _runtimes() -> Entries:

@@ -65,7 +65,7 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     facts = {
         "workload": f"{prepared.workload.name}; samples: "
         + ", ".join(f"{role} {count:,}" for role, count in roles.items()),
-        "search": f"{definition.search.sampler}, {definition.search.trials} candidates, "
+        "search": f"{definition.search.sampler} (engine {definition.search.engine}), {definition.search.trials} candidates, "
         f"workers {definition.search.workers}, {len(space.parameters())} dimensions, "
         f"{space.size:.2g} different choices",
         **{f"objective {name}": text for name, text in measured.items()},
@@ -91,6 +91,8 @@ def _estimate(prepared: Prepared, seconds: float) -> str:
     definition = prepared.definition
     search = seconds * definition.search.trials / definition.search.workers
     text = f"search {_minutes(search)} ({seconds:.2f} s a candidate)"
+    if definition.search.engine == "nni":
+        text += ", and some seconds for each trial of NNI's, which starts a process and prepares the workload"
     if definition.recover is not None:
         recover = _training_seconds(prepared, definition.recover)
         text += f", recovery at most {_minutes(recover)} on the CPU"

@@ -15,7 +15,7 @@ from secateur.errors import DefinitionError, WorkloadError, first_line
 from secateur.evaluators import METRICS, RUNTIMES, Evaluator, Metric
 from secateur.evaluators.devices import DEVICES
 from secateur.records import ROLES, GroupSummary, Workload
-from secateur.search.samplers import SAMPLERS
+from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.loading import build_model, load_attribute, load_workload
 from secateur.workloads.roles import as_tuple
@@ -56,7 +56,10 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
                 )
     one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")
     one_of(evaluator.device, DEVICES, evaluator.where("device"), "device")
-    one_of(definition.search.sampler, SAMPLERS, definition.search.where("sampler"), "sampler")
+    search = definition.search
+    if reason := refusal(search.sampler, search.engine):
+        raise DefinitionError(f"{search.where('sampler')}: {reason}")
+    one_of(search.sampler, SAMPLERS, search.where("sampler"), "sampler")
     return own
 
 

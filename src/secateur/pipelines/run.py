@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from secateur.search.dashboard import Original
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
-from secateur.search.sensitivity import known_sensitivities
+from secateur.search.sensitivity import Executor, known_sensitivities
 from secateur.search.study import Study, storage_errors
 from secateur.workloads.roles import collect
 
@@ -63,6 +63,9 @@ class Listener:
 
     def trial(self, ledger: Ledger, trial: Trial) -> None:
         """A trial has been told."""
+
+    def experiment(self, url: str) -> None:
+        """An NNI experiment has started; url: of its web interface, on this machine only."""
 
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
         """An epoch of one finalist is over."""
@@ -158,6 +161,7 @@ def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
 def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> RunRecord:
     watch = Stopwatch(run.path / "seconds.json")
     definition = prepared.definition
+    searching = _engine(prepared, run, listener)
     write(run.dense_onnx, prepared.evaluator.dense_onnx)
     _save_example(prepared, run)
     with watch.stage("check"):
@@ -183,7 +187,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         ledger = Ledger(problem, study, listener.trial)
         seconds = None if search_settings.minutes is None else 60 * search_settings.minutes - watch.spent("search")
         with watch.stage("search"):
-            ended = search(ledger, pool, Stopping(search_settings.trials, seconds, search_settings.patience))
+            ended = searching(ledger, pool, Stopping(search_settings.trials, seconds, search_settings.patience))
             chosen, rungs = finalists_by_rungs(prepared, ledger.trials, dense_search, pool, run)
 
     listener.stage("recover")
@@ -213,6 +217,15 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     show_finalists(run, record, report)
     write(run.path / "record.json", _RECORD.dump_json(record, indent=1))
     return record
+
+
+def _engine(prepared: Prepared, run: RunFolder, listener: Listener) -> Callable[[Ledger, Executor, Stopping], str]:
+    """What drives the search. Raises DefinitionError where NNI's remote host cannot be used."""
+    if prepared.definition.search.engine == "optuna":
+        return search
+    from secateur.pipelines.nni_search import nni_search  # an extra
+
+    return nni_search(prepared, run, listener.experiment)
 
 
 def _workers(prepared: Prepared, run: RunFolder) -> Pool:

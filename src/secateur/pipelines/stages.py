@@ -61,8 +61,16 @@ def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
     return evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, role, [*evaluator.registry])
 
 
-def evaluation_of(prepared: Prepared, saliencies: Saliencies, job: Job) -> Evaluation:
-    """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure."""
+def evaluation_of(
+    prepared: Prepared,
+    saliencies: Saliencies,
+    job: Job,
+    on_part: Callable[[Mapping[str, Measurement]], None] | None = None,
+) -> Evaluation:
+    """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure.
+
+    on_part: told the figures on the first share of the data, where it is scored in parts.
+    """
     if job.probe:
         return prepared.evaluator.probe(job.candidate, prepared.space.groups, saliencies)
 
@@ -76,6 +84,7 @@ def evaluation_of(prepared: Prepared, saliencies: Saliencies, job: Job) -> Evalu
         saliencies,
         first_images=prepared.definition.search.fidelities.first_images,
         refine=few_steps if job.steps else None,
+        on_part=on_part,
     )
 
 

@@ -11,26 +11,33 @@ from pathlib import Path
 
 import torch
 
+from secateur.compression.saliency import Saliencies
 from secateur.definition import load_pipeline
 from secateur.execution.protocol import serve
-from secateur.pipelines.preparation import prepare
+from secateur.pipelines.preparation import Prepared, prepare
 from secateur.pipelines.stages import evaluation_of, saliencies_of
 from secateur.pipelines.state import read_run
 from secateur.records import Evaluation, Job
 
 
-def prepared_worker(folder: Path, training_threads: int) -> Callable[[Job], Evaluation]:
-    """The function that evaluates candidates of a run. Raises what `secateur.pipelines.preparation.prepare` raises.
-
-    One small network at a time keeps one thread busy; more of them only wait for each other. Training is worth more.
-    """
+def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
+    """What a run's folder describes. Raises what `secateur.pipelines.preparation.prepare` raises."""
     run = read_run(folder)
     definition, _ = load_pipeline(str(folder / "definition.yaml"))
     prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes())
-    saliencies = saliencies_of(prepared, run)
+    return prepared, saliencies_of(prepared, run)
+
+
+def prepared_worker(folder: Path, training_threads: int) -> Callable[[Job], Evaluation]:
+    """The function that evaluates candidates of a run. Raises what `rebuilt` raises.
+
+    One small network at a time keeps one thread busy; more of them only wait for each other. Training is worth more.
+    """
+    prepared, saliencies = rebuilt(folder)
+    threads = prepared.definition.evaluator.threads
 
     def evaluate(job: Job) -> Evaluation:
-        torch.set_num_threads(training_threads if job.steps else definition.evaluator.threads)
+        torch.set_num_threads(training_threads if job.steps else threads)
         return evaluation_of(prepared, saliencies, job)
 
     return evaluate

@@ -20,6 +20,7 @@ DOUBLED = 10
 """Asks for networks that are being evaluated right now, after which it is better to wait for their figures."""
 PLANNED, SAMPLED = 6, 2
 """After the warm starts, turn by turn: knapsack points from one fit of the model, and candidates of the sampler."""
+PHASES_DONE = "the start phases are done"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,18 @@ class Stopping:
         return None
 
 
-def search(ledger: Ledger, executor: Executor, stopping: Stopping, clock: Callable[[], float] = time.monotonic) -> str:
-    """Run (or go on with) a search; the trials are in the ledger and in its study. Returns why it ended."""
+def search(
+    ledger: Ledger,
+    executor: Executor,
+    stopping: Stopping,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    phases_only: bool = False,
+) -> str:
+    """Run (or go on with) a search; the trials are in the ledger and in its study. Returns why it ended.
+
+    phases_only: only the warm starts, for a driver of its own; then, where nothing else ends it, PHASES_DONE is returned.
+    """
     problem, study = ledger.problem, ledger.study
     started = clock()
     plan: deque[Planned] = deque()
@@ -63,6 +74,9 @@ def search(ledger: Ledger, executor: Executor, stopping: Stopping, clock: Callab
                 phases_left = phase is not None
                 plan.extend(p for p in phase or () if p.label not in ledger.labels)
                 continue
+            if phases_only and not plan:
+                reason = PHASES_DONE
+                break
             if not plan and problem.warm_starts and sampled >= SAMPLED:
                 plan.extend(knapsack(ledger, PLANNED))
                 sampled = 0

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
+from secateur.search.nni.names import BROKEN
+
 
 @dataclass(frozen=True)
 class Sampler:
-    """make: seed → sampler."""
+    """make: seed → sampler. extra: the optional dependency that it needs, or nothing."""
 
     make: Callable[[int], BaseSampler]
     summary: str
+    extra: str = ""
 
 
 def _quietly(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]:
@@ -27,6 +32,12 @@ def _quietly(make: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]
             return make(seed)
 
     return made
+
+
+def _nni(tuner: str, seed: int) -> BaseSampler:
+    from secateur.search.nni.sampler import NniSampler  # an extra, and a second of imports
+
+    return NniSampler(tuner, seed)
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -51,7 +62,29 @@ SAMPLERS: dict[str, Sampler] = {
         "Sobol' sequence: even cover of the space, methods drawn at random (Optuna)",
     ),
     "random": Sampler(lambda seed: RandomSampler(seed=seed), "uniform noise over the space: the control (Optuna)"),
+    "nni_tpe": Sampler(partial(_nni, "tpe"), "tree-structured Parzen estimator behind ParEGO's weights (NNI)", "nni"),
+    "nni_evolution": Sampler(partial(_nni, "evolution"), "naive evolution behind ParEGO's weights (NNI)", "nni"),
+    "nni_random": Sampler(partial(_nni, "random"), "uniform noise over the space (NNI)", "nni"),
 }
 """The registry."""
+
+
+NNI = tuple(name for name, sampler in SAMPLERS.items() if sampler.extra == "nni")
+"""Those that the engine nni takes; the engine optuna takes all."""
+
+
+def refusal(name: str, engine: str) -> str | None:
+    """Why a sampler cannot be used with an engine (optuna or nni) and what to do instead, or nothing. Unknown names pass."""
+    if name.startswith("nni_") and (reason := BROKEN.get(name.removeprefix("nni_"))):
+        return f"sampler '{name}' cannot be used: {reason}. Working: {', '.join(NNI)}."
+    by_engine = engine == "nni"
+    extra = engine if by_engine else SAMPLERS[name].extra if name in SAMPLERS else ""
+    if extra and importlib.util.find_spec(extra) is None:  # an extra is named after the package that it brings
+        who = "engine 'nni'" if by_engine else f"sampler '{name}'"
+        return f"{who} needs the extra {extra}: pip install 'secateur[{extra}]'"
+    if by_engine and name in SAMPLERS and name not in NNI:
+        return f"sampler '{name}' is Optuna's; engine 'nni' takes {', '.join(NNI)}. Or set 'engine: optuna'."
+    return None
+
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -177,7 +177,7 @@ def test_misspelt_names_of_later_stages_point_at_their_line(secateur_command, tm
     (tmp_path / "bad.py").write_text(BAD_FACTORIES)
     code, _, err = secateur_command("run", "bad")
     assert code == 2
-    assert "pipelines/bad.yaml:5: unknown sampler 'tpee'. Did you mean 'tpe'? Allowed: nsga2, random, tpe." in err
+    assert "pipelines/bad.yaml:5: unknown sampler 'tpee'. Did you mean 'tpe'? Allowed: gp, nni_evolution," in err
     for override, words in (
         ("evaluator.objectives={acuracy: maximize}", "unknown metric 'acuracy'. Did you mean 'accuracy'?"),
         ("evaluator.runtime=onnx", "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),

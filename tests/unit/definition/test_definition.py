@@ -124,6 +124,41 @@ def test_constraints_are_typed_goals(project, constraint, expected):
     assert expected in message()
 
 
+REMOTE = "host: board, user: me, key_file: key, python: /opt/venv/bin/python, project: /srv/project"
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ("nni: {port: 8080}", "'nni' is only for NNI's experiments: add 'engine: nni', or leave it out"),
+        ("engine: nni, nni: {assessor: curvefitting}", "is 'curvefitting'; allowed: 'medianstop'"),
+        (
+            "engine: nni, nni: {assessor: medianstop}, fidelities: {first_images: 0}",
+            "set fidelities.first_images above 0",
+        ),
+        ("engine: nni, nni: {port: 70000}", "'search.nni.port' is 70000; it must be less than or equal to 65535"),
+        ("engine: nni, nni: {remote: {" + REMOTE + ", password: x}}", "unknown key 'password'"),
+        ("engine: nni, nni: {remote: {" + REMOTE.replace("board", "'me:secret@board'") + "}}", "letters, digits"),
+        (
+            "engine: nni, nni: {remote: {" + REMOTE.replace("/srv", "srv") + "}}",
+            "'srv/project' must be an absolute path",
+        ),
+    ],
+)
+def test_settings_of_nnis_experiments(project, search, expected):
+    rewrite(project, "search:\n  trials: 20", "search: {trials: 20, " + search + "}")
+    assert expected in message()
+
+
+def test_a_definition_with_a_remote_host_can_be_written_down_and_read_again(project):
+    rewrite(
+        project, "search:\n  trials: 20", "search: {engine: nni, sampler: nni_tpe, nni: {remote: {" + REMOTE + "}}}"
+    )
+    definition, _ = load_pipeline("mine")
+    again = type(definition).model_validate(definition.as_written())
+    assert again.as_written() == definition.as_written()
+
+
 def test_training_that_the_search_asks_for_needs_a_recipe(project):
     assert "need 'recover'" in message("recover=null", "search.fidelities.steps=10")
     assert "need 'recover'" in message("recover=null", "search.baselines.small_dense=true")

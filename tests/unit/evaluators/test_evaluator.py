@@ -296,6 +296,18 @@ def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
     np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)
 
 
+def test_the_figures_on_a_first_part_are_told_where_someone_listens(tiny):
+    evaluator, space, saliencies = tiny
+    job, told = Job(space.uniform(0.4, "l2")), []
+    full = evaluator.evaluate(job, space.groups, saliencies, first_images=0.25, on_part=told.append)
+    (part,) = told
+    total = len(evaluator.workload.data.search)
+    assert part["accuracy"].samples == -(-total // 4)
+    assert full.measurements["accuracy"].samples == total
+    assert full.complete
+    assert part["size"].value == full.measurements["size"].value
+
+
 def test_all_registered_metrics_are_described():
     for name, metric in METRICS.items():
         assert metric.measure.__doc__, name

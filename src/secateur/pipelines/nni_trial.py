@@ -1,0 +1,82 @@
+"""One trial of an NNI experiment: rebuilds what a run's folder describes, evaluates one candidate. Started by NNI, one per process.
+
+python -m secateur.pipelines.nni_trial RUN_FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+
+from secateur.compression.storage import weights_digest
+from secateur.errors import SecateurError, StateError, first_line
+from secateur.execution.protocol import EVALUATION, guarded, limit_memory
+from secateur.pipelines.stages import evaluation_of, problem_of
+from secateur.pipelines.state import read_run
+from secateur.pipelines.worker import rebuilt
+from secateur.records import Evaluation, Job, Measurement
+from secateur.search.nni import trial
+from secateur.search.nni.engine import score_in
+
+_MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str, Measurement])
+
+
+def evaluate(folder: Path) -> None:
+    """Ask for the parameters, evaluate, finish. A candidate that fails is a result, with its reason.
+
+    Raises what `secateur.pipelines.preparation.prepare` raises, and StateError where the weights are not those of the run.
+    """
+    run = read_run(folder)
+    prepared, saliencies = rebuilt(folder)
+    if not run.identity.startswith(weights_digest(prepared.model)[:16]):
+        raise StateError(f"the weights in {run.project} are not those that the run was started with")
+    problem = problem_of(prepared, saliencies, _MEASUREMENTS.validate_json((folder / "dense/search.json").read_bytes()))
+    candidate = problem.space.candidate(trial.parameters())
+    key = problem.key(candidate)
+
+    def report(measured: Mapping[str, Measurement]) -> None:
+        part = Evaluation(candidate, key, measured)
+        trial.report(score_in(problem, part), EVALUATION.dump_json(part).decode())
+
+    settings = prepared.definition.search
+    torch.set_num_threads(prepared.definition.evaluator.threads)
+    limit_memory(settings.limits.memory_gb)
+    judged = settings.nni is not None and settings.nni.assessor is not None
+    patience = threading.Timer(settings.limits.seconds, _give_up, [settings.limits.seconds])
+    patience.daemon = True
+    patience.start()
+    found = guarded(partial(evaluation_of, prepared, saliencies, on_part=report if judged else None), Job(candidate))
+    patience.cancel()
+    found = replace(found, removals_key=key)
+    trial.finish(score_in(problem, found), EVALUATION.dump_json(found).decode())
+
+
+def _give_up(seconds: float) -> None:
+    """End this process, whatever it is doing. NNI's log of the trial ends with the reason."""
+    sys.stderr.write(f"it took longer than {seconds:g} s\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def main() -> None:
+    """The process. Its last word on standard error is the reason where it fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    try:
+        evaluate(folder)
+    except SecateurError as error:
+        sys.exit(first_line(error))
+
+
+if __name__ == "__main__":
+    main()
