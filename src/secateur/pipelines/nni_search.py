@@ -13,11 +13,11 @@ from secateur.errors import DefinitionError
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
+from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger
 from secateur.search.loop import PHASES_DONE, Stopping, search
 from secateur.search.nni.engine import Arrangement, search_by_nni
 from secateur.search.nni.settings import ExperimentSettings, RemoteMachine
-from secateur.search.sensitivity import Executor
 
 NEEDED = ("definition.yaml", "saliency.safetensors", "dense/model.onnx", "dense/search.json")
 """Of a run's folder, what a trial reads. It is all that goes to a remote host."""

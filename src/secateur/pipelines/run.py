@@ -40,10 +40,11 @@ from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
 from secateur.search.audit import arm_results, audit
 from secateur.search.dashboard import Original
+from secateur.search.executor import Executor
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
-from secateur.search.sensitivity import Executor, known_sensitivities
+from secateur.search.sensitivity import known_sensitivities
 from secateur.search.study import Study, storage_errors
 from secateur.workloads.roles import collect
 

@@ -18,9 +18,9 @@ from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import choose_finalists, goals_on
 from secateur.pipelines.state import RunFolder
 from secateur.records import Evaluation, Job, Measurement, Rung, Trial
+from secateur.search.executor import Executor
 from secateur.search.front import as_costs, ranks
 from secateur.search.ledger import by_hypervolume, feasible, own
-from secateur.search.sensitivity import Executor
 
 _EVALUATIONS: TypeAdapter[dict[str, Evaluation]] = TypeAdapter(dict[str, Evaluation])
 

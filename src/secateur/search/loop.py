@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from secateur.records import Job
-from secateur.search.ledger import Ledger
+from secateur.search.executor import Executor
+from secateur.search.ledger import RACED, Ledger
 from secateur.search.planner import knapsack
-from secateur.search.sensitivity import Executor, sweep
+from secateur.search.sensitivity import sweep
 from secateur.search.study import Asked
 from secateur.search.warm_start import Planned, best_method, controls, prior, probe, probed, thresholds
 
@@ -56,61 +57,93 @@ def search(
 
     phases_only: only the warm starts, for a driver of its own; then, where nothing else ends it, PHASES_DONE is returned.
     """
-    problem, study = ledger.problem, ledger.study
     started = clock()
-    plan: deque[Planned] = deque()
-    phases = _phases(ledger, executor, stopping.trials)
-    under_way: dict[int, tuple[Asked, str]] = {}
-    twins: dict[str, list[Asked]] = {}  # asked for while the same network was being evaluated
-    submitted, sampled, phases_left = 0, SAMPLED, problem.warm_starts
+    turns = _Turns(ledger, executor, stopping.trials, phases_only=phases_only)
+    work = _Work(ledger, executor)
     while True:
-        reason = stopping.reason(ledger, len(under_way), clock() - started)
         doubled = 0
-        while reason is None and len(under_way) < executor.workers and doubled < DOUBLED:
-            if not plan and phases_left:
-                if under_way:
-                    break  # a phase is planned from what the one before it has found
-                phase = next(phases, None)
-                phases_left = phase is not None
-                plan.extend(p for p in phase or () if p.label not in ledger.labels)
-                continue
-            if phases_only and not plan:
-                reason = PHASES_DONE
+        reason = stopping.reason(ledger, len(work.under_way), clock() - started)
+        while reason is None and len(work.under_way) < executor.workers and doubled < DOUBLED:
+            asked = turns.next(idle=not work.under_way)
+            if asked is None:
+                reason = PHASES_DONE if turns.over else None
                 break
-            if not plan and problem.warm_starts and sampled >= SAMPLED:
-                plan.extend(knapsack(ledger, PLANNED))
-                sampled = 0
-            planned = plan.popleft() if plan else None
-            if planned is None:
-                asked = study.ask()
-                sampled += 1
-            else:
-                asked = study.ask(problem.space.values(planned.candidate), planned.arm, planned.label)
-            candidate = problem.space.candidate(asked.values)
-            key = problem.key(candidate)
-            if key in twins:
-                twins[key].append(asked)
-                doubled += 1
-                continue
-            rejected = ledger.rejection(candidate, key) if asked.arm in ("sampler", "knapsack", "prior") else None
-            known = ledger.known(key, asked.arm)
-            if known is not None:
-                ledger.tell(asked, key, known.evaluation)
-            elif rejected is not None:
-                ledger.tell(asked, key, rejected)
-            else:
-                submitted += 1
-                under_way[submitted] = (asked, key)
-                twins[key] = []
-                executor.submit(submitted, Job(candidate, ledger.hurdles(asked.arm)))
-            reason = stopping.reason(ledger, len(under_way), clock() - started)
-        if not under_way:
+            doubled += not work.begin(asked)
+            reason = stopping.reason(ledger, len(work.under_way), clock() - started)
+        if not work.under_way:
             return reason or "all trials are done"
-        number, evaluation = executor.wait()
-        asked, key = under_way.pop(number)
-        ledger.tell(asked, key, evaluation)
-        for twin in twins.pop(key):
-            ledger.tell(twin, key, evaluation)
+        work.finish()
+
+
+class _Turns:
+    """Who is asked next: the plan of a phase, the knapsack, or the sampler. over: the phases are done, and no more was wanted."""
+
+    def __init__(self, ledger: Ledger, executor: Executor, budget: int, *, phases_only: bool) -> None:
+        self.over = False
+        self._ledger, self._phases_only = ledger, phases_only
+        self._phases = _phases(ledger, executor, budget)
+        self._in_phases = ledger.problem.warm_starts
+        self._plan: deque[Planned] = deque()
+        self._sampled = SAMPLED
+
+    def next(self, *, idle: bool) -> Asked | None:
+        """The next trial; None where the one under way must be waited for, or where the phases are over."""
+        problem, study = self._ledger.problem, self._ledger.study
+        while not self._plan and self._in_phases:
+            if not idle:
+                return None  # a phase is planned from what the one before it has found
+            phase = next(self._phases, None)
+            self._in_phases = phase is not None
+            self._plan.extend(p for p in phase or () if p.label not in self._ledger.labels)
+        if not self._plan and self._phases_only:
+            self.over = True
+            return None
+        if not self._plan and problem.warm_starts and self._sampled >= SAMPLED:
+            self._plan.extend(knapsack(self._ledger, PLANNED))
+            self._sampled = 0
+        if not self._plan:
+            self._sampled += 1
+            return study.ask()
+        planned = self._plan.popleft()
+        return study.ask(problem.space.values(planned.candidate), planned.arm, planned.label)
+
+
+class _Work:
+    """What is being evaluated. under_way: job number → trial and the key of its network."""
+
+    def __init__(self, ledger: Ledger, executor: Executor) -> None:
+        self.under_way: dict[int, tuple[Asked, str]] = {}
+        self._ledger, self._executor = ledger, executor
+        self._twins: dict[str, list[Asked]] = {}  # asked for while the same network was being evaluated
+        self._submitted = 0
+
+    def begin(self, asked: Asked) -> bool:
+        """Evaluate a trial, or tell it at once where its figures are known or not wanted. False: it waits for its twin."""
+        ledger, problem = self._ledger, self._ledger.problem
+        candidate = problem.space.candidate(asked.values)
+        key = problem.key(candidate)
+        if key in self._twins:
+            self._twins[key].append(asked)
+            return False
+        known = ledger.known(key, asked.arm)
+        rejected = ledger.rejection(candidate, key) if known is None and asked.arm in RACED else None
+        if known is not None:
+            ledger.tell(asked, key, known.evaluation)
+        elif rejected is not None:
+            ledger.tell(asked, key, rejected)
+        else:
+            self._submitted += 1
+            self.under_way[self._submitted] = (asked, key)
+            self._twins[key] = []
+            self._executor.submit(self._submitted, Job(candidate, ledger.hurdles(asked.arm)))
+        return True
+
+    def finish(self) -> None:
+        """Wait for one evaluation and tell it, to its twins as well."""
+        number, evaluation = self._executor.wait()
+        asked, key = self.under_way.pop(number)
+        for each in (asked, *self._twins.pop(key)):
+            self._ledger.tell(each, key, evaluation)
 
 
 def _phases(ledger: Ledger, executor: Executor, budget: int) -> Iterator[Iterable[Planned]]:

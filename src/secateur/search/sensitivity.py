@@ -7,11 +7,11 @@ against the budget. Together with the exact knapsack they are what makes the fir
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from pydantic import TypeAdapter
 
 from secateur.records import Candidate, Evaluation, Job, Sensitivity
+from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger
 from secateur.search.study import Study
 from secateur.search_spaces import SearchSpace
@@ -23,20 +23,6 @@ LEVELS = 3
 """Widths of a group at which it is probed."""
 PER_TRIAL = 2
 """Probes for each trial of the budget, at the most: beyond that, the methods are not compared group by group."""
-
-
-class Executor(Protocol):
-    """Where evaluations run. Jobs are known by a number that the caller gives."""
-
-    workers: int
-
-    def submit(self, number: int, job: Job) -> None:
-        """Begin a job. At most `workers` are under way at a time."""
-        ...
-
-    def wait(self) -> tuple[int, Evaluation]:
-        """The next finished job. A job that fails ends with an evaluation that says so."""
-        ...
 
 
 def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple[Sensitivity, ...]:
