@@ -66,10 +66,13 @@ def test_each_rung_lets_a_part_go_on_and_the_last_gives_the_finalists(searched):
 
 
 def test_the_sweep_was_made_and_the_end_is_explained(searched):
-    _, _, record = searched
+    _, done, record = searched
     assert {s["group"] for s in record["sensitivities"]} == {g["name"] for g in record["groups"]}
     assert record["ended"] == "all trials are done"
     assert record["audit"]["pairs"] == len(record["finalists"])
+    assert "rank correlation of search score and tuned score: not known: 2 finalists" in done.stdout
+    assert "tuned finalists from search to selection data:" in done.stdout
+    assert "rung: 3 training steps: 2 of " in done.stdout
 
 
 def test_the_front_of_an_earlier_run_is_evaluated_first(searched):

@@ -26,7 +26,7 @@ from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
 from secateur.report import HEADINGS, headline, rows
-from secateur.report.table import short
+from secateur.report.table import audit_facts, short
 from secateur.search.ledger import Ledger
 
 STAGES = {
@@ -137,7 +137,7 @@ def show_outcome(outcome: Outcome) -> None:
     """The table, where the report lies, and how to load what was registered."""
     console = _wide()
     console.print(_table(outcome.record))
-    console.print(headline(outcome.record), highlight=False)
+    _summary(console, outcome.record)
     console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
     _versions(console, outcome.versions)
 
@@ -153,7 +153,7 @@ def show_run(run: RunFolder, *, as_json: bool) -> None:
         f"[bold]{record.name}[/], run {record.run_id}, measured on {record.device}", highlight=False, soft_wrap=True
     )
     console.print(_table(record))
-    console.print(headline(record), highlight=False)
+    _summary(console, record)
     console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     _versions(console, versions_of(run))
 
@@ -164,6 +164,13 @@ def _versions(console: Console, versions: Sequence[Version] | None) -> None:
         console.print(
             f"registered: {version.name} version {version.version} ({version.finalist}){aliases}", highlight=False
         )
+
+
+def _summary(console: Console, record: RunRecord) -> None:
+    """What came of it, and whether the search's score could be believed."""
+    console.print(headline(record), highlight=False, soft_wrap=True)
+    for name, text in audit_facts(record).items():
+        console.print(f"{name}: {text}", highlight=False, soft_wrap=True, style="dim")
 
 
 def _wide() -> Console:
