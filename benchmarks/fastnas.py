@@ -83,12 +83,17 @@ def removed_roots(judge: Judge, tensors: Mapping[str, Tensor]) -> dict[str, list
     return removed
 
 
-def best_within(judge: Judge, course: Course, share: float) -> Evaluation:
-    """The most accurate evaluation with at most this share of the dense network's MACs."""
+def best_within(judge: Judge, course: Course, share: float) -> Evaluation | None:
+    """The most accurate evaluation with at most this share of the dense network's MACs.
+
+    None below the accuracy that the search allows: it looks for nothing there.
+    """
     most = round(share * judge.prepared.costs.total)
     found = [step.evaluation for step in course.steps if step.evaluation.complete]
     return max(
-        (e for e in found if e.measurements["macs"].value <= most), key=lambda e: e.measurements["accuracy"].value
+        (e for e in found if e.measurements["macs"].value <= most),
+        key=lambda e: e.measurements["accuracy"].value,
+        default=None,
     )
 
 
@@ -97,8 +102,10 @@ def fronts(judge: Judge, theirs: Course, ours: Sequence[Course]) -> dict[str, An
     total, rows = judge.prepared.costs.total, []
     for step in theirs.steps:
         share = step.evaluation.measurements["macs"].value / total
-        accuracy = [best_within(judge, c, share).measurements["accuracy"].value for c in ours]
-        rows.append([f"{share:.3f}", f"{step.evaluation.measurements['accuracy'].value:.3f}", *spread(accuracy, 3)])
+        found = [best for c in ours if (best := best_within(judge, c, share)) is not None]
+        accuracy = [best.measurements["accuracy"].value for best in found]
+        shown = spread(accuracy, 3) if accuracy else ["–"] * 3
+        rows.append([f"{share:.3f}", f"{step.evaluation.measurements['accuracy'].value:.3f}", *shown])
     table(
         "accuracy on search data at FastNAS's MACs, before fine-tuning",
         ["MACs, of dense", "FastNAS", "secateur, median", "lowest", "highest"],
@@ -133,7 +140,8 @@ def one_budget(judge: Judge, fastnas: Removals, ours: Sequence[Course], steps: i
     share = prepared.costs.after(fastnas) / prepared.costs.total
     theirs = accuracies(judge, fastnas, steps)
     groups = prepared.space.groups
-    picked = [resolve(best_within(judge, c, share).candidate, groups, judge.saliencies) for c in ours]
+    best = [found for c in ours if (found := best_within(judge, c, share)) is not None]
+    picked = [resolve(each.candidate, groups, judge.saliencies) for each in best]
     found = [accuracies(judge, removals, steps) for removals in picked]
     shares = [prepared.costs.after(removals) / prepared.costs.total for removals in picked]
     rows = [["FastNAS", f"{share:.3f}", f"{theirs[0]:.4f}", f"{theirs[1]:.4f}"]]

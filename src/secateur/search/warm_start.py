@@ -54,7 +54,7 @@ def probe(ledger: Ledger) -> Planned:
     lowest = -dict(zip(problem.objectives, ledger.archive.reference, strict=True)).get("accuracy", 0.0)
     dense = problem.dense["accuracy"].value
     scores = {0.0: dense, **_scores_by_share(ledger.trials, method)}
-    holding = max(share for share, score in scores.items() if score > lowest)
+    holding = max((share for share, score in scores.items() if score > lowest), default=0.0)
     lost = max(dense - scores[holding], 1e-3)
     boundary = min(holding * ((dense - lowest) / lost) ** 0.5, REACH * max(holding, SCREENED), 0.95)
     beyond = min((share for share, score in scores.items() if score <= lowest), default=1.0)
