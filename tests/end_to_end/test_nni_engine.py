@@ -22,7 +22,8 @@ import pytest
 from end_to_end.conftest import command, environment, make_project, secateur
 from secateur.search.nni.guardian import processes_of
 
-TRIALS = 22
+TRIALS = 16
+"""The start phases take about twelve."""
 RUN = (
     "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nni_tpe", "--set", f"search.trials={TRIALS}",
     "--set", "search.workers=2", "--set", "search.nni.assessor=medianstop", "--set", "recover.epochs=1", "--set", "workload.samples=1500",
@@ -265,7 +266,7 @@ def test_trials_on_a_remote_host_are_told_like_any_others(tmp_path, host):
     }  # fmt: skip
     done = secateur(
         project, "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nni_random", "--set", "search.workers=2",
-        "--set", "search.trials=20", "--set", f"search.nni.remote={json.dumps(remote)}", "--set", "recover=null",
+        "--set", "search.trials=14", "--set", f"search.nni.remote={json.dumps(remote)}", "--set", "recover=null",
         "--set", "register=null",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
