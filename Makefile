@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 demo: $(READY) ## set up, then compress a small CNN on scikit-learn's digits and show what came out
 	$(BIN)/secateur run quick
 
-test: $(READY) ## set up, then run every test
-	$(BIN)/python -m pytest
+test: $(READY) ## set up, then run every test, two files at a time; each of them keeps to one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY) ## format, lint, types, floors
 	$(BIN)/ruff format --check .

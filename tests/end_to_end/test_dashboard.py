@@ -110,7 +110,14 @@ def test_the_study_shows_metric_names_the_front_and_what_came_of_it(page, record
         assert f"|{name}|" in text
     for axis in ("latency", "size"):
         figure = text.split(f"The front: top-1 accuracy and {axis}|")[0].rsplit("|plotly-logomark|", 1)[1]
-        for part in ("f1", "f2", "infeasible", "uniform family", "recovered (selection data)", "dense model"):
+        for part in (
+            "f1",
+            "f2",
+            "infeasible",
+            "one threshold for all groups",
+            "recovered (selection data)",
+            "dense model",
+        ):
             assert f"|{part}|" in f"|{figure}|", (axis, part)
     assert f"|mlflow_run_id|{runs[record['run_id']]}|" in text
     assert "|Study Artifacts|report.html|" in text

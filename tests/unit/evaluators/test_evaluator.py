@@ -20,6 +20,7 @@ from secateur.evaluators.latency import Protocol
 from secateur.evaluators.metrics import METRICS, Metric
 from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
+from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.records import Job, Measurement
 from secateur.search_spaces import build_space
@@ -152,6 +153,16 @@ def test_a_hopeless_candidate_is_scored_on_the_first_images_only(tiny):
     assert seen == -(-everything // 4)
     unbeatable = {"accuracy": 1.0, "latency": 0.0, "size": 1e9}
     assert evaluator.evaluate(Job(candidate, (unbeatable,)), space.groups, saliencies, first_images=0.25).complete
+
+
+def test_the_question_is_asked_once(tiny, monkeypatch):
+    evaluator, space, saliencies = tiny
+    asked = []
+    monkeypatch.setattr(Race, "lost", lambda self, scores, *_: asked.append(len(scores)))
+    hurdle = {"accuracy": 1.0, "latency": 0.0, "size": 0.0}
+    found = evaluator.evaluate(Job(space.smallest(), (hurdle,)), space.groups, saliencies, first_images=0.25)
+    assert found.complete
+    assert asked == [-(-len(evaluator.workload.data.search) // 4)]
 
 
 def test_a_refined_network_is_what_is_measured(tiny):
