@@ -143,22 +143,22 @@ def test_a_probe_tells_the_damage_on_calibration_images(tiny):
 def test_a_hopeless_candidate_is_scored_on_the_first_images_only(tiny):
     evaluator, space, saliencies = tiny
     candidate = space.smallest()
-    better = {"accuracy": 1.0, "latency": 0.0, "size": 0.0}
+    better = {"accuracy": 2.0, "latency": 0.0, "size": 0.0}  # beyond any bound
     stopped = evaluator.evaluate(Job(candidate, (better,)), space.groups, saliencies, first_images=0.25)
     full = evaluator.evaluate(Job(candidate), space.groups, saliencies, first_images=0.25)
     assert full.complete
     assert stopped.failure is None
-    assert "the front has 1.000 at no higher cost" in stopped.stopped
+    assert "the front has 2.000 at no higher cost" in stopped.stopped
     seen, everything = (e.measurements["accuracy"].samples for e in (stopped, full))
     assert seen == -(-everything // 4)
-    unbeatable = {"accuracy": 1.0, "latency": 0.0, "size": 1e9}
+    unbeatable = {"accuracy": 2.0, "latency": 0.0, "size": 1e9}
     assert evaluator.evaluate(Job(candidate, (unbeatable,)), space.groups, saliencies, first_images=0.25).complete
 
 
 def test_the_question_is_asked_once(tiny, monkeypatch):
     evaluator, space, saliencies = tiny
     asked = []
-    monkeypatch.setattr(Race, "lost", lambda self, scores, *_: asked.append(len(scores)))
+    monkeypatch.setattr(Race, "lost", lambda _, scores, *__: asked.append(len(scores)))
     hurdle = {"accuracy": 1.0, "latency": 0.0, "size": 0.0}
     found = evaluator.evaluate(Job(space.smallest(), (hurdle,)), space.groups, saliencies, first_images=0.25)
     assert found.complete
