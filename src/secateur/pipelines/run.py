@@ -22,11 +22,11 @@ from secateur.execution import Pool
 from secateur.files import write
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.dashboard import show_finalists, show_registered
-from secateur.pipelines.preparation import Prepared, prepare, summaries
+from secateur.pipelines.preparation import Prepared, prepare
+from secateur.pipelines.recording import Found, record_of
 from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
     dense_on,
-    goals_on,
     judge,
     problem_of,
     recover_finalist,
@@ -35,16 +35,14 @@ from secateur.pipelines.stages import (
     train_small_dense,
 )
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
-from secateur.records import ROLES, Candidate, Measurement, Recovered, Rung, RunRecord, Trial, Version
+from secateur.records import Candidate, Measurement, Recovered, RunRecord, Trial, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
-from secateur.search.audit import arm_results, audit
 from secateur.search.dashboard import Original
 from secateur.search.executor import Executor
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
-from secateur.search.sensitivity import known_sensitivities
 from secateur.search.study import Study, storage_errors
 from secateur.workloads.roles import collect
 
@@ -213,7 +211,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
             small_dense = train_small_dense(prepared, saliencies, knee, run, device, partial(listener.epoch, 1, 1))
     dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
     found = Found(ledger, ended, rungs, tested, best, small_dense)
-    record = _record(prepared, run, found, dense, watch)
+    record = record_of(prepared, run, found, dense, watch)
     report = write_report(record, run.path / "report.html")
     show_finalists(run, record, report)
     write(run.path / "record.json", _RECORD.dump_json(record, indent=1))
@@ -252,18 +250,6 @@ def prior_front(run: RunFolder, definition: PipelineDefinition) -> list[Candidat
     return [e.candidate for e in front([t.evaluation for t in sound if t.arm != "dense"], record.objectives)]
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the stages have found out, on the way into the record."""
-
-    ledger: Ledger
-    ended: str
-    rungs: tuple[Rung, ...]
-    finalists: list[Recovered]
-    best: str | None
-    small_dense: Recovered | None
-
-
 def _save_example(prepared: Prepared, run: RunFolder) -> None:
     """Two calibration samples and the dense model's answer: signature and input example of what is registered."""
     inputs, _ = collect(prepared.workload.data.calibration, 2)
@@ -286,44 +272,6 @@ def _dense(prepared: Prepared, run: RunFolder, role: str) -> Mapping[str, Measur
         raise StateError(f"The dense model itself cannot be measured: {error}") from error
     write(file, _MEASUREMENTS.dump_json(measured, indent=1))
     return measured
-
-
-def _record(
-    prepared: Prepared,
-    run: RunFolder,
-    found: Found,
-    dense: Mapping[str, Mapping[str, Measurement]],
-    watch: Stopwatch,
-) -> RunRecord:
-    definition, space, trials = prepared.definition, prepared.space, found.ledger.trials
-    objectives = definition.evaluator.objectives
-    return RunRecord(
-        run_id=run.run_id,
-        name=definition.name,
-        workload=prepared.workload.name,
-        score_name=prepared.workload.score_name,
-        started=run.started,
-        definition=definition.as_written(),
-        environment=run.environment,
-        device=prepared.evaluator.device,
-        objectives=objectives,
-        goals=goals_on(prepared, dense["selection"]),
-        groups=summaries(prepared),
-        excluded=space.excluded,
-        dense=dense,
-        samples={role: len(getattr(prepared.workload.data, role)) for role in ROLES},
-        trials=tuple(trials),
-        sensitivities=known_sensitivities(found.ledger.study),
-        finalists=tuple(found.finalists),
-        knee=found.best,
-        seconds=dict(watch.seconds),
-        audit=audit(found.finalists),
-        arms=arm_results(trials, objectives, dense["search"], found.ledger.problem.goals),
-        ended=found.ended,
-        small_dense=found.small_dense,
-        rungs=found.rungs,
-        exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
-    )
 
 
 def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:

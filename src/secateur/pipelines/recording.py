@@ -1,0 +1,65 @@
+"""From what the stages have found to the record that report, registry and `secateur show` read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from secateur.pipelines.preparation import Prepared, summaries
+from secateur.pipelines.stages import goals_on
+from secateur.pipelines.state import RunFolder, Stopwatch
+from secateur.records import ROLES, Measurement, Recovered, Rung, RunRecord
+from secateur.search.audit import arm_results, audit
+from secateur.search.ledger import Ledger
+from secateur.search.sensitivity import known_sensitivities
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the stages have found out, on the way into the record."""
+
+    ledger: Ledger
+    ended: str
+    rungs: tuple[Rung, ...]
+    finalists: list[Recovered]
+    best: str | None
+    small_dense: Recovered | None
+
+
+def record_of(
+    prepared: Prepared,
+    run: RunFolder,
+    found: Found,
+    dense: Mapping[str, Mapping[str, Measurement]],
+    watch: Stopwatch,
+) -> RunRecord:
+    """Everything a run found out. dense: the original's figures per data role; watch: seconds per stage."""
+    definition, space, trials = prepared.definition, prepared.space, found.ledger.trials
+    objectives = definition.evaluator.objectives
+    return RunRecord(
+        run_id=run.run_id,
+        name=definition.name,
+        workload=prepared.workload.name,
+        score_name=prepared.workload.score_name,
+        started=run.started,
+        definition=definition.as_written(),
+        environment=run.environment,
+        device=prepared.evaluator.device,
+        objectives=objectives,
+        goals=goals_on(prepared, dense["selection"]),
+        groups=summaries(prepared),
+        excluded=space.excluded,
+        dense=dense,
+        samples={role: len(getattr(prepared.workload.data, role)) for role in ROLES},
+        trials=tuple(trials),
+        sensitivities=known_sensitivities(found.ledger.study),
+        finalists=tuple(found.finalists),
+        knee=found.best,
+        seconds=dict(watch.seconds),
+        audit=audit(found.finalists),
+        arms=arm_results(trials, objectives, dense["search"], found.ledger.problem.goals),
+        ended=found.ended,
+        small_dense=found.small_dense,
+        rungs=found.rungs,
+        exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
+    )
