@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from secateur.cli.interrupts import Interrupts
 from secateur.pipelines.check import Checked
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
@@ -50,21 +51,22 @@ def watching() -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="cyan"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield _Terminal(progress, console)
+    with Interrupts() as interrupts, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield _Terminal(progress, console, interrupts)
 
 
 class _Terminal(Listener):
     """Progress for people. Off a terminal (a log file) it says a tenth as much."""
 
-    def __init__(self, progress: Progress, console: Console) -> None:
-        self.progress, self.console = progress, console
+    def __init__(self, progress: Progress, console: Console, interrupts: Interrupts) -> None:
+        self.progress, self.console, self.interrupts = progress, console, interrupts
         self.task: TaskID | None = None
         self.prepared_: Prepared | None = None
         self.dense: Mapping[str, Measurement] = {}
         self.said = 0
 
     def stage(self, name: str) -> None:
+        self.interrupts.check()
         if self.task is not None:
             self.progress.update(self.task, visible=False)
         self.task = self.progress.add_task(STAGES[name], total=None, figures="")
@@ -81,6 +83,7 @@ class _Terminal(Listener):
         )
 
     def trial(self, ledger: Ledger, trial: Trial) -> None:  # noqa: ARG002 # the interface
+        self.interrupts.check()
         assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # trials come after `prepared`
         definition = self.prepared_.definition
         figures = _front_figures(ledger.archive.values)
@@ -96,6 +99,7 @@ class _Terminal(Listener):
         self._print(f"  NNI's experiment: {url} (on this machine only)")
 
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        self.interrupts.check()
         assert self.prepared_ is not None and self.task is not None  # noqa: S101, PT018 # epochs come after `prepared`
         recover = self.prepared_.definition.recover
         epochs = recover.epochs if recover else 1

@@ -34,6 +34,7 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
     memory_gb: limit of private memory, in GB of 1e9 bytes.
     """
     _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both: the driver decides
     limit_memory(memory_gb)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
