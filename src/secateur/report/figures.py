@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -262,13 +263,15 @@ def _kept_share(candidate: Candidate, widths: Mapping[str, int]) -> float:
 
 
 def sensitivity_figure(record: RunRecord) -> go.Figure:
-    """Damage of each group cut alone, against its removed share."""
+    """Damage of each group cut alone, against its removed share, by the criterion that was probed at most widths."""
     figure = go.Figure()
     palette = METHOD_COLOURS
     for i, group in enumerate(record.groups):
-        points = sorted((s for s in record.sensitivities if s.group == group.name), key=lambda s: -s.kept)
-        if not points:
+        probes = [s for s in record.sensitivities if s.group == group.name]
+        if not probes:
             continue
+        swept = Counter(s.method for s in probes).most_common(1)[0][0]
+        points = sorted((s for s in probes if s.method == swept), key=lambda s: -s.kept)
         figure.add_trace(
             go.Scatter(
                 x=[0.0, *(1 - s.kept / s.width for s in points)],
@@ -276,7 +279,7 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
                 mode="lines+markers",
                 name=group.name,
                 line={"color": palette[i % len(palette)], "dash": ("solid", "dash", "dot")[i // len(palette) % 3]},
-                text=["dense", *(f"{s.kept} of {s.width} stay" for s in points)],
+                text=["dense", *(f"{s.kept} of {s.width} stay, by {s.method}" for s in points)],
                 hovertemplate=f"<b>{group.name}</b><br>%{{text}}<br>damage %{{y:.3f}}<extra></extra>",
             )
         )

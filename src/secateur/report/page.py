@@ -136,7 +136,7 @@ def _sensitivity(record: RunRecord) -> str:
     return (
         "<section><h2>Sensitivity</h2>"
         '<p class="note">Each group cut alone, everything else whole: the squared error of the outputs against the dense '
-        "model's, relative to their spread. Steep curves are cut last.</p>"
+        "model's on calibration images, relative to their spread. Steep curves are cut last.</p>"
         f"{_div(sensitivity_figure(record), 'sensitivity')}</section>"
     )
 
