@@ -140,16 +140,12 @@ class Evaluator:
         """Only what a cut does to the outputs, on the calibration images: `damage`, with `macs` and `parameters`."""
         started = time.perf_counter()
         removals = resolve(candidate, groups, saliencies)
-        dense = self._dense_statistics(self.definition.calibration_images or PROBED_IMAGES)
+        images = self.definition.calibration_images
         try:
-            module = cut(self.model, removals)
-            if self.definition.calibration_images:
-                outputs = recalibrate(module, removals, dense)
-            else:
-                with torch.no_grad():
-                    outputs = module(*dense.images)
-        except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
-            return Evaluation(candidate, removals.key, {}, f"the cut network does not run: {first_line(error)}")
+            module, outputs = self._cut(removals, images)
+        except EvaluationFailed as error:
+            return Evaluation(candidate, removals.key, {}, str(error))
+        dense = self._dense_statistics(images or PROBED_IMAGES)
         harm = relative_error(outputs, dense.outputs)
         figures = {
             "damage": Measurement(harm, "relative squared error", "measured", len(outputs), None, self.device),
@@ -167,16 +163,20 @@ class Evaluator:
         calibration_images: other than the definition's.
         """
         images = self.definition.calibration_images if calibration_images is None else calibration_images
+        module, _ = self._cut(removals, images)
+        return CompressedModel(candidate, removals, module)
+
+    def _cut(self, removals: Removals, images: int) -> tuple[nn.Module, Tensor]:
+        """The cut network, recalibrated on so many samples (0: not at all), and what it says to calibration samples."""
+        dense = self._dense_statistics(images or PROBED_IMAGES)
         try:
             module = cut(self.model, removals)
             if images:
-                recalibrate(module, removals, self._dense_statistics(images))
-            else:
-                with torch.no_grad():
-                    module(*self.workload.example_inputs)
+                return module, recalibrate(module, removals, dense)
+            with torch.no_grad():
+                return module, module(*dense.images)
         except Exception as error:  # whatever the user's forward raises on the cut network is this candidate's failure
             raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
-        return CompressedModel(candidate, removals, module)
 
     def export_and_measure(self, module: nn.Module, macs: int, role: str) -> Measured:
         """Export a network properly, measure everything on one data role. For finalists: seconds, not milliseconds.

@@ -110,11 +110,6 @@ class Archive:
         self.values = (*(v for v, stay in zip(self.values, stays, strict=True) if stay), figures)
         return True
 
-    @property
-    def hypervolume(self) -> float:
-        """Volume between the points and the reference point."""
-        return hypervolume(self.points, self.reference)
-
 
 def ranks(points: Points) -> NDArray[np.int64]:
     """Non-dominated rank of each point, 0 for the front. Source: Deb et al. 2002 (NSGA-II)."""

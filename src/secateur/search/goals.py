@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secateur.definition import ConstraintDefinition
 from secateur.records import Evaluation, Goal, Measurement
@@ -16,6 +17,8 @@ LEAST_DROP = 0.01
 """Share of the dense value that counts as the allowed loss where a goal allows none, so that the search has room."""
 ROUNDING = 1e-3
 """Share of a forecast that is never held against a candidate."""
+RECENT = 200
+"""Latest networks that a forecast rests on, so that its cost does not grow with the search."""
 LEAST_FITTED = 8
 """Measured networks before a forecast is trusted to reject anything."""
 
@@ -85,11 +88,13 @@ class Forecast:
 
     def __init__(self) -> None:
         self._rows: dict[str, list[tuple[float, float, float]]] = {}
+        self._fits: dict[str, tuple[NDArray[np.float64], float] | None] = {}  # until something is learnt
 
     def learn(self, evaluation: Evaluation) -> None:
         """Take in a measured network."""
         figures = evaluation.measurements
         if evaluation.failure is None and "macs" in figures and "parameters" in figures:
+            self._fits.clear()
             for name in ("size", "latency"):
                 if name in figures:
                     row = (figures["macs"].value, figures["parameters"].value, figures[name].value)
@@ -99,16 +104,15 @@ class Forecast:
         """What the metric will be; None where nothing can be said yet. exact: `macs` and `parameters` of the candidate."""
         if metric in exact:
             return Foreseen(exact[metric], 0.0)
-        rows = self._rows.get(metric, [])[-200:]  # recent ones, so that the cost of a fit does not grow with the search
-        if len(rows) < LEAST_FITTED or not {"macs", "parameters"} <= exact.keys():
+        if not {"macs", "parameters"} <= exact.keys():
             return None
-        table = np.array(rows)
-        scale = np.maximum(table[:, :2].max(0), 1.0)
-        features = np.column_stack([table[:, :2] / scale, np.ones(len(table))])
-        weights, *_ = np.linalg.lstsq(features, table[:, 2], rcond=None)
-        spread = float(np.std(table[:, 2] - features @ weights))
-        value = float(np.array([exact["macs"] / scale[0], exact["parameters"] / scale[1], 1.0]) @ weights)
-        return Foreseen(value, 3 * spread + ROUNDING * abs(value))
+        if metric not in self._fits:
+            self._fits[metric] = _fit(self._rows.get(metric, [])[-RECENT:])
+        fit = self._fits[metric]
+        if fit is None:
+            return None
+        value = float(np.array([exact["macs"], exact["parameters"], 1.0]) @ fit[0])
+        return Foreseen(value, 3 * fit[1] + ROUNDING * abs(value))
 
     def rejects(self, goals: Sequence[Goal], exact: Mapping[str, float]) -> tuple[Goal, Foreseen] | None:
         """The first goal on a cost that the candidate cannot keep, with what is foreseen."""
@@ -117,6 +121,17 @@ class Forecast:
             if foreseen is not None and foreseen.value - foreseen.slack > goal.limit_in_search:
                 return goal, foreseen
         return None
+
+
+def _fit(rows: Sequence[tuple[float, float, float]]) -> tuple[NDArray[np.float64], float] | None:
+    """Weights of MACs, parameters and one, and the standard deviation of the residuals; None from too few rows."""
+    if len(rows) < LEAST_FITTED:
+        return None
+    table = np.array(rows)
+    scale = np.array([*np.maximum(table[:, :2].max(0), 1.0), 1.0])
+    features = np.column_stack([table[:, :2], np.ones(len(table))]) / scale
+    weights, *_ = np.linalg.lstsq(features, table[:, 2], rcond=None)
+    return weights / scale, float(np.std(table[:, 2] - features @ weights))
 
 
 def unreachable(goals: Sequence[Goal], smallest: Mapping[str, Measurement]) -> list[tuple[Goal, float]]:

@@ -60,7 +60,7 @@ def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
     problem = ledger.problem
     score_of = _score_of_damage(ledger)
     costs = model.costs
-    limits = {goal.metric: goal.limit_in_search for goal in problem.goals if goal.sense == "at_most"}
+    limits = [goal for goal in problem.goals if goal.sense == "at_most" and goal.metric in costs]
     for number in range(DRAWS):
         best = {name: cheapest(options) for name, options in model.damages(rng if number else None).items()}
         corners = [{name: float(name == cost) for name in costs} for cost in costs]
@@ -77,7 +77,7 @@ def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
             for kept in solve(weighted, (largest * (TARGETS + rng.uniform(-0.03, 0.03))).tolist()):
                 position = {name: weighted[name].widths.index(width) for name, width in kept.items()}
                 foreseen = {c: problem.dense[c].value * (1 - model.saved(c, position)) for c in costs}
-                if any(foreseen[metric] > limit for metric, limit in limits.items() if metric in foreseen):
+                if any(foreseen[goal.metric] > goal.limit_in_search for goal in limits):
                     continue
                 foreseen["accuracy"] = score_of(sum(weighted[name].damage[i] for name, i in position.items()))
                 cuts = dict(problem.space.dense().cuts)
