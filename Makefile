@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean sshd
 
 demo: $(READY) ## set up, then compress a small CNN on scikit-learn's digits and show what came out
 	$(BIN)/secateur run quick
 
-test: $(READY) ## set up, then run every test, two files at a time; each of them keeps to one thread
+test: $(READY) sshd ## set up, then run every test, two files at a time; each of them keeps to one thread
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+sshd: # the tests of devices over ssh have a server of their own; without one they are skipped
+	@command -v sshd >/dev/null || test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server >/dev/null; } || true
 
 lint: $(READY) ## format, lint, types, floors
 	$(BIN)/ruff format --check .

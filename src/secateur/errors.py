@@ -7,6 +7,8 @@ SecateurError
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
 ├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
 ├── RegistryUnreachable   the tracking server does not answer; flush later             exit code 75
+├── DeviceLost            a device cannot be reached, was cut off or is full           exit code 75
+│   └── DeviceRefused     its keys, login, interpreter or runtime are not as declared  exit code 2
 ├── ExperimentBroken      an NNI experiment's manager, tuner or remote host is gone    exit code 75
 └── EvaluationFailed      one candidate failed; recorded as that trial's reason        never leaves the search
 """
@@ -57,6 +59,18 @@ class RegistryUnreachable(SecateurError):
     """The tracking server does not answer. Everything is on disk; `secateur flush` sends it later."""
 
     exit_code = 75
+
+
+class DeviceLost(SecateurError):
+    """A device cannot be reached, was cut off, or is full. It suspends a search and never scores a trial."""
+
+    exit_code = 75
+
+
+class DeviceRefused(DeviceLost):
+    """A device does not let us in, or is not what the definition says: host key, login, interpreter, runtime."""
+
+    exit_code = 2
 
 
 class ExperimentBroken(SecateurError):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,19 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"{path.parent} cannot be written: {error.strerror}. Free some space or correct the permissions, and run the same "
             "command again: whatever was finished is kept."
         ) from error
+
+
+def private_folder(name: str) -> Path:
+    """A folder of this user's, and of no one else's, in the system's temporary folder. Raises StateError where another owns it."""
+    base = Path(tempfile.gettempdir()) / f"secateur-{os.getuid()}"
+    with disk_errors(base / name):
+        base.mkdir(mode=0o700, exist_ok=True)
+        if base.stat().st_uid != os.getuid() or base.stat().st_mode & 0o077:
+            raise StateError(
+                f"{base} belongs to someone else or is open to others. Remove it, or set TMPDIR to a folder of yours."
+            )
+        (base / name).mkdir(exist_ok=True)
+    return base / name
 
 
 def sha256_of(path: Path) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["maximize", "minimize"]
 Side = Literal["out", "in"]
-Provenance = Literal["measured", "predicted", "computed"]
+Provenance = Literal["measured", "predicted", "computed", "emulated"]
 Arm = Literal["dense", "uniform", "random", "global", "prior", "knapsack", "sampler"]
 
 BASELINES: tuple[Arm, ...] = ("uniform", "random", "global")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
+from ssh_server import ssh_server
 
 MODEL = """
 from conftest import make_workload
@@ -99,33 +98,10 @@ def until(condition, seconds, what):
 
 @pytest.fixture
 def host(tmp_path):
-    """An ssh server of our own on loopback, with its own key and ours; who logs in finds the project's source and tests."""
+    """A host for NNI's trials: who logs in finds the project's source and tests."""
     from secateur.search.nni.settings import RemoteMachine  # an extra
 
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
-    if sshd is None or os.geteuid() != 0:
-        pytest.skip("needs sshd, and root to start it")
     folder = tmp_path / "ssh"
-    folder.mkdir(mode=0o700)
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    shutil.copy(folder / "user.pub", folder / "authorized_keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    kind, key, *_ = (folder / "host.pub").read_text().split()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    options = {
-        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host", "PidFile": folder / "pid",
-        "AuthorizedKeysFile": folder / "authorized_keys", "StrictModes": "no", "UsePAM": "no",
-        "PasswordAuthentication": "no", "PermitRootLogin": "prohibit-password",
-        "Subsystem": "sftp internal-sftp", "SetEnv": f"HOME={folder} PIP_LOG={folder}/pip.log PYTHONPATH={REPOSITORY}/src:{REPOSITORY}/tests",
-    }  # fmt: skip
-    (folder / "config").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "config"], stderr=log)
-    until(lambda: "listening" in (folder / "log").read_text(), 10, "the ssh server")
-    yield RemoteMachine("127.0.0.1", "root", sys.executable, folder / "user", folder / "known_hosts", port)
-    server.terminate()
-    server.wait()
+    paths = f"{REPOSITORY}/src:{REPOSITORY}/tests"
+    with ssh_server(folder, PIP_LOG=f"{folder}/pip.log", PYTHONPATH=paths) as server:
+        yield RemoteMachine("127.0.0.1", "root", sys.executable, folder / "user", folder / "known_hosts", server.port)

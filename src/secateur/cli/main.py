@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+device_app = typer.Typer(name="device", help="Devices that models are measured on.", no_args_is_help=True)
+app.add_typer(device_app)
+
 Pipeline = Annotated[str, typer.Argument(help="A name in pipelines/ (such as quick) or a path to a YAML file.")]
 Set = Annotated[
     list[str] | None,
@@ -100,6 +103,32 @@ def flush(run_id: RunId = None, project: Project = Path()) -> None:
     show_outcome(outcome)
 
 
+@device_app.command("check")
+def device_check(
+    name: Annotated[str, typer.Argument(help="An evaluator in evaluators/ (its device), a path to one, or `local`.")],
+    as_json: Json = False,
+) -> None:
+    """Prove a device: keys, versions, runtime, noise floor. Prints its fingerprint."""
+    from secateur.cli.device_views import show_devices
+    from secateur.pipelines.devices import check_devices
+
+    show_devices(check_devices(name), as_json=as_json)
+
+
+@app.command()
+def measure(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    device: Annotated[str, typer.Option("--device", help="As in `secateur device check`.")] = "local",
+    against: Annotated[Path | None, typer.Option("--against", help="The ONNX file that ratios refer to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an exported model on a device: latency with its interval, throughput, memory, temperature, energy."""
+    from secateur.cli.device_views import show_measured
+    from secateur.pipelines.devices import measure_file
+
+    show_measured(measure_file(model, device, against), as_json=as_json)
+
+
 @app.command()
 def dashboard(
     project: Project = Path(),
@@ -136,7 +165,7 @@ def init(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, samplers, runtimes, metrics or workloads.")],
+    what: Annotated[str, typer.Argument(help="methods, samplers, runtimes, devices, metrics or workloads.")],
     as_json: Json = False,
 ) -> None:
     """Say what there is, and what needs which extra."""

@@ -1,5 +1,6 @@
 """YAML → validated definition. Every error names file, line, what is allowed and the nearest match, before any long work."""
 
+from secateur.definition.devices import DeviceDefinition, LocalDevice, SshDevice
 from secateur.definition.models import (
     LOWER_GOALS,
     UPPER_GOALS,
@@ -17,18 +18,20 @@ from secateur.definition.models import (
     SearchSpaceDefinition,
     WorkloadReference,
 )
-from secateur.definition.resolve import Override, load_pipeline, project_root, shipped
+from secateur.definition.resolve import Override, load_evaluator, load_pipeline, project_root, shipped
 from secateur.definition.source import Source, expanded, one_of
 
 __all__ = [
     "LOWER_GOALS",
     "UPPER_GOALS",
     "ConstraintDefinition",
+    "DeviceDefinition",
     "DistillDefinition",
     "EvaluatorDefinition",
     "FidelitiesDefinition",
     "GroupRule",
     "LimitsDefinition",
+    "LocalDevice",
     "NniDefinition",
     "Override",
     "PipelineDefinition",
@@ -37,8 +40,10 @@ __all__ = [
     "SearchDefinition",
     "SearchSpaceDefinition",
     "Source",
+    "SshDevice",
     "WorkloadReference",
     "expanded",
+    "load_evaluator",
     "load_pipeline",
     "one_of",
     "project_root",

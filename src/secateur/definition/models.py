@@ -4,43 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from secateur.definition.source import Source
+from secateur.definition.declared import Declared, Name
+from secateur.definition.devices import DeviceDefinition, LocalDevice
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 LOWER_GOALS = ("max_drop", "at_least")
 """Goals for a metric that is maximised."""
 UPPER_GOALS = ("at_most", "speedup_at_least", "smaller_by")
 """Goals for a metric that is minimised."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Declared(BaseModel):
-    """A part of a definition. It remembers where it stands, so that later stages can point at the line."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    _source: Source | None = PrivateAttr(default=None)
-    _path: tuple[str | int, ...] = PrivateAttr(default=())
-
-    def placed(self, source: Source, path: tuple[str | int, ...]) -> None:
-        """Remember the source of this part and of all parts inside it."""
-        self._source, self._path = source, path
-        for name, field in type(self).model_fields.items():
-            value, key = getattr(self, name), field.alias or name
-            entries: dict[tuple[str | int, ...], Any] = {(): value} if isinstance(value, Declared) else {}
-            if isinstance(value, list):
-                entries = {(i,): entry for i, entry in enumerate(value)}
-            elif isinstance(value, dict):
-                entries = {(k,): entry for k, entry in value.items()}
-            for inner, entry in entries.items():
-                if isinstance(entry, Declared) and entry._source is None:  # a referenced file has placed its own parts
-                    entry.placed(source, (*path, key, *inner))
-
-    def where(self, *path: str | int) -> str:
-        """`file:line` of this part, or of something inside it."""
-        return self._source.where((*self._path, *path)) if self._source else "definition"
 
 
 class WorkloadReference(Declared):
@@ -78,10 +51,10 @@ class GroupRule(Declared):
     removed: tuple[Fraction, Fraction] = Field(
         (0.0, 0.8), description="Lowest and highest removed fraction of the group's channels."
     )
-    multiple_of: int = Field(
+    multiple_of: Annotated[int, Field(ge=1)] | Literal["device"] = Field(
         1,
-        ge=1,
-        description="Channel counts that stay are multiples of this (the whole width always may). Hardware likes 8 or 16.",
+        description="Channel counts that stay are multiples of this (the whole width always may). Hardware likes 8 or 16; `device` "
+        "measures what the declared device likes (half of that, and so on, for groups that are no wider).",
     )
     at_least: int = Field(1, ge=1, description="Channels that must stay.")
 
@@ -150,11 +123,28 @@ class EvaluatorDefinition(Declared):
         default={}, description="The project's own metrics: name → `module:function` or `file.py:function`."
     )
     runtime: str = Field("onnxruntime", description="What runs the exported model; see `secateur list runtimes`.")
-    device: str = Field("local", description="Where it is measured: `local`, this host.")
+    runtime_options: dict[str, str] = Field(
+        default={}, description="The runtime's own options, e.g. `{provider: cuda}`; see `secateur list runtimes`."
+    )
+    device: DeviceDefinition = Field(
+        default_factory=lambda: LocalDevice(),
+        description="Where it is measured: `local` (this host), or a block with `kind: ssh`.",
+    )
     threads: int = Field(1, ge=1, description="Threads of the runtime, for accuracy and latency alike.")
     batch: int = Field(1, ge=1, description="Samples per run of the exported model, for accuracy and latency alike.")
     calibration_images: int = Field(
         64, ge=0, description="Calibration samples for batch-norm recalibration of every candidate; 0 turns it off."
+    )
+    deadline: float = Field(
+        300.0, gt=0.0, description="Seconds that the device gives one measurement; then it counts as failed."
+    )
+    device_samples: int = Field(
+        0,
+        ge=0,
+        description="Samples that finalists are also scored on by the device itself (metric `device_accuracy`); 0 for none.",
+    )
+    energy_command: str | None = Field(
+        None, description="Run on the device; prints the joules spent so far. Default: RAPL, where it is readable."
     )
 
 

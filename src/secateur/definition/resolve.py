@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from secateur.definition.models import Declared, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
+from secateur.definition.declared import Declared
+from secateur.definition.models import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
 from secateur.definition.source import Path_, Source
 from secateur.errors import DefinitionError, nearest
 
@@ -49,14 +50,17 @@ def shipped(kind: str) -> Path:
 
 
 def project_root(pipeline: Path) -> Path:
-    """The folder that holds `pipelines/`; the file's own folder where it does not lie in one.
+    """The folder that holds `pipelines/` and `evaluators/`; the file's own folder where it does not lie in one of them.
 
-    A shipped pipeline belongs to no project: its root is the working directory.
+    What is shipped belongs to no project: its root is the working directory.
     """
     folder = pipeline.resolve().parent
-    if folder == shipped("pipelines").resolve() and (Path.cwd() / "pipelines").resolve() != folder:
+    kind = folder.name
+    if kind not in ("pipelines", "evaluators"):
+        return folder
+    if folder == shipped(kind).resolve() and (Path.cwd() / kind).resolve() != folder:
         return Path.cwd()
-    return folder.parent if folder.name == "pipelines" else folder
+    return folder.parent
 
 
 def load_pipeline(reference: str, overrides: list[Override] | None = None) -> tuple[PipelineDefinition, Path]:
@@ -75,6 +79,16 @@ def load_pipeline(reference: str, overrides: list[Override] | None = None) -> tu
             values[key] = _referenced(values[key], key, model, source, root)
     definition = _validated(PipelineDefinition, values, source)
     return definition, root
+
+
+def load_evaluator(reference: str) -> tuple[EvaluatorDefinition, Path]:
+    """A validated evaluator and its project's root. reference: a name (`raspberry_pi`) or a path to a YAML file.
+
+    Raises DefinitionError as `load_pipeline` does.
+    """
+    path = _find(reference, "evaluators", Path.cwd(), where="")
+    source = Source.read(path)
+    return _validated(EvaluatorDefinition, source.plain(), source), project_root(path)
 
 
 def _find(reference: str, kind: str, root: Path, where: str) -> Path:

@@ -109,15 +109,21 @@ class Source:
         return DefinitionError("\n".join(self._sentence(e, model) for e in error.errors(include_url=False)))
 
     def _sentence(self, error: Any, model: type[BaseModel]) -> str:
-        path = tuple(error["loc"])
+        path, part = _without_tags(model, tuple(error["loc"]))
         name = ".".join(map(str, path))
         where = self.where(path)
         kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
         if kind == "extra_forbidden":
-            allowed = _keys_at(model, path[:-1])
+            allowed = sorted((field.alias or key) for key, field in part.model_fields.items())
             return f"{where}: unknown key '{path[-1]}'.{nearest(str(path[-1]), allowed)} Allowed here: {', '.join(allowed)}."
         if kind == "missing":
             return f"{where}: '{name}' is missing."
+        if kind == "union_tag_invalid":
+            tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+            hint = nearest(context["tag"], tags)
+            return f"{where}: '{name}' is of the kind '{context['tag']}'.{hint} Allowed: {', '.join(tags)}."
+        if kind == "union_tag_not_found":
+            return f"{where}: '{name}' needs a 'kind'; the schema lists them (`secateur schema`)."
         if kind == "literal_error":
             return f"{where}: '{name}' is {given!r}; allowed: {context['expected']}."
         if kind == "value_error":
@@ -169,20 +175,34 @@ def one_of(name: str, allowed: Iterable[str], where: str, what: str) -> str:
     return name
 
 
-def _keys_at(model: Any, path: Path_) -> list[str]:
-    """The keys that a definition allows at a place."""
+def _without_tags(model: Any, path: Path_) -> tuple[Path_, Any]:
+    """A place as the file has it, and the model that describes it: pydantic puts the kind of a union's member into its paths.
+
+    The last step of the path is not looked into.
+    """
     from pydantic import BaseModel
 
-    for step in path:
-        if isinstance(step, int):
+    plain: list[str | int] = []
+    alternatives: list[Any] = [model]
+    for position, step in enumerate(path):
+        tagged = [m for m in alternatives if len(alternatives) > 1 and step in _kinds(m)]
+        if tagged:
+            alternatives = tagged
             continue
-        fields = {(field.alias or name): field for name, field in model.model_fields.items()}
-        if step not in fields:
+        plain.append(step)
+        fields = {(field.alias or name): field for name, field in alternatives[0].model_fields.items()}
+        if position == len(path) - 1 or step not in fields:
             continue
-        inner = [t for t in _types_in(fields[step].annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
-        if inner:
-            model = inner[0]
-    return sorted((field.alias or name) for name, field in model.model_fields.items())
+        inner = [t for t in _types_in(fields[str(step)].annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        alternatives = inner or alternatives
+    return tuple(plain), alternatives[0]
+
+
+def _kinds(model: Any) -> tuple[Any, ...]:
+    """What a model's `kind` may be."""
+    from typing import get_args
+
+    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
 
 
 def _types_in(annotation: Any) -> Iterable[Any]:

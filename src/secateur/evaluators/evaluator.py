@@ -1,45 +1,58 @@
-"""candidate → Evaluation: cut, recalibrate, write the ONNX file, run it, measure.
+"""One candidate from choice to figures: cut it, recalibrate, make its file, measure it on the device, score it.
 
-One pass over the search data answers two questions: the runs that are timed against the dense model are the runs whose outputs
-are scored. That, the rewritten file (instead of an export) and recalibration on 64 images keep a candidate's cost near that of a
-bare forward pass of the same images; `benchmarks/candidate_cost.py` has the figures.
+Scores come from the runtime on this host, costs from the device. The rewritten file (instead of an export) and recalibration on
+64 images keep a candidate's own cost near that of a bare forward pass of the same images; `benchmarks/candidate_cost.py` has the
+figures.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur.agent.latency import Protocol
 from secateur.compression.batch_norm import DenseStatistics, dense_statistics, recalibrate
 from secateur.compression.costs import LayerCosts, parameter_count
 from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
 from secateur.definition import EvaluatorDefinition
-from secateur.errors import EvaluationFailed, ModelError, first_line
-from secateur.evaluators.devices import fingerprint
-from secateur.evaluators.latency import Comparison, Protocol, compare
-from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all, relative_error
-from secateur.evaluators.onnx_export import export
-from secateur.evaluators.onnx_template import OnnxTemplate, make_template
+from secateur.errors import EvaluationFailed, first_line
+from secateur.evaluators.devices.kept import Kept
+from secateur.evaluators.devices.pool import Devices
+from secateur.evaluators.metrics import METRICS, Context, Metric, Network, measure_all, relative_error
+from secateur.evaluators.model_files import ModelFiles
+from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sent
 from secateur.evaluators.racing import Race
-from secateur.evaluators.runtimes import RUNTIMES, Session
+from secateur.evaluators.runtimes import HostSession, host_for
 from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals, Workload
 from secateur.workloads.roles import collect
 
-PARITY = 1e-3
-"""Largest difference between the exported and the torch outputs, relative to the largest output, that is rounding."""
-
+TIMED_BATCHES = 4
+"""Different batches that latency is measured on, taken in turn."""
 PROBED_IMAGES = 64
 """Calibration samples for probes where candidates are not recalibrated."""
 
 Arrays = list[tuple[NDArray[np.float32], ...]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a network is measured.
+
+    kept: measurements that outlive a run, None to measure everything anew.
+    """
+
+    devices: Devices
+    protocol: Protocol = field(default_factory=Protocol)
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -79,27 +92,62 @@ class Evaluator:
         workload: Workload,
         model: nn.Module,
         costs: LayerCosts,
+        place: Place,
         *,
-        protocol: Protocol = Protocol(),  # noqa: B008 # frozen
         metrics: Mapping[str, Metric] | None = None,
         dense_onnx: bytes | None = None,
     ) -> None:
-        """Exports the dense model. metrics: the project's own, by name. dense_onnx: its file, where it has been exported already.
+        """Exports the dense model; the device is not touched before something is measured on it.
 
-        Raises ModelError where it cannot be exported.
+        place: where and how it is measured. metrics: the project's own, by name. dense_onnx: the dense model's file, where it has
+        been exported already. Raises ModelError where it cannot be exported.
         """
         self.definition, self.workload, self.model, self.costs = definition, workload, model.eval(), costs
         self.registry: dict[str, Metric] = {**METRICS, **(metrics or {})}
-        self.protocol = protocol
-        self.template: OnnxTemplate = make_template(model, workload.example_inputs, dense_onnx)
-        self.runtime = RUNTIMES[definition.runtime]
-        self.device = fingerprint(definition.runtime, definition.threads)
-        self.dense_onnx = self.template.dense.SerializeToString()
-        self._dense_session = self._open(self.dense_onnx)
+        self.protocol = place.protocol
+        self.host = host_for(definition.runtime, definition.runtime_options, definition.threads)
+        self.files = ModelFiles(model, workload, self.host, dense_onnx)
+        self.on_device = OnDevice(
+            place.devices,
+            self.files.dense,
+            self._sent(),
+            place.kept,
+        )
+        self._dense_session = self.host.open(self.files.dense)
         self._samples: dict[str, Samples] = {}
         self._statistics: dict[int, DenseStatistics] = {}
-        self.exports = 0
-        """Candidates whose file had to be exported because the rewritten one did not agree with torch."""
+
+    @property
+    def device(self) -> str:
+        """Fingerprint of what latency is measured on. Raises DeviceLost where it cannot be reached."""
+        return self.on_device.devices.fingerprint
+
+    @property
+    def everything(self) -> list[str]:
+        """The metrics that can be measured here: all but energy without a meter and samples that were not asked for."""
+        unavailable = set()
+        if self.definition.energy_command is None and not self.on_device.devices.hello.energy:
+            unavailable.add("energy")
+        if not self.definition.device_samples:
+            unavailable.add(SAMPLED)
+        return [name for name in self.registry if name not in unavailable]
+
+    def _sent(self) -> Sent:
+        """What the device is given beside models: calibration data to be timed on, selection data to be scored."""
+        definition = self.definition
+        inputs, _ = collect(self.workload.data.calibration, TIMED_BATCHES * definition.batch)
+        timed = self._whole_batches(inputs, TIMED_BATCHES)
+        if not definition.device_samples:
+            return Sent(timed)
+        inputs, targets = collect(self.workload.data.selection, definition.device_samples)
+        sample = self._whole_batches(inputs, math.ceil(len(targets) / definition.batch))
+        return Sent(timed, sample, targets)
+
+    def _whole_batches(self, inputs: Sequence[Tensor], count: int) -> Arrays:
+        """So many batches as the runtime takes them; samples that are too few start again."""
+        step = self.definition.batch
+        arrays = [np.resize(x.numpy(), (step * count, *x.shape[1:])) for x in inputs]
+        return [tuple(np.ascontiguousarray(a[i * step : (i + 1) * step]) for a in arrays) for i in range(count)]
 
     def evaluate(
         self,
@@ -116,24 +164,24 @@ class Evaluator:
         first_images: share of the data after which a candidate that cannot pass the job's hurdles is given up. refine: what is
         done to the cut network before it is measured (a few steps of training, say). on_part: told the figures on that share.
         """
-        started, exports = time.perf_counter(), self.exports
+        started, exports = time.perf_counter(), self.files.exports
         removals = resolve(job.candidate, groups, saliencies)
         measurements: Mapping[str, Measurement] = {}
         failure = stopped = None
         try:
             module = self.compress(job.candidate, removals, job.calibration_images).module
             module = refine(module) if refine else module
-            onnx = self.file_of(module)
+            file = self.files.of(module)
             constraints = self.definition.constraints
             wanted = [*self.definition.objectives, *constraints, "accuracy", "size", "macs", "parameters", "damage"]
             asked = job.hurdles or on_part
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part) if asked else None
-            taken = self._take(module, onnx, self.costs.after(removals), "search", wanted, race)
+            taken = self._take(Network(module, file, self.costs.after(removals)), "search", wanted, race)
             measurements, stopped = taken.measurements, taken.stopped
         except EvaluationFailed as error:
             failure = str(error)
         seconds = time.perf_counter() - started
-        exported = self.exports > exports
+        exported = self.files.exports > exports
         return Evaluation(job.candidate, removals.key, measurements, failure, seconds, exported, stopped)
 
     def probe(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
@@ -148,7 +196,9 @@ class Evaluator:
         dense = self._dense_statistics(images or PROBED_IMAGES)
         harm = relative_error(outputs, dense.outputs)
         figures = {
-            "damage": Measurement(harm, "relative squared error", "measured", len(outputs), None, self.device),
+            "damage": Measurement(
+                harm, "relative squared error", "measured", len(outputs), None, self.host.fingerprint
+            ),
             "macs": Measurement(float(self.costs.after(removals)), "MACs", "computed"),
             "parameters": Measurement(float(parameter_count(module)), "parameters", "computed"),
         }
@@ -181,43 +231,33 @@ class Evaluator:
     def export_and_measure(self, module: nn.Module, macs: int, role: str) -> Measured:
         """Export a network properly, measure everything on one data role. For finalists: seconds, not milliseconds.
 
-        Raises EvaluationFailed where the exported model does not agree with the module or a figure is not finite, ModelError
+        Raises EvaluationFailed where an exported model does not agree with the module or a figure is not finite, ModelError
         where it cannot be exported.
         """
-        onnx = export(module, self.workload.example_inputs).SerializeToString()
-        self._check_parity(module, onnx)
-        return Measured(self.measure(module, onnx, macs, role, [*self.registry]), onnx)
+        onnx = self.files.exported(module)
+        return Measured(self.measure(Network(module, onnx, macs), role, self.everything), onnx)
 
-    def measure(
-        self, module: nn.Module, onnx: bytes, macs: int, role: str, names: Sequence[str]
-    ) -> Mapping[str, Measurement]:
+    def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`).
 
         On search data latency gets the protocol's fewest rounds: further ones narrow the interval more than they narrow the
         spread between repeats (2.8 → 2.2 % on a busy host, for three times the cost), and finalists are measured again.
         """
-        return self._take(module, onnx, macs, role, names, None).measurements
+        return self._take(network, role, names, None).measurements
 
-    def _take(
-        self, module: nn.Module, onnx: bytes, macs: int, role: str, names: Sequence[str], race: Race | None
-    ) -> _Taken:
+    def _take(self, network: Network, role: str, names: Sequence[str], race: Race | None) -> _Taken:
         samples = self._role(role)
         rounds = self.protocol.least_rounds if role == "search" else self.protocol.most_rounds
-        protocol = replace(self.protocol, most_rounds=rounds) if "latency" in names else None
+        timing = replace(self.protocol, most_rounds=rounds)
         names = list(dict.fromkeys(names))
+        answer = self._ask_device(network, names, timing)
         stopped: str | None = None
         told = False
 
-        def context(outputs: Tensor, comparison: Comparison | None) -> Context:
-            if not torch.isfinite(outputs).all():
-                raise EvaluationFailed("the outputs are not finite")
-            dense, targets = samples.dense_outputs[: len(outputs)], samples.targets[: len(outputs)]
-            return Context(self.workload, outputs, dense, targets, comparison, onnx, module, macs, self.device)
-
-        def hopeless(outputs: Tensor, comparison: Comparison | None) -> bool:
+        def hopeless(outputs: Tensor) -> bool:
             nonlocal stopped, told
             assert race is not None  # noqa: S101 # nobody asks without one
-            sofar = context(outputs, comparison)
+            sofar = self._context(network, samples, outputs, answer)
             if race.on_part is not None and not told:
                 told = True
                 race.on_part(measure_all(sofar, names, self.registry))
@@ -227,67 +267,32 @@ class Evaluator:
             return stopped is not None
 
         first = len(samples.batches) if race is None else race.first(len(samples.batches))
-        outputs, comparison = self._run(self._open(onnx), samples, protocol, first, hopeless)
-        return _Taken(measure_all(context(outputs, comparison), names, self.registry), stopped)
+        outputs = self._run(self.host.open(network.file), samples, first, hopeless)
+        return _Taken(measure_all(self._context(network, samples, outputs, answer), names, self.registry), stopped)
 
-    def _run(
-        self,
-        session: Session,
-        samples: Samples,
-        protocol: Protocol | None,
-        first: int,
-        hopeless: Callable[[Tensor, Comparison | None], bool],
-    ) -> tuple[Tensor, Comparison | None]:
-        """Outputs for all samples; the first runs are timed against the dense model where that is asked for.
-
-        first: batches after which `hopeless` is asked; where it says so, there are no more outputs than those.
-        """
-        outputs: dict[int, NDArray[np.float32]] = {}
-        full = len(samples.batches) - (len(samples.batches[-1][0]) != len(samples.batches[0][0]))
-
-        def candidate(number: int) -> None:
-            outputs[number % full] = session.run(samples.batches[number % full])
-
-        def reference(number: int) -> None:
-            self._dense_session.run(samples.batches[number % full])
-
-        def gathered() -> Tensor:
-            return torch.from_numpy(np.concatenate([outputs[i] for i in range(len(outputs))]))
-
-        comparison = compare(candidate, reference, protocol) if protocol else None
-        asked = max(first, len(outputs))  # timing may have run through more samples by now
-        for number, batch in enumerate(samples.batches):
-            if number not in outputs:
-                outputs[number] = session.run(batch)
-            if number + 1 == asked < len(samples.batches) and hopeless(gathered(), comparison):
-                break
-        return gathered(), comparison
-
-    def file_of(self, module: nn.Module) -> bytes:
-        """The rewritten ONNX file; an exported one where the rewriting does not agree with torch."""
-        try:
-            onnx = self.template.render(module)
-            self._check_parity(module, onnx)
-        except EvaluationFailed:
-            self.exports += 1
-            try:
-                onnx = export(module, self.workload.example_inputs).SerializeToString()
-            except ModelError as error:
-                raise EvaluationFailed(str(error)) from error
-            self._check_parity(module, onnx)
-        return onnx
-
-    def _check_parity(self, module: nn.Module, onnx: bytes) -> None:
-        inputs = tuple(torch.cat([x[:1], x[:1]]) for x in self.workload.example_inputs)
+    def _ask_device(self, network: Network, names: Sequence[str], timing: Protocol) -> Answer | None:
+        """What the device says of a network; None where none of the metrics needs it."""
+        if not any(name in FIGURES or name == SAMPLED for name in names):
+            return None
         with torch.no_grad():
-            expected = module(*inputs).numpy()
-        actual = self._open(onnx).run([x.numpy() for x in inputs])
-        gap = float(np.abs(actual - expected).max()) if actual.shape == expected.shape else float("inf")
-        if not gap <= PARITY * float(np.abs(expected).max()):
-            raise EvaluationFailed(f"the exported model and the torch module differ by {gap:.2g}")
+            expected = network.module(*self.on_device.parity_inputs)
+        return self.on_device.measure(network.file, expected, names, timing)
 
-    def _open(self, onnx: bytes) -> Session:
-        return self.runtime.open(onnx, self.definition.threads)
+    def _context(self, network: Network, samples: Samples, outputs: Tensor, answer: Answer | None) -> Context:
+        """What the metrics look at. outputs: of the first samples, or of all."""
+        if not torch.isfinite(outputs).all():
+            raise EvaluationFailed("the outputs are not finite")
+        dense, targets = samples.dense_outputs[: len(outputs)], samples.targets[: len(outputs)]
+        return Context(self.workload, network, outputs, dense, targets, self.host.fingerprint, answer)
+
+    def _run(self, session: HostSession, samples: Samples, first: int, hopeless: Callable[[Tensor], bool]) -> Tensor:
+        """Outputs for all samples. first: batches after which `hopeless` is asked; where it says so, there are only those."""
+        outputs: list[NDArray[np.float32]] = []
+        for number, batch in enumerate(samples.batches, start=1):
+            outputs.append(session.run(batch))
+            if number == first < len(samples.batches) and hopeless(torch.from_numpy(np.concatenate(outputs))):
+                break
+        return torch.from_numpy(np.concatenate(outputs))
 
     def _role(self, role: str) -> Samples:
         if role not in self._samples:

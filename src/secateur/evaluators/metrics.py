@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,8 +11,18 @@ from torch import Tensor, nn
 
 from secateur.compression.costs import parameter_count
 from secateur.errors import EvaluationFailed
-from secateur.evaluators.latency import Comparison
-from secateur.records import Direction, Measurement, Workload
+from secateur.evaluators.devices.report import Report
+from secateur.evaluators.on_device import Answer
+from secateur.records import Direction, Measurement, Provenance, Workload
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network under test. file: as shipped, in the runtime's format. macs: for one sample."""
+
+    module: nn.Module
+    file: bytes
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -20,19 +30,16 @@ class Context:
     """What a metric may look at.
 
     outputs: (n, …) of the exported model on the samples of one data role; dense_outputs: the dense model's on the same;
-    targets: (n, …). comparison: timed runs against the dense model, None where latency is not asked for. onnx: the file as
-    shipped. module: the same network in torch. macs: for one sample. device: fingerprint.
+    targets: (n, …). host: fingerprint of what these came from. device: what the device said, None where it was not asked.
     """
 
     workload: Workload
+    network: Network
     outputs: Tensor
     dense_outputs: Tensor
     targets: Tensor
-    comparison: Comparison | None
-    onnx: bytes
-    module: nn.Module
-    macs: int
-    device: str
+    host: str
+    device: Answer | None
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,14 @@ def accuracy(context: Context) -> Measurement:
     scores = context.workload.score(context.outputs, context.targets).float()
     count = len(context.targets)
     if scores.dim() == 0:
-        return Measurement(float(scores), "score", "measured", count, _bootstrap(context), context.device)
+        return Measurement(float(scores), "score", "measured", count, _bootstrap(context), context.host)
     value = float(scores.mean())
     if bool(((scores == 0) | (scores == 1)).all()):
         interval = wilson(value, count)
     else:
         half = 1.96 * float(scores.std(unbiased=False)) / count**0.5
         interval = (value - half, value + half)
-    return Measurement(value, "score", "measured", count, interval, context.device)
+    return Measurement(value, "score", "measured", count, interval, context.host)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -78,47 +85,102 @@ def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float]:
 
 def latency(context: Context) -> Measurement:
     """Time of one run as a ratio to the dense model's, measured alternately. Milliseconds are in the details."""
-    comparison = context.comparison
-    if comparison is None:
-        raise EvaluationFailed("latency was not measured")
-    milliseconds = comparison.runs * 1e3
-    reference = comparison.reference_runs * 1e3
+    told = context.device
+    report = _report(told, "latency")
+    details = {
+        "min_ms": report.candidate_ms.min,
+        "p50_ms": report.candidate_ms.p50,
+        "p90_ms": report.candidate_ms.p90,
+        "dense_min_ms": report.reference_ms.min,
+        "dense_p50_ms": report.reference_ms.p50,
+        "drift": report.drift,
+        "throttled": float(report.throttled),
+        "temperature_c": report.after.temperature_c,
+        "frequency_mhz": report.after.frequency_mhz,
+    }
+    provenance, device = _origin(told)
     return Measurement(
-        comparison.ratio,
+        report.ratio,
         "of dense",
-        "measured",
-        comparison.rounds,
-        comparison.interval,
-        context.device,
-        {
-            "min_ms": float(milliseconds.min()),
-            "p50_ms": float(np.median(milliseconds)),
-            "p90_ms": float(np.percentile(milliseconds, 90)),
-            "dense_min_ms": float(reference.min()),
-            "dense_p50_ms": float(np.median(reference)),
-        },
+        provenance,
+        report.rounds,
+        report.interval,
+        device,
+        {name: value for name, value in details.items() if value is not None},
     )
 
 
+def throughput(context: Context) -> Measurement:
+    """Samples a second at the declared batch, from the median run."""
+    report = _report(context.device, "throughput")
+    assert context.device is not None  # noqa: S101 # it has a report
+    rate = context.device.batch / report.candidate_ms.p50 * 1e3
+    return _measured(context.device, rate, "samples/s", report.rounds)
+
+
+def memory(context: Context) -> Measurement:
+    """Bytes by which a process that opens the model and runs it grows at its peak. Good to some 2 to 4 %."""
+    report = _report(context.device, "memory")
+    if report.candidate_memory_bytes is None:
+        raise EvaluationFailed("memory was not measured")
+    return _measured(context.device, float(report.candidate_memory_bytes), "bytes", 1)
+
+
+def energy(context: Context) -> Measurement:
+    """Millijoules of one run, everything that the device's meter sees included."""
+    report = _report(context.device, "energy")
+    if report.energy_mj is None:
+        raise EvaluationFailed("energy was not measured")
+    return _measured(context.device, report.energy_mj, "mJ", 1)
+
+
+def device_accuracy(context: Context) -> Measurement:
+    """The workload's score of the device's own outputs, on the first `device_samples` of the selection data."""
+    told = context.device
+    if told is None or told.sample is None:
+        raise EvaluationFailed("the device was not given samples to score")
+    outputs, targets = told.sample
+    scored = replace(context, outputs=outputs, targets=targets, host=told.device)
+    return accuracy(scored)
+
+
+def _report(answer: Answer | None, figure: str) -> Report:
+    if answer is None or answer.report is None:
+        raise EvaluationFailed(f"{figure} was not measured")
+    return answer.report
+
+
+def _origin(answer: Answer | None) -> tuple[Provenance, str | None]:
+    """Where a device's figures come from."""
+    if answer is None:
+        return "computed", None
+    return ("emulated" if answer.emulated else "measured"), answer.device
+
+
+def _measured(answer: Answer | None, value: float, unit: str, samples: int) -> Measurement:
+    provenance, device = _origin(answer)
+    return Measurement(value, unit, provenance, samples, device=device)
+
+
 def size(context: Context) -> Measurement:
-    """Bytes of the ONNX file as shipped."""
-    return Measurement(float(len(context.onnx)), "bytes", "computed")
+    """Bytes of the model's file as shipped."""
+    return Measurement(float(len(context.network.file)), "bytes", "computed")
 
 
 def macs(context: Context) -> Measurement:
     """Multiply-accumulates for one sample."""
-    return Measurement(float(context.macs), "MACs", "computed")
+    return Measurement(float(context.network.macs), "MACs", "computed")
 
 
 def parameters(context: Context) -> Measurement:
     """Elements of all parameters."""
-    return Measurement(float(parameter_count(context.module)), "parameters", "computed")
+    return Measurement(float(parameter_count(context.network.module)), "parameters", "computed")
 
 
 def damage(context: Context) -> Measurement:
     """Squared error of the outputs against the dense model's, relative to the spread of the dense outputs; 0 is undamaged."""
     error = relative_error(context.outputs, context.dense_outputs)
-    return Measurement(error, "relative squared error", "measured", len(context.targets), None, context.device)
+    return Measurement(error, "relative squared error", "measured", len(context.targets), None, context.host)
 
 
 def relative_error(outputs: Tensor, dense: Tensor) -> float:
@@ -130,6 +192,12 @@ def relative_error(outputs: Tensor, dense: Tensor) -> float:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(accuracy, "maximize", "the workload's score of the exported model"),
     "latency": Metric(latency, "minimize", "time of one run, as a ratio to the dense model's, on the device"),
+    "throughput": Metric(throughput, "maximize", "samples a second on the device, at the declared batch"),
+    "memory": Metric(memory, "minimize", "bytes that opening and running the model takes on the device, at the peak"),
+    "energy": Metric(energy, "minimize", "millijoules of one run on the device, by RAPL or a command of yours"),
+    "device_accuracy": Metric(
+        device_accuracy, "maximize", "the workload's score of the device's own outputs, on a small sample"
+    ),
     "size": Metric(size, "minimize", "bytes of the exported model as shipped"),
     "macs": Metric(macs, "minimize", "multiply-accumulates for one sample"),
     "parameters": Metric(parameters, "minimize", "elements of all parameters"),

@@ -1,71 +1,72 @@
-"""What runs an exported model. A runtime is an entry in `RUNTIMES`: a probe, and how to open a model."""
+"""The runtime on this host: what scores candidates, and checks files before they travel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from secateur.errors import EvaluationFailed, first_line
+from secateur.agent.machine import machine
+from secateur.agent.runtimes import RUNTIMES, Available, RuntimeFailure, Session, Settings
+from secateur.errors import EvaluationFailed
 
 Array = NDArray[Any]
+FALLBACK = "onnxruntime"
+"""What scores ONNX files where the device's runtime is not on this host (TensorRT, say)."""
 
 
-class Session(Protocol):
+class HostSession:
     """An opened model."""
 
+    def __init__(self, session: Session) -> None:
+        """session: of the runtime."""
+        self._session = session
+
     def run(self, inputs: Sequence[Array]) -> Array:
-        """The model's output for one batch. inputs: one array per model input, (batch, …)."""
-        ...
+        """The model's output for one batch. inputs: one array per model input, (batch, …). Raises EvaluationFailed."""
+        try:
+            return self._session.run(inputs)
+        except RuntimeFailure as error:
+            raise EvaluationFailed(str(error)) from error
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """probe: None where it can be used, else the reason. open: serialised ONNX model, threads → session."""
+class Host:
+    """A runtime on this host, with its settings."""
 
-    summary: str
-    probe: Callable[[], str | None]
-    version: Callable[[], str]
-    open: Callable[[bytes, int], Session]
+    runtime: str
+    version: str
+    settings: Settings
 
+    @property
+    def fingerprint(self) -> str:
+        """What scores depend on: processor, system, runtime."""
+        here = machine()
+        return f"{here.processor}, {here.cores} cores, {here.system} {here.architecture}, {self.runtime} {self.version}"
 
-class _OnnxRuntimeSession:
-    def __init__(self, model: bytes, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what goes wrong is raised as well; it need not be printed too
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class but this
-            raise EvaluationFailed(f"ONNX Runtime does not load the model: {first_line(error)}") from error
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
-
-    def run(self, inputs: Sequence[Array]) -> Array:
-        try:
-            output = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))[0]
-        except Exception as error:  # its exceptions share no base class but this
-            raise EvaluationFailed(f"ONNX Runtime does not run the model: {first_line(error)}") from error
-        return np.asarray(output)
+    def open(self, content: bytes) -> HostSession:
+        """content: a model in the runtime's format. Raises EvaluationFailed where it cannot be loaded."""
+        chosen = RUNTIMES[self.runtime]
+        with tempfile.NamedTemporaryFile(suffix=f".{chosen.format}") as file:
+            file.write(content)
+            file.flush()
+            try:
+                return HostSession(chosen.open(Path(file.name), self.settings))
+            except RuntimeFailure as error:
+                raise EvaluationFailed(str(error)) from error
 
 
-def _onnxruntime_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
-
-
-RUNTIMES: dict[str, Runtime] = {
-    "onnxruntime": Runtime(
-        "ONNX Runtime, CPU provider",
-        lambda: None,
-        _onnxruntime_version,
-        lambda model, threads: _OnnxRuntimeSession(model, threads),
-    ),
-}
-"""The registry."""
+def host_for(runtime: str, options: Mapping[str, str], threads: int) -> Host:
+    """The same runtime where it is here, else ONNX Runtime on the CPU. Raises EvaluationFailed where that reads another format."""
+    wanted = RUNTIMES[runtime]
+    found = wanted.probe(wanted.chosen(options))
+    if isinstance(found, Available):
+        return Host(runtime, found.version, Settings(threads, options))
+    instead = RUNTIMES[FALLBACK].probe(RUNTIMES[FALLBACK].chosen({}))
+    if wanted.format != RUNTIMES[FALLBACK].format or not isinstance(instead, Available):
+        raise EvaluationFailed(f"this host cannot score {wanted.format} files: {found.reason}")
+    return Host(FALLBACK, instead.version, Settings(threads))

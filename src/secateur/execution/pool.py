@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from secateur.errors import StateError
+from secateur.errors import DeviceLost, DeviceRefused, StateError
 from secateur.execution.protocol import EVALUATION, JOB
 from secateur.records import Evaluation, Job
 
@@ -128,7 +128,7 @@ class Pool:
                 worker.begin(self._waiting.popleft(), self._seconds)
 
     def wait(self) -> tuple[int, Evaluation]:
-        """The next finished job. Raises StateError where a worker cannot even start."""
+        """The next finished job. Raises StateError where a worker cannot even start, DeviceLost where nothing can be measured."""
         while not self._finished:
             now = time.monotonic()
             soonest = min(worker.deadline for worker in self._pool)
@@ -148,6 +148,8 @@ class Pool:
         for message in messages:
             if "refused" in message:
                 raise StateError(f"A worker cannot prepare what the driver could: {message['refused']}")
+            if "lost" in message:
+                raise (DeviceRefused if message["refused"] else DeviceLost)(message["lost"])
             if "ready" in message:
                 worker.ready, self._stillborn = True, 0
             elif worker.task is not None:

@@ -1,7 +1,10 @@
 """What driver and worker say to each other: one JSON object a line, over the worker's standard input and a private pipe.
 
 driver → worker: {"number": n, "job": Job}. worker → driver: {"ready": true} or {"refused": reason} once, then
-{"number": n, "evaluation": Evaluation} for every job. No pickle; any process that speaks this can be a worker.
+{"number": n, "evaluation": Evaluation} for every job, or {"number": n, "lost": reason, "refused": bool} where the device that
+measures is gone: that is nobody's evaluation, and the driver suspends the search.
+
+No pickle; any process that speaks this can be a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
-from secateur.errors import SecateurError, first_line
+from secateur.errors import DeviceLost, DeviceRefused, SecateurError, first_line
 from secateur.records import Evaluation, Job
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
@@ -46,7 +49,12 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
         _say(out, {"ready": True})
         for line in sys.stdin:
             message = json.loads(line)
-            evaluation = guarded(evaluate, JOB.validate_python(message["job"]))
+            try:
+                evaluation = guarded(evaluate, JOB.validate_python(message["job"]))
+            except DeviceLost as error:
+                lost = {"lost": str(error), "refused": isinstance(error, DeviceRefused)}
+                _say(out, {"number": message["number"], **lost})
+                continue
             _say(out, {"number": message["number"], "evaluation": EVALUATION.dump_python(evaluation, mode="json")})
 
 
@@ -58,9 +66,11 @@ def limit_memory(gigabytes: float | None) -> None:
 
 
 def guarded(evaluate: Callable[[Job], Evaluation], job: Job) -> Evaluation:
-    """Whatever a candidate raises is its failure, with the reason; the worker goes on."""
+    """Whatever a candidate raises is its failure, with the reason; the worker goes on. Raises DeviceLost: no candidate's fault."""
     try:
         return evaluate(job)
+    except DeviceLost:
+        raise
     except Exception as error:  # noqa: BLE001 # a user's metric or forward may raise anything
         reason = "the worker ran out of memory" if isinstance(error, MemoryError) else type(error).__name__
         return Evaluation(job.candidate, "", {}, f"{reason}: {first_line(error)}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from secateur.agent.runtimes import RUNTIMES, Available
 from secateur.compression.saliency import METHODS
 from secateur.definition import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
-from secateur.evaluators import METRICS, RUNTIMES
+from secateur.evaluators import METRICS
 from secateur.evaluators.devices import DEVICES
 from secateur.search.samplers import SAMPLERS
 from secateur.workloads import SHIPPED
@@ -30,10 +31,17 @@ def _samplers() -> Entries:
 def _runtimes() -> Entries:
     listed = []
     for name, runtime in RUNTIMES.items():
-        reason = runtime.probe()
-        state = f"available, {runtime.version()}" if reason is None else f"not available: {reason}"
-        listed.append({"name": name, "what": runtime.summary, "state": state, "extra": ""})
+        found = runtime.probe(runtime.chosen({}))
+        state = f"available, {found.version}" if isinstance(found, Available) else f"not here: {found.reason}"
+        options = "; ".join(f"{option}: {', '.join(values)}" for option, values in runtime.options.items())
+        listed.append(
+            {"name": name, "what": runtime.summary, "options": options, "on this host": state, "extra": runtime.extra}
+        )
     return listed
+
+
+def _devices() -> Entries:
+    return [{"name": name, "what": what, "extra": "ssh" if name == "ssh" else ""} for name, what in DEVICES.items()]
 
 
 def _metrics() -> Entries:
@@ -50,6 +58,7 @@ CATALOGUE: dict[str, Callable[[], Entries]] = {
     "methods": _methods,
     "samplers": _samplers,
     "runtimes": _runtimes,
+    "devices": _devices,
     "metrics": _metrics,
     "workloads": _workloads,
 }
@@ -62,7 +71,6 @@ def schemas() -> dict[str, dict[str, Any]]:
     space["$defs"]["GroupRule"]["properties"]["methods"]["items"]["enum"] = sorted(METHODS)
     evaluator = EvaluatorDefinition.model_json_schema()
     evaluator["properties"]["runtime"]["enum"] = sorted(RUNTIMES)
-    evaluator["properties"]["device"]["enum"] = sorted(DEVICES)
     pipeline = PipelineDefinition.model_json_schema(by_alias=True)
     definitions = pipeline["$defs"]
     definitions["GroupRule"] = space["$defs"]["GroupRule"]

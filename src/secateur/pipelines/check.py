@@ -12,7 +12,7 @@ from secateur.compression.saliency import compute_saliencies
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
 from secateur.pipelines.budgets import check_budgets
-from secateur.pipelines.preparation import Prepared, prepare, summaries
+from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.stages import dense_on, evaluation_of, goals_on
 from secateur.records import Excluded, GroupSummary, Job
 from secateur.recovery.fine_tune import train_steps
@@ -39,6 +39,7 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     Raises what `run_pipeline` raises for wrong definitions, workloads and models.
     """
     prepared = prepare(definition, root)
+    check_device(prepared)
     space, evaluator = prepared.space, prepared.evaluator
     saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
     candidate = space.uniform(0.5, space.methods[0])
@@ -53,9 +54,10 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
     dense = dense_on(prepared, "search")
     goals = goals_on(prepared, dense)
     check_budgets(prepared, saliencies, goals, dense)
+    figures = {name: evaluation.measurements[name] for name in declared.objectives}
     measured = {
-        name: f"{direction}, "
-        + (f"on {evaluator.device}" if evaluation.measurements[name].provenance == "measured" else "computed")
+        name: f"{direction}, {figures[name].provenance}"
+        + (f" on {figures[name].device}" if figures[name].device else "")
         for name, direction in declared.objectives.items()
     }
     roles = {
@@ -76,7 +78,7 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
         )
         or "none",
         "files of candidates": "rewritten from one export"
-        if evaluator.exports == 0
+        if evaluator.files.exports == 0
         else "exported one by one (slow): the graph holds tensors that are not the module's own",
         "estimated time": _estimate(prepared, evaluation.seconds),
         "registered as": definition.register_as.name

@@ -18,7 +18,7 @@ import torch
 from pydantic import TypeAdapter
 
 from secateur.compression.storage import weights_digest
-from secateur.errors import SecateurError, StateError, first_line
+from secateur.errors import DeviceLost, SecateurError, StateError, first_line
 from secateur.execution.protocol import EVALUATION, guarded, limit_memory
 from secateur.pipelines.stages import evaluation_of, problem_of
 from secateur.pipelines.state import read_run
@@ -26,6 +26,7 @@ from secateur.pipelines.worker import rebuilt
 from secateur.records import Evaluation, Job, Measurement
 from secateur.search.nni import trial
 from secateur.search.nni.engine import score_in
+from secateur.search.nni.names import DEVICE_LOST
 
 _MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str, Measurement])
 
@@ -74,6 +75,8 @@ def main() -> None:
     folder = parser.parse_args().folder
     try:
         evaluate(folder)
+    except DeviceLost as error:
+        sys.exit(DEVICE_LOST + " ".join(str(error).split()))
     except SecateurError as error:
         sys.exit(first_line(error))
 

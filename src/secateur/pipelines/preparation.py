@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from secateur.agent.runtimes import RUNTIMES, Unavailable, check_options
 from secateur.compression.costs import LayerCosts
 from secateur.compression.groups import find_groups
-from secateur.definition import LOWER_GOALS, UPPER_GOALS, PipelineDefinition, one_of
+from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, LocalDevice, PipelineDefinition, one_of
 from secateur.errors import DefinitionError, WorkloadError, first_line
-from secateur.evaluators import METRICS, RUNTIMES, Evaluator, Metric
-from secateur.evaluators.devices import DEVICES
+from secateur.evaluators import METRICS, Evaluator, Metric, Place
+from secateur.evaluators.channel_steps import channel_multiple
+from secateur.evaluators.devices import open_devices
+from secateur.evaluators.devices.kept import Kept
+from secateur.evaluators.on_device import FIGURES, SAMPLED
+from secateur.pipelines.state import STATE
 from secateur.records import ROLES, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
@@ -55,7 +61,7 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
                     f"Allowed: {', '.join(fitting)}."
                 )
     one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")
-    one_of(evaluator.device, DEVICES, evaluator.where("device"), "device")
+    check_runtime(evaluator)
     search = definition.search
     if reason := refusal(search.sampler, search.engine):
         raise DefinitionError(f"{search.where('sampler')}: {reason}")
@@ -63,19 +69,39 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
     return own
 
 
-def prepare(definition: PipelineDefinition, root: Path, dense_onnx: bytes | None = None) -> Prepared:
+def check_runtime(evaluator: EvaluatorDefinition) -> None:
+    """Raises DefinitionError where a runtime's options are wrong, or where it cannot be used on this host and is to be."""
+    runtime = RUNTIMES[evaluator.runtime]
+    if problem := check_options(evaluator.runtime, evaluator.runtime_options):
+        raise DefinitionError(f"{evaluator.where('runtime_options')}: {problem}")
+    found = runtime.probe(runtime.chosen(evaluator.runtime_options))
+    if isinstance(evaluator.device, LocalDevice) and isinstance(found, Unavailable):
+        raise DefinitionError(
+            f"{evaluator.where('runtime')}: {evaluator.runtime} cannot be used on this host: {found.reason}."
+        )
+
+
+def prepare(
+    definition: PipelineDefinition, root: Path, *, dense_onnx: bytes | None = None, lasting: bool = False
+) -> Prepared:
     """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work.
 
-    dense_onnx: the dense model as exported earlier, for workers.
+    dense_onnx: the dense model as exported earlier, for workers. lasting: keep measurements in the project's state, and use those
+    that are there.
     """
     own_metrics = check_names(definition, root)
     workload = load_workload(definition.workload, root)
     model = build_model(workload)
     found = find_groups(model, workload.example_inputs)
-    space = build_space(definition.search_space, found)
+    # What happens to devices goes to the log: of a worker, or the terminal.
+    devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)
+    place = Place(devices, kept=Kept(root / STATE / "measurements") if lasting else None)
+    space = build_space(
+        definition.search_space, found, lambda: channel_multiple(devices, definition.evaluator.batch, place.kept)
+    )
     _check_training(definition, workload, model)
     evaluator = Evaluator(
-        definition.evaluator, workload, model, found.costs, metrics=own_metrics, dense_onnx=dense_onnx
+        definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
     )
     return Prepared(definition, workload, model, found.costs, space, evaluator)
 
@@ -134,6 +160,26 @@ def _check_samples(workload: Workload) -> None:
 
 def _shapes(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
     return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in tensors)
+
+
+def check_device(prepared: Prepared) -> None:
+    """Reach the device. Raises DefinitionError where it cannot give what the definition wants, DeviceLost where it is away."""
+    definition, device = prepared.definition.evaluator, prepared.evaluator.on_device.devices.hello
+    wanted = {**definition.objectives, **definition.constraints}
+    timed = [name for name in wanted if name in FIGURES]
+    if device.machine.emulated and timed:
+        raise DefinitionError(
+            f"{definition.where('device')}: this device is emulated: its timings mean nothing, so {', '.join(timed)} cannot be an "
+            "objective or a constraint there. Measure on a real one."
+        )
+    available = prepared.evaluator.everything
+    remedies = {"energy": "give 'energy_command'", SAMPLED: "set 'device_samples'"}
+    for name in wanted:
+        if name not in available:
+            part = "objectives" if name in definition.objectives else "constraints"
+            raise DefinitionError(
+                f"{definition.where(part, name)}: '{name}' cannot be measured there: {remedies[name]}."
+            )
 
 
 def summaries(prepared: Prepared) -> tuple[GroupSummary, ...]:

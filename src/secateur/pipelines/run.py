@@ -22,7 +22,7 @@ from secateur.execution import Pool
 from secateur.files import write
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.dashboard import show_finalists, show_registered
-from secateur.pipelines.preparation import Prepared, prepare
+from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.recording import Found, record_of
 from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
@@ -83,7 +83,7 @@ class Outcome:
     versions: list[Version] | None
 
 
-def check_device(device: str) -> None:
+def check_training_device(device: str) -> None:
     """Raises StateError where CUDA is asked for and there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         raise StateError("--device cuda: torch sees no CUDA device here. Use --device cpu, or a torch build with CUDA.")
@@ -104,10 +104,11 @@ def run_pipeline(
     trouble at any time; RegistryUnreachable after everything else is done; NothingBetter where nothing passed the gate.
     """
     listener = listener or Listener()
-    check_device(device)
+    check_training_device(device)
     open_state(root)
     listener.stage("check")
-    prepared = prepare(definition, root)
+    prepared = prepare(definition, root, lasting=True)
+    check_device(prepared)
     run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
     return _drive(prepared, run, device, listener)
 
@@ -120,12 +121,12 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
     listener = listener or Listener()
     if run.done:
         raise StateError(f"Run {run.run_id} is finished. See: secateur show {run.run_id}")
-    check_device(device)
+    check_training_device(device)
     definition, _ = load_pipeline(str(run.path / "definition.yaml"))
     root = Path(run.project)
     open_state(root)
     listener.stage("check")
-    prepared = prepare(definition, root)
+    prepared = prepare(definition, root, lasting=True)
     if run.identity != _identity(prepared):
         raise StateError(
             f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a new "
@@ -161,7 +162,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     watch = Stopwatch(run.path / "seconds.json")
     definition = prepared.definition
     searching = _engine(prepared, run, listener)
-    write(run.dense_onnx, prepared.evaluator.dense_onnx)
+    write(run.dense_onnx, prepared.evaluator.files.dense)
     _save_example(prepared, run)
     with watch.stage("check"):
         saliencies = saliencies_of(prepared, run)

@@ -17,6 +17,7 @@ from secateur.compression.storage import load_compressed, save_compressed
 from secateur.compression.surgery import cut
 from secateur.definition import RecoverDefinition
 from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators import Network
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
@@ -58,7 +59,12 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
 def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
     """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor."""
     evaluator = prepared.evaluator
-    return evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, role, [*evaluator.registry])
+    return evaluator.measure(dense_network(prepared), role, evaluator.everything)
+
+
+def dense_network(prepared: Prepared) -> Network:
+    """The original, as something to be measured."""
+    return Network(prepared.model, prepared.evaluator.files.dense, prepared.costs.total)
 
 
 def evaluation_of(
@@ -241,7 +247,8 @@ def _measured(prepared: Prepared, compressed: CompressedModel, tuned: Recovered,
     save_compressed(compressed, prepared.model, prepared.definition.workload.as_written, folder / "compressed")
     try:
         measured = evaluator.export_and_measure(compressed.module, macs, "selection")
-        on_search = evaluator.measure(compressed.module, measured.onnx, macs, "search", ["accuracy"])
+        network = Network(compressed.module, measured.onnx, macs)
+        on_search = evaluator.measure(network, "search", ["accuracy"])
     except (EvaluationFailed, ModelError) as error:
         return replace(tuned, failure=str(error))
     write(folder / "model.onnx", measured.onnx)
@@ -276,14 +283,14 @@ def score_on_test(
     prepared: Prepared, finalists: Sequence[Recovered], run: RunFolder
 ) -> tuple[list[Recovered], Measurement]:
     """The only touch of the test role: what passed the gate, and the dense model beside it."""
+    evaluator = prepared.evaluator
     scored = []
     for finalist in finalists:
         if finalist.on_front and finalist.feasible:
             module = load_compressed(run.path / finalist.folder / "compressed", prepared.model)
             onnx = (run.path / finalist.folder / "model.onnx").read_bytes()
-            measured = prepared.evaluator.measure(module, onnx, 0, "test", ["accuracy"])
+            measured = evaluator.measure(Network(module, onnx, 0), "test", ["accuracy"])
             finalist = replace(finalist, test=measured["accuracy"])
         scored.append(finalist)
-    evaluator = prepared.evaluator
-    dense = evaluator.measure(prepared.model, evaluator.dense_onnx, prepared.costs.total, "test", ["accuracy"])
+    dense = evaluator.measure(dense_network(prepared), "test", ["accuracy"])
     return scored, dense["accuracy"]

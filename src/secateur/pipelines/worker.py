@@ -24,7 +24,7 @@ def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
     """What a run's folder describes. Raises what `secateur.pipelines.preparation.prepare` raises."""
     run = read_run(folder)
     definition, _ = load_pipeline(str(folder / "definition.yaml"))
-    prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes())
+    prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes(), lasting=True)
     return prepared, saliencies_of(prepared, run)
 
 

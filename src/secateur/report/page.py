@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from secateur.files import write
 from secateur.records import RunRecord
+from secateur.report.device import device_section, noise_floor, steadiness
 from secateur.report.figures import ARM_NAMES, AXES, cuts_figure, front_figure, sensitivity_figure
 from secateur.report.table import HEADINGS, audit_facts, change, headline, rows
 
@@ -26,6 +27,7 @@ def write_report(record: RunRecord, path: Path) -> Path:
             _cards(record),
             _front(record),
             _table(record),
+            device_section(record),
             _cuts(record),
             _sensitivity(record),
             _audit(record),
@@ -171,7 +173,8 @@ def _method(record: RunRecord) -> str:
         )
         or "no limit",
         "the search ended because": record.ended,
-        "noise floor": _noise_floor(record),
+        "noise floor": noise_floor(record),
+        "the device": steadiness(record),
         "exports instead of rewritten files": str(record.exports),
         "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in record.seconds.items()),
         **{key.replace("_", " "): value for key, value in record.environment.items()},
@@ -190,15 +193,6 @@ def _method(record: RunRecord) -> str:
         f"<th>group</th><th>type</th><th>channels</th><th>reason</th></tr></thead><tbody>{excluded}</tbody></table></div></details>"
         f"<details><summary>Definition</summary><pre>{escape(stream.getvalue())}</pre></details></section>"
     )
-
-
-def _noise_floor(record: RunRecord) -> str:
-    """The dense model against itself."""
-    latency = record.dense["selection"].get("latency")
-    if latency is None:
-        return "latency was not measured"
-    low, high = latency.bounds
-    return f"dense model against itself: {latency.value:.4f}, interval {low:.4f} to {high:.4f}"
 
 
 def _div(figure: object, name: str) -> str:

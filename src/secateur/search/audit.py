@@ -7,7 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.stats import kendalltau
 
-from secateur.records import BASELINES, SEARCH, ArmResult, Audit, Direction, Goal, Measurement, Recovered, Trial
+from secateur.records import (
+    BASELINES,
+    SEARCH,
+    ArmResult,
+    Audit,
+    Direction,
+    Goal,
+    Measurement,
+    Recovered,
+    Trial,
+)
 from secateur.search.front import as_costs, hypervolume, reference_point
 from secateur.search.ledger import feasible, own
 

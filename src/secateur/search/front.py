@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.records import Direction, Evaluation, Goal, Measurement
+from secateur.records import Direction, Evaluation, Goal, Measurement, Provenance
 
+FOUND: tuple[Provenance, ...] = ("measured", "computed")
+"""Provenances of what a front is made of."""
 Objectives = Mapping[str, Direction]
 Points = NDArray[np.float64]
 
@@ -38,13 +40,17 @@ def dominates(left: Evaluation, right: Evaluation, objectives: Objectives) -> bo
 
 
 def front(evaluations: Sequence[Evaluation], objectives: Objectives) -> list[Evaluation]:
-    """The evaluations that none of the others dominates, in their order. Failed ones never belong."""
-    sound = [e for e in evaluations if e.complete and all(_is_number(e, name) for name in objectives)]
+    """The evaluations that none of the others dominates, in their order. Failed ones never belong.
+
+    A prediction, or a time on an emulated device, is no figure of a front: one that has such an objective is left out.
+    """
+    sound = [e for e in evaluations if e.complete and all(_counts(e, name) for name in objectives)]
     return [e for e in sound if not any(dominates(other, e, objectives) for other in sound if other is not e)]
 
 
-def _is_number(evaluation: Evaluation, name: str) -> bool:
-    return name in evaluation.measurements and not np.isnan(evaluation.measurements[name].value)
+def _counts(evaluation: Evaluation, name: str) -> bool:
+    found = evaluation.measurements.get(name)
+    return found is not None and not np.isnan(found.value) and found.provenance in FOUND
 
 
 def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:

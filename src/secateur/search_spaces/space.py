@@ -6,7 +6,7 @@ stepped parameter (Gaussian processes take seconds over those) and equal widths 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
@@ -158,13 +158,16 @@ class SearchSpace:
         return Candidate({name: Cut(None, choice.group.width) for name, choice in self.choices.items()})
 
 
-def build_space(definition: SearchSpaceDefinition, found: FoundGroups) -> SearchSpace:
+def build_space(
+    definition: SearchSpaceDefinition, found: FoundGroups, device_multiple: Callable[[], int] = lambda: 1
+) -> SearchSpace:
     """Apply the rules to the groups of a network: for each group, the first rule that matches decides.
 
-    Raises DefinitionError for unknown methods, for a pattern that matches nothing (naming the nearest group), and where no group
-    is left.
+    device_multiple: asked, once, where a rule leaves the channel multiple to the device. Raises DefinitionError for unknown
+    methods, for a pattern that matches nothing (naming the nearest group), and where no group is left.
     """
     _check_names(definition, found)
+    asked = device_multiple() if any(rule.multiple_of == "device" for rule in definition.groups) else 1
     choices: dict[str, Choice] = {}
     excluded = list(found.excluded)
     for group in found.groups:
@@ -178,11 +181,13 @@ def build_space(definition: SearchSpaceDefinition, found: FoundGroups) -> Search
         elif rule is None:
             reason = "no rule matches it"
         else:
-            choice = Choice(group, available_methods(group, rule.methods), _widths(group, rule))
+            choice = Choice(
+                group, available_methods(group, rule.methods), _widths(group, rule, _multiple(group, rule, asked))
+            )
             if not choice.methods:
                 reason = f"none of its methods ({', '.join(rule.methods)}) applies: it has no batch norm"
             elif len(choice.widths) == 1:
-                limits = f"multiple_of {rule.multiple_of}, at_least {rule.at_least} and removed {list(rule.removed)}"
+                limits = f"multiple_of {_multiple(group, rule, asked)}, at_least {rule.at_least} and removed {list(rule.removed)}"
                 reason = f"{limits} leave no choice"
             else:
                 choices[group.name] = choice
@@ -199,13 +204,22 @@ def _writers(group: Group) -> int:
     return sum(member.side == "out" and member.kind in WRITING for member in group.members)
 
 
-def _widths(group: Group, rule: GroupRule) -> tuple[int, ...]:
+def _multiple(group: Group, rule: GroupRule, asked: int) -> int:
+    """The rule's channel multiple for a group. asked: the device's, halved until the group has a choice."""
+    if rule.multiple_of != "device":
+        return rule.multiple_of
+    while asked >= group.width and asked > 1:
+        asked //= 2
+    return asked
+
+
+def _widths(group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
     """Channel counts that may stay: multiples within the rule's range, and the whole width where nothing must go."""
     least_removed, most_removed = rule.removed
     floor = max(rule.at_least, group.width - len(group.removable), 1)
     widths = {
         width
-        for width in range(rule.multiple_of, group.width, rule.multiple_of)
+        for width in range(multiple, group.width, multiple)
         if width >= floor and least_removed <= 1 - width / group.width <= most_removed
     }
     return tuple(sorted(widths | {group.width}, reverse=True))

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 from conftest import REPOSITORY, make_workload
 from nets import NETWORKS, TwoConvolutions, images, network, shaken
+from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.compression.surgery import cut, removals_of
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.errors import EvaluationFailed, ModelError
-from secateur.evaluators import Evaluator
-from secateur.evaluators.latency import Protocol
-from secateur.evaluators.metrics import METRICS, Metric
+from secateur.evaluators import Evaluator, Place
+from secateur.evaluators.devices import open_devices
+from secateur.evaluators.metrics import METRICS, Metric, Network
 from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
-from secateur.evaluators.runtimes import RUNTIMES
+from secateur.evaluators.runtimes import host_for
 from secateur.records import Job, Measurement
 from secateur.search_spaces import build_space
 
@@ -29,7 +30,7 @@ FAST = Protocol(block=2, least_rounds=2, most_rounds=2)
 
 
 def run_onnx(file: bytes, x: Tensor) -> Tensor:
-    return torch.from_numpy(RUNTIMES["onnxruntime"].open(file, 1).run([x.numpy()]))
+    return torch.from_numpy(host_for("onnxruntime", {}, 1).open(file).run([x.numpy()]))
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +94,17 @@ class Derived(TwoConvolutions):
         return self.head(torch.relu(self.two(x)).mean((2, 3)))
 
 
+def here(definition: EvaluatorDefinition) -> Place:
+    return Place(open_devices(definition, REPOSITORY), FAST)
+
+
 def evaluator_for(model: nn.Module, **settings) -> tuple:
     workload = make_workload(model)
     found = find_groups(model, workload.example_inputs)
     space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
     settings = {"objectives": {"accuracy": "maximize", "latency": "minimize", "size": "minimize"}} | settings
     definition = EvaluatorDefinition.model_validate(settings)
-    made = Evaluator(definition, workload, model, found.costs, protocol=FAST)
+    made = Evaluator(definition, workload, model, found.costs, here(definition))
     return made, space, compute_saliencies(model, space.groups, ["l2"], workload)
 
 
@@ -115,7 +120,7 @@ def test_the_dense_candidate_is_the_dense_network(tiny):
     assert found.measurements["damage"].value == pytest.approx(0.0, abs=1e-6)
     assert found.measurements["macs"].value == evaluator.costs.total
     dense = evaluator.measure(
-        evaluator.model, evaluator.dense_onnx, evaluator.costs.total, "search", ["accuracy", "size"]
+        Network(evaluator.model, evaluator.files.dense, evaluator.costs.total), "search", ["accuracy", "size"]
     )
     assert found.measurements["accuracy"].value == dense["accuracy"].value
     assert found.measurements["size"].value == dense["size"].value
@@ -195,7 +200,7 @@ def test_accuracy_is_that_of_the_torch_module(tiny):
     with torch.no_grad():
         expected = evaluator.workload.score(module(x), y).mean().item()
     assert found.measurements["accuracy"].value == pytest.approx(expected, abs=1.5 / len(y))
-    assert evaluator.exports == 0
+    assert evaluator.files.exports == 0
 
 
 def test_every_figure_says_where_it_comes_from(tiny):
@@ -233,23 +238,23 @@ def test_several_samples_per_run_give_the_same_score(tiny):
 
 def test_a_file_that_cannot_be_rewritten_is_exported(monkeypatch):
     evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
-    broken = dataclasses.replace(evaluator.template, unexplained=("w",))
-    evaluator.template = broken
+    broken = dataclasses.replace(evaluator.files.template, unexplained=("w",))
+    evaluator.files.template = broken
     found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
     assert found.failure is None
-    assert evaluator.exports == 1
+    assert evaluator.files.exports == 1
 
 
 def test_a_wrong_rule_is_caught_by_parity():
     evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
-    rules = dict(evaluator.template.rules)
+    rules = dict(evaluator.files.template.rules)
     name = next(n for n in rules if n.endswith("weight"))
     right = rules[name]
     rules[name] = lambda tensors: right(tensors) * 1.5
-    evaluator.template = dataclasses.replace(evaluator.template, rules=rules)
+    evaluator.files.template = dataclasses.replace(evaluator.files.template, rules=rules)
     found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
     assert found.failure is None
-    assert evaluator.exports == 1
+    assert evaluator.files.exports == 1
     assert found.measurements["accuracy"].value > 0
 
 
@@ -290,8 +295,10 @@ def test_a_projects_own_metric_is_measured(workload):
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     definition = EvaluatorDefinition.model_validate({"objectives": {"worst": "maximize"}, "metrics": {"worst": "x:y"}})
-    evaluator = Evaluator(definition, workload, model, found.costs, metrics={"worst": Metric(worst, "maximize", "")})
-    assert 0 <= evaluator.measure(model, evaluator.dense_onnx, 1, "search", ["worst"])["worst"].value <= 1
+    evaluator = Evaluator(
+        definition, workload, model, found.costs, here(definition), metrics={"worst": Metric(worst, "maximize", "")}
+    )
+    assert 0 <= evaluator.measure(Network(model, evaluator.files.dense, 1), "search", ["worst"])["worst"].value <= 1
 
 
 def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
@@ -299,10 +306,10 @@ def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     definition = EvaluatorDefinition.model_validate({"objectives": {"accuracy": "maximize"}})
-    evaluator = Evaluator(definition, workload, model, found.costs)
+    evaluator = Evaluator(definition, workload, model, found.costs, here(definition))
     values = []
     for evaluator.workload in (workload, scalar):
-        values.append(evaluator.measure(model, evaluator.dense_onnx, 1, "search", ["accuracy"])["accuracy"])
+        values.append(evaluator.measure(Network(model, evaluator.files.dense, 1), "search", ["accuracy"])["accuracy"])
     assert values[0].value == pytest.approx(values[1].value)
     np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)
 

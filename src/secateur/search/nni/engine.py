@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from secateur.errors import StateError, first_line
+from secateur.errors import DeviceLost, StateError, first_line
 from secateur.records import Candidate, Evaluation
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping
 from secateur.search.nni.experiment import Experiment, Finished
+from secateur.search.nni.names import DEVICE_LOST
 from secateur.search.nni.settings import ExperimentSettings
 from secateur.search.parego import score
 from secateur.search.study import Asked
@@ -47,8 +48,8 @@ def search_by_nni(
     The experiment itself has no end: repeats of known networks are free, and NNI would count them. Trials that are under way when
     the search ends are given up.
 
-    Raises ExperimentBroken where manager, tuner or remote host are gone, StateError where no trial can start, and DefinitionError
-    for a remote host without a known key. What has been told is kept.
+    Raises ExperimentBroken where manager, tuner or remote host are gone, DeviceLost where a trial cannot measure, StateError where
+    no trial can start, and DefinitionError for a remote host without a known key. What has been told is kept.
     """
     started = clock()
     reason = stopping.reason(ledger, 0, 0.0)
@@ -62,6 +63,10 @@ def search_by_nni(
     with Experiment(settings, space, arrangement.arguments, arrangement.code_folder) as experiment:
         arrangement.on_start(experiment.start(seen(ledger)))
         for finished in experiment.finished():
+            if finished.failure is not None and finished.failure.startswith(DEVICE_LOST):
+                raise DeviceLost(
+                    finished.failure.removeprefix(DEVICE_LOST)
+                )  # nobody's evaluation: the search is suspended
             alive = alive or finished.failure is None
             if not alive:
                 failed.append(finished)

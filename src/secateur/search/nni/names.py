@@ -20,3 +20,6 @@ BROKEN = {
 """Tuners of NNI 3.0 that cannot be used, with the reason."""
 
 ASSESSORS = {"medianstop": "Medianstop"}
+
+DEVICE_LOST = "device lost: "
+"""How a trial's last word begins where it could not measure: its reason is nobody's evaluation."""

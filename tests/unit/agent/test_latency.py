@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secateur.evaluators.latency import Protocol, compare, median_interval
+from secateur.agent.latency import Protocol, compare, median_interval
 
 
 class Clock:
@@ -17,19 +17,21 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def run(self, name, seconds):
+    def runs(self, name, seconds):
         def run(number):
             self.calls.append((name, number))
             slow = 1 + self.drift * len(self.calls)
             if self.rng.random() < self.busy:
                 slow *= 1 + self.rng.exponential(3.0)
+            before = self.now
             self.now += seconds * slow * (1 + 0.002 * abs(self.rng.standard_normal()))
+            return self.now - before
 
-        return run
+        return lambda first, count: [run(number) for number in range(first, first + count)]
 
 
 def measured(clock, candidate=0.5e-3, reference=1e-3, **protocol):
-    return compare(clock.run("c", candidate), clock.run("r", reference), Protocol(**protocol), clock)
+    return compare(clock.runs("c", candidate), clock.runs("r", reference), Protocol(**protocol))
 
 
 def test_a_quiet_machine_needs_the_least_rounds():
@@ -52,7 +54,12 @@ def test_disturbances_are_forgotten_where_a_mean_is_not(seed):
 def test_a_machine_that_slows_down_slows_both():
     found = measured(Clock(drift=0.01))
     assert found.ratio == pytest.approx(0.5, rel=0.05)
-    assert found.runs[-10:].mean() > 2 * found.runs[:10].mean(), "the drift was there"
+    assert found.runs[-1].mean() > 2 * found.runs[0].mean(), "the slowing was there"
+    assert found.drift > 0.5, "and it is reported"
+
+
+def test_a_machine_that_keeps_its_pace_does_not_drift():
+    assert abs(measured(Clock(busy=0.3)).drift) < 0.02
 
 
 def test_noise_asks_for_more_rounds_and_there_is_an_end():

@@ -6,12 +6,17 @@ because both sides meet the same disturbances, the minimum forgets them and the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+VERSION = 2
+"""Of this protocol: figures compare, and are kept, only within one version."""
+
+Block = Callable[[int, int], Sequence[float]]
+"""(number of the first run, runs) → seconds of each run."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Comparison:
-    """ratio: candidate over reference, with its 95 % interval. times: seconds of every single run of the candidate."""
+    """ratio: candidate over reference, with its 95 % interval. runs, reference_runs: (rounds, block) seconds of single runs."""
 
     ratio: float
     interval: tuple[float, float]
@@ -37,49 +42,34 @@ class Comparison:
     runs: NDArray[np.float64]
     reference_runs: NDArray[np.float64]
 
+    @property
+    def drift(self) -> float:
+        """How much slower the reference ended than it began: last over first third of its block minima, less one."""
+        minima = self.reference_runs.min(axis=1)
+        third = max(1, len(minima) // 3)
+        return float(np.median(minima[-third:]) / np.median(minima[:third]) - 1)
 
-def compare(
-    candidate: Callable[[int], None],
-    reference: Callable[[int], None],
-    protocol: Protocol = Protocol(),  # frozen
-    clock: Callable[[], float] = time.perf_counter,
-) -> Comparison:
-    """Time both in alternating blocks. Both take the number of the run and do one run. clock: seconds.
 
-    The first run of each is a warm-up and is not timed.
-    """
-    candidate(0)
-    reference(0)
-    times: dict[str, list[list[float]]] = {"candidate": [], "reference": []}
+def compare(candidate: Block, reference: Block, protocol: Protocol) -> Comparison:
+    """Time both in alternating blocks. The first run of each is a warm-up and is not counted."""
+    candidate(0, 1)
+    reference(0, 1)
+    runs: list[Sequence[float]] = []
+    reference_runs: list[Sequence[float]] = []
     ratios: list[float] = []
     interval = (0.0, float("inf"))
     while len(ratios) < protocol.most_rounds:
-        sides = [("reference", reference), ("candidate", candidate)]
+        sides = [(reference, reference_runs), (candidate, runs)]
         if len(ratios) % 2:
             sides.reverse()  # whichever comes first meets a different cache
-        for name, run in sides:
-            times[name].append(_block(run, len(ratios) * protocol.block, protocol.block, clock))
-        ratios.append(min(times["candidate"][-1]) / min(times["reference"][-1]))
+        for block, times in sides:
+            times.append(block(len(ratios) * protocol.block, protocol.block))
+        ratios.append(min(runs[-1]) / min(reference_runs[-1]))
         if len(ratios) >= protocol.least_rounds:
             interval = median_interval(np.array(ratios))
             if interval[1] - interval[0] <= protocol.width * float(np.median(ratios)):
                 break
-    return Comparison(
-        float(np.median(ratios)),
-        interval,
-        len(ratios),
-        np.array(times["candidate"]).ravel(),
-        np.array(times["reference"]).ravel(),
-    )
-
-
-def _block(run: Callable[[int], None], first: int, count: int, clock: Callable[[], float]) -> list[float]:
-    times = []
-    for number in range(first, first + count):
-        started = clock()
-        run(number)
-        times.append(clock() - started)
-    return times
+    return Comparison(float(np.median(ratios)), interval, len(ratios), np.array(runs), np.array(reference_runs))
 
 
 def median_interval(values: NDArray[np.float64], resamples: int = 400) -> tuple[float, float]:

@@ -1,0 +1,26 @@
+"""What runs a model. One small module each; a runtime is an entry in `RUNTIMES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import onnxruntime
+from .base import Array, Available, Batch, Runtime, RuntimeFailure, Session, Settings, Unavailable
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnxruntime": onnxruntime.RUNTIME,
+}
+"""The registry."""
+
+__all__ = ["RUNTIMES", "Array", "Available", "Batch", "Runtime", "RuntimeFailure", "Session", "Settings", "Unavailable"]
+
+
+def check_options(runtime: str, options: Mapping[str, str]) -> str | None:
+    """What is wrong with a runtime's options, or None."""
+    allowed = RUNTIMES[runtime].options
+    for name, value in options.items():
+        if name not in allowed:
+            return f"{runtime} has no option '{name}'; it has: {', '.join(allowed) or 'none'}"
+        if value not in allowed[name]:
+            return f"'{name}' is '{value}'; {runtime} allows: {', '.join(allowed[name])}"
+    return None

@@ -1,0 +1,70 @@
+"""Where models are measured, as YAML says it: `device: local`, or a block with `kind: ssh`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from secateur.definition.declared import Declared
+
+_HOST = re.compile(r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:(?P<port>\d{1,5}))?")
+
+
+class LocalDevice(Declared):
+    """This host, in a process of its own, kept to as many cores as it has threads."""
+
+    kind: Literal["local"] = "local"
+
+
+class SshDevice(Declared):
+    """Boards that are reached over ssh, with a key. There is no key for a password: none is ever used."""
+
+    kind: Literal["ssh"]
+    hosts: list[str] = Field(
+        min_length=1,
+        description="`user@host` or `user@host:port`; several of one kind form a pool, and candidates are spread over it.",
+        examples=[["pi@raspberrypi.local"]],
+    )
+    key_file: str | None = Field(
+        None,
+        description="Private key without a passphrase; relative to the project. Default: the keys of the running ssh-agent.",
+    )
+    known_hosts: str = Field(
+        "~/.ssh/known_hosts", description="File here that holds the hosts' keys: no other host is talked to."
+    )
+    python: str = Field(
+        "python3",
+        description="What starts Python 3.9 or newer there, with numpy and the runtime: a path, or words (`docker run …`).",
+    )
+    folder: str = Field(
+        ".cache/secateur", description="Where the measuring program and models lie there; relative to the login's home."
+    )
+    connect_seconds: float = Field(10.0, gt=0.0, description="A host that has not answered by then cannot be reached.")
+    keepalive_seconds: float = Field(
+        2.0, gt=0.0, description="A link that says nothing for three times as long counts as cut."
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _named(cls, value: list[str]) -> list[str]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"'{host}' must be user@host or user@host:port; a password has no place here")
+        if len(set(value)) != len(value):
+            raise ValueError("a host stands there twice")
+        return value
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """`user@host` and port of each."""
+        found = [_HOST.fullmatch(host) for host in self.hosts]
+        return [(f"{m['user']}@{m['host'].strip('[]')}", int(m["port"] or 22)) for m in found if m]
+
+
+def _spelled_out(value: Any) -> Any:
+    """`local` is short for a block that says no more than that."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+DeviceDefinition = Annotated[LocalDevice | SshDevice, BeforeValidator(_spelled_out), Field(discriminator="kind")]

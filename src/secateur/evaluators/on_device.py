@@ -1,0 +1,83 @@
+"""Figures that only the device can give: what is sent there for one network, and whether its answer may be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from secateur.agent.latency import Protocol
+from secateur.evaluators.devices.kept import Kept
+from secateur.evaluators.devices.pool import Devices
+from secateur.evaluators.devices.report import Report
+from secateur.evaluators.devices.session import Batches, Work
+from secateur.evaluators.parity import check_parity
+
+FIGURES: Mapping[str, str] = {"latency": "latency", "throughput": "latency", "memory": "memory", "energy": "energy"}
+"""Metric → what the device must be asked for."""
+SAMPLED = "device_accuracy"
+"""The metric that needs outputs of the device itself."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of one network on the device.
+
+    device: fingerprint. emulated: its timings mean nothing. batch: samples per run. report: None where nothing was timed.
+    sample: outputs and targets (n, …) of the samples that it scored.
+    """
+
+    device: str
+    emulated: bool
+    batch: int
+    report: Report | None = None
+    sample: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What travels beside the models. inputs: batches for timing, the first one for parity too. sample, targets: to be scored."""
+
+    inputs: Batches
+    sample: Batches = ()
+    targets: Tensor | None = None
+
+
+class OnDevice:
+    """Candidates of one dense network, measured against it on the devices of a definition."""
+
+    def __init__(self, devices: Devices, reference: bytes, sent: Sent, kept: Kept | None) -> None:
+        """reference: the dense model's file. kept: earlier measurements, None to measure everything anew."""
+        self.devices, self._reference, self._sent, self._kept = devices, reference, sent, kept
+
+    @property
+    def parity_inputs(self) -> tuple[Tensor, ...]:
+        """What both torch and the device are asked: (batch, …) tensors."""
+        return tuple(torch.from_numpy(x) for x in self._sent.inputs[0])
+
+    def measure(self, file: bytes, expected: Tensor, names: Collection[str], timing: Protocol) -> Answer:
+        """What is behind the named metrics. file: in the runtime's format. expected: torch's outputs for `parity_inputs`.
+
+        Raises EvaluationFailed where the device's outputs are others, DeviceLost where it cannot be asked.
+        """
+        figures = frozenset({"latency", *(FIGURES[name] for name in names if name in FIGURES)})
+        work = Work(file, self._reference, self._sent.inputs, timing, figures, parity=self._sent.inputs[:1])
+        sampled = SAMPLED in names
+        answer = self._answer()
+        if self._kept is not None and not sampled and (kept := self._kept.get(work, answer.device)) is not None:
+            return replace(answer, report=kept)
+        found = self.devices.measure(replace(work, sample=self._sent.sample) if sampled else work)
+        check_parity(found.parity[0], expected, "the device")
+        if self._kept is not None and found.report is not None:
+            self._kept.put(work, answer.device, found.report)
+        answer = replace(answer, report=found.report)
+        if found.sample is None or self._sent.targets is None:
+            return answer
+        outputs = torch.from_numpy(found.sample)[: len(self._sent.targets)]
+        return replace(answer, sample=(outputs, self._sent.targets))
+
+    def _answer(self) -> Answer:
+        batch = len(self._sent.inputs[0][0])
+        return Answer(self.devices.fingerprint, self.devices.hello.machine.emulated, batch)

@@ -1,0 +1,144 @@
+"""`secateur device check` and `secateur measure`: a device proven, and a model measured there, without a pipeline around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from secateur.agent.latency import Protocol
+from secateur.agent.machine import Machine
+from secateur.definition import EvaluatorDefinition, load_evaluator
+from secateur.errors import ModelError
+from secateur.evaluators.devices import open_devices
+from secateur.evaluators.devices.pool import Devices
+from secateur.evaluators.devices.report import Report
+from secateur.evaluators.devices.session import Work
+from secateur.evaluators.onnx_export import export
+from secateur.evaluators.onnx_inputs import random_inputs
+from secateur.evaluators.parity import check_parity
+from secateur.evaluators.runtimes import host_for
+from secateur.pipelines.preparation import check_runtime
+from secateur.workloads.resnet import ResNet
+
+LOCAL = "local"
+"""The one device that needs no file in evaluators/."""
+REPEATS = 5
+"""A/A measurements of a check."""
+
+
+@dataclass(frozen=True)
+class DeviceChecked:
+    """One device that has proven itself. noise: widest and median distance of its A/A ratios from 1."""
+
+    name: str
+    fingerprint: str
+    machine: Machine
+    report: Report
+    ratios: tuple[float, ...]
+
+    @property
+    def noise(self) -> float:
+        """The largest distance of an A/A ratio from 1."""
+        return max(abs(ratio - 1) for ratio in self.ratios)
+
+
+@dataclass(frozen=True)
+class ModelMeasured:
+    """A model on a device. against: name of the reference, None where it was timed against itself. batch: samples per run."""
+
+    model: str
+    against: str | None
+    fingerprint: str
+    emulated: bool
+    batch: int
+    report: Report
+
+
+def evaluator_named(name: str) -> tuple[EvaluatorDefinition, Path]:
+    """The evaluator that names a device, and its project's root: `local`, a name in evaluators/, or a path.
+
+    Raises DefinitionError.
+    """
+    if name == LOCAL:
+        return EvaluatorDefinition(objectives={"latency": "minimize"}), Path.cwd()
+    definition, root = load_evaluator(name)
+    check_runtime(definition)
+    return definition, root
+
+
+def check_devices(name: str) -> Iterator[DeviceChecked]:
+    """Prove each device that an evaluator names: reach it, start the runtime there, measure a small network against itself.
+
+    Raises DeviceLost and DeviceRefused, which say what is wrong; EvaluationFailed where the outputs there are not torch's.
+    """
+    definition, root = evaluator_named(name)
+    model = _small_network()
+    images = torch.randn(definition.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # CIFAR's size
+    file = export(model, (images,)).SerializeToString()
+    with torch.no_grad():
+        expected = model(images)
+    inputs = [(images.numpy(),)]
+    with _opened(definition, root) as devices:
+        for device in devices.each:
+            reports = []
+            for _ in range(REPEATS):
+                found = device.measure(Work(file, file, inputs, Protocol(), frozenset({"latency", "memory"}), inputs))
+                check_parity(found.parity[0], expected, device.name)
+                assert found.report is not None  # noqa: S101 # latency was asked for
+                reports.append(found.report)
+            ratios = tuple(report.ratio for report in reports)
+            yield DeviceChecked(device.name, device.fingerprint, device.hello.machine, reports[-1], ratios)
+
+
+def measure_file(model: Path, name: str, against: Path | None) -> ModelMeasured:
+    """Measure an exported model on a named device. against: the reference of the ratio; without it there is no ratio to speak of.
+
+    Raises ModelError for a file that cannot be used, and what `check_devices` raises.
+    """
+    definition, root = evaluator_named(name)
+    content, reference = _read(model), _read(against or model)
+    inputs = random_inputs(content, definition.batch, 1)
+    figures = {"latency", "memory"}
+    with _opened(definition, root) as devices:
+        if definition.energy_command is not None or devices.hello.energy:
+            figures.add("energy")
+        found = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
+        host = host_for("onnxruntime", {}, definition.threads)
+        expected = torch.from_numpy(host.open(content).run(inputs[0]))
+        check_parity(found.parity[0], expected, "the device")
+        assert found.report is not None  # noqa: S101 # latency was asked for
+        return ModelMeasured(
+            str(model),
+            str(against) if against else None,
+            devices.fingerprint,
+            devices.hello.machine.emulated,
+            definition.batch,
+            found.report,
+        )
+
+
+@contextmanager
+def _opened(definition: EvaluatorDefinition, root: Path) -> Iterator[Devices]:
+    devices = open_devices(definition, root)
+    try:
+        yield devices
+    finally:
+        devices.close()
+
+
+def _small_network() -> torch.nn.Module:
+    """A small residual network with seeded weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ResNet((16, 32), 2, classes=10, padded_shortcut=False).eval()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,151 @@
+"""A board over ssh, played by an OpenSSH server on loopback."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from secateur.errors import DeviceLost, DeviceRefused
+from secateur.evaluators.devices.session import Device, Setup
+from secateur.evaluators.devices.ssh import Login, SshTransport
+from ssh_server import make_key, ssh_server
+from unit.evaluators.devices.test_agent import WORK, perceptron
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ssh_server(tmp_path_factory.mktemp("board") / "ssh") as running:
+        yield running
+
+
+@pytest.fixture
+def login(server):
+    folder = server.folder
+    return Login("root@127.0.0.1", server.port, folder / "user", folder / "known_hosts", 5.0, 0.5)
+
+
+@pytest.fixture
+def transport(login):
+    made = SshTransport(login)
+    yield made
+    made.close()
+
+
+def running(marker):
+    return [p for p in psutil.process_iter(["cmdline"]) if any(marker in w for w in p.info["cmdline"] or [])]
+
+
+def gone(marker, seconds=8.0):
+    end = time.monotonic() + seconds
+    while running(marker):
+        assert time.monotonic() < end, running(marker)
+        time.sleep(0.05)
+
+
+def test_files_go_there_and_come_back_whole(transport, tmp_path):
+    content = os.urandom(3_000_000)
+    path = f"{tmp_path}/new folder/model.onnx"
+    transport.put(content, path)
+    assert transport.get(path) == content
+    assert [f.name for f in (tmp_path / "new folder").iterdir()] == ["model.onnx"]
+    with pytest.raises(FileNotFoundError):
+        transport.get(f"{tmp_path}/nothing")
+
+
+def test_words_arrive_as_they_are_and_lines_as_they_come(transport):
+    odd = ["a b", "$HOME", "'q'", "*", "ä;|&"]
+    stream = transport.exec_stream(["printf", "%s\\n", *odd], 20)
+    assert [stream.receive(5) for _ in odd] == odd
+    assert stream.receive(5) is None
+    assert stream.end().code == 0
+    echo = transport.exec_stream(["sh", "-c", "while read x; do echo got $x; done; echo why >&2; exit 3"], 20)
+    for word in ("one", "two"):
+        echo.send(word)
+        assert echo.receive(5) == f"got {word}"
+    with pytest.raises(TimeoutError):
+        echo.receive(0.2)
+    ended = echo.end()
+    assert (ended.code, ended.errors) == (3, "why\n")
+    assert echo.end() == ended
+
+
+def test_the_board_keeps_the_time_itself(transport):
+    stream = transport.exec_stream(["sleep", "987.1"], 0.5)
+    assert stream.receive(10) is None
+    gone("987.1")
+
+
+def test_nothing_stays_behind_that_does_not_want_to_go(transport):
+    stubborn = "trap '' HUP TERM; while :; do sleep 0.1; done # secateur-stubborn"
+    stream = transport.exec_stream(["sh", "-c", f"echo up; {stubborn}"], 100)
+    assert stream.receive(5) == "up"
+    stream.end()
+    gone("secateur-stubborn")
+
+
+def test_fifty_candidates_over_one_connection(server, login, tmp_path):
+    transport = SshTransport(login)
+    setup = Setup("onnxruntime", "onnx", python=shlex.quote(sys.executable), folder=str(tmp_path / "device"))
+    board = Device(transport, setup)
+    before = server.log.count("Accepted publickey")
+    for width in range(1, 51):
+        assert board.measure(dataclasses.replace(WORK, candidate=perceptron(width))).report is not None
+    assert transport.connections == 1
+    assert server.log.count("Accepted publickey") == before + 1
+    board.close()
+    gone(str(tmp_path / "device"))
+
+
+def test_another_host_key_is_refused(login, tmp_path):
+    other = make_key(tmp_path / "other").with_suffix(".pub").read_text().split()[:2]
+    (tmp_path / "known").write_text(f"[127.0.0.1]:{login.port} {' '.join(other)}\n")
+    for known in (tmp_path / "known", tmp_path / "other.pub"):
+        transport = SshTransport(dataclasses.replace(login, known_hosts=known))
+        with pytest.raises(DeviceRefused, match="its host key is not the one in"):
+            transport.get("x")
+        transport.close()
+
+
+def test_an_unknown_user_key_is_refused(login, tmp_path):
+    transport = SshTransport(dataclasses.replace(login, key_file=make_key(tmp_path / "stranger")))
+    with pytest.raises(DeviceRefused, match="does not let us in with .*stranger.*ssh-copy-id"):
+        transport.get("x")
+    transport.close()
+
+
+def test_keys_that_are_missing_or_locked_are_named(login, tmp_path):
+    locked = tmp_path / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", locked], check=True)
+    for file, said in (
+        (tmp_path / "none", "the key .*none does not exist"),
+        (locked, "One with a passphrase goes into the ssh-agent"),
+    ):
+        transport = SshTransport(dataclasses.replace(login, key_file=file))
+        with pytest.raises(DeviceRefused, match=said):
+            transport.get("x")
+        transport.close()
+
+
+def test_a_port_where_nobody_listens_is_a_lost_device(login):
+    transport = SshTransport(dataclasses.replace(login, port=1))
+    with pytest.raises(DeviceLost, match="127.0.0.1:1 cannot be reached"):
+        transport.get("x")
+    transport.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_says_how_much_is_free(transport, tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", tmp_path], check=True)
+    try:
+        with pytest.raises(DeviceLost, match=r"does not take .*model.onnx \(1,000,000 bytes; \d+ kB are free at"):
+            transport.put(b"x" * 1_000_000, f"{tmp_path}/model.onnx")
+        assert not (tmp_path / "model.onnx").exists()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
