@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class Devices:
         self._on_event, self._clock = on_event, clock
         self._hello: Hello | None = None
         self._fingerprint = ""
+        # Whoever forgets the pool, or ends, leaves no process and no connection behind.
+        self._finalizer = weakref.finalize(self, _close, list(devices))
 
     @property
     def fingerprint(self) -> str:
@@ -84,8 +87,7 @@ class Devices:
 
     def close(self) -> None:
         """Let all of them go."""
-        for seat in self._seats:
-            seat.device.close()
+        _close([seat.device for seat in self._seats])
 
     def _introduce(self) -> Hello:
         if self._hello is None:
@@ -165,3 +167,8 @@ class Devices:
                     yield seat
                     return
             time.sleep(LOOK_AGAIN)
+
+
+def _close(devices: Sequence[Device]) -> None:
+    for device in devices:
+        device.close()
