@@ -86,7 +86,7 @@ def main() -> None:
     rows = []
     for candidate in candidates[:: 2 if options.quick else 1]:
         compressed = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies))
-        onnx = evaluator.template.render(compressed.module)
+        onnx = evaluator.files.template.render(compressed.module)
         ours = [
             (
                 seconds(lambda: bare(onnx, batches)),  # noqa: B023 # called at once
@@ -95,7 +95,7 @@ def main() -> None:
             for _ in range(3)
         ]
         rows.append({"bare": statistics.median(b for b, _ in ours), "ratio": statistics.median(o / b for b, o in ours)})
-    dense = statistics.median(seconds(lambda: bare(evaluator.dense_onnx, batches)) for _ in range(5))
+    dense = statistics.median(seconds(lambda: bare(evaluator.files.dense, batches)) for _ in range(5))
     peers = [seconds(lambda: naive(prepared.model, workload, f, 100)) for f in FRACTIONS[:: 2 if options.quick else 1]]  # noqa: B023
     base = statistics.median(r["bare"] for r in rows)
     ratio = statistics.median(r["ratio"] for r in rows)
@@ -113,13 +113,13 @@ def main() -> None:
     )
     spread = [r["ratio"] for r in rows]
     print(
-        f"secateur over bare, per candidate: {min(spread):.2f} to {max(spread):.2f}; exports needed: {evaluator.exports}"
+        f"secateur over bare, per candidate: {min(spread):.2f} to {max(spread):.2f}; exports needed: {evaluator.files.exports}"
     )
     print(f"naive over secateur: {slow / own:.1f}×")
     write_json(
         options.json,
         {"images": images, "bare_s": base, "dense_bare_s": dense, "secateur_s": own, "naive_s": slow, "ratio": ratio,
-         "ratio_range": [min(spread), max(spread)], "exports": evaluator.exports},
+         "ratio_range": [min(spread), max(spread)], "exports": evaluator.files.exports},
     )  # fmt: skip
 
 

@@ -35,4 +35,4 @@ def test_a_trained_resnet20_is_cut_without_a_single_export(monkeypatch):
     assert dense > mild["accuracy"].value > strong["accuracy"].value
     assert mild["accuracy"].value > 0.6, "without recalibration it is near chance"
     assert 1 > mild["latency"].value > strong["latency"].value
-    assert prepared.evaluator.exports == 0
+    assert prepared.evaluator.files.exports == 0
