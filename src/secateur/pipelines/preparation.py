@@ -86,8 +86,8 @@ def prepare(
 ) -> Prepared:
     """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work.
 
-    dense_onnx: the dense model as exported earlier, for workers. lasting: keep measurements in the project's state, and use those
-    that are there.
+    dense_onnx: the dense model as exported earlier, for workers. lasting: keep measurements in the project's state, where there
+    is one, and use those that are there.
     """
     own_metrics = check_names(definition, root)
     workload = load_workload(definition.workload, root)
@@ -95,7 +95,8 @@ def prepare(
     found = find_groups(model, workload.example_inputs)
     # What happens to devices goes to the log: of a worker, or the terminal.
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)
-    place = Place(devices, kept=Kept(root / STATE / "measurements") if lasting else None)
+    keeps = lasting and (root / STATE).is_dir()
+    place = Place(devices, kept=Kept(root / STATE / "measurements") if keeps else None)
     space = build_space(
         definition.search_space, found, lambda: channel_multiple(devices, definition.evaluator.batch, place.kept)
     )
