@@ -333,6 +333,23 @@ class Audit:
 
 
 @dataclass(frozen=True)
+class PredictionAudit:
+    """Whether the latency predictor could be believed, from networks that it foresaw and the device then measured.
+
+    pairs: how many; what it was calibrated on is not among them. mean_error: relative. within_tenth: share of errors up to 10 %.
+    covered: share whose measured value lies in the predicted interval. kendall: None where there is no order. screened: networks
+    that it kept from being measured.
+    """
+
+    pairs: int
+    mean_error: float | None
+    within_tenth: float | None
+    covered: float | None
+    kendall: float | None
+    screened: int
+
+
+@dataclass(frozen=True)
 class Version:
     """A registered model version. sha256: of its ONNX file."""
 
@@ -365,6 +382,7 @@ class RunRecord:
     network's figures per data role (`search`, `selection`, `test`). goals: as limits on selection data. knee: name of the finalist
     that gets the alias. seconds: per stage. arms: the search's own (`search`) and each baseline. ended: why the search did.
     small_dense: the baseline trained from scratch. exports: candidates whose file had to be exported instead of rewritten.
+    prediction: None where every candidate was measured.
     """
 
     run_id: str
@@ -392,6 +410,7 @@ class RunRecord:
     small_dense: Recovered | None = None
     rungs: tuple[Rung, ...] = ()
     exports: int = 0
+    prediction: PredictionAudit | None = None
 
     @property
     def unbeaten(self) -> list[ArmResult]:

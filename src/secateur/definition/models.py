@@ -112,6 +112,12 @@ class ConstraintDefinition(Declared):
         return self
 
 
+class PredictorDefinition(Declared):
+    """A latency predictor, fitted on the device before the search. What it predicts never enters a front."""
+
+    models: int = Field(12, ge=6, description="Networks that are measured to calibrate it.")
+
+
 class EvaluatorDefinition(Declared):
     """What is measured, where and how."""
 
@@ -145,6 +151,11 @@ class EvaluatorDefinition(Declared):
     )
     energy_command: str | None = Field(
         None, description="Run on the device; prints the joules spent so far. Default: RAPL, where it is readable."
+    )
+    predictor: PredictorDefinition | None = Field(
+        None,
+        description="For slow devices: measure so many networks there, predict the others' latency, and measure only what the "
+        "prediction leaves in the race. Default: every candidate is measured.",
     )
 
 

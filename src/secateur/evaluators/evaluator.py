@@ -27,9 +27,11 @@ from secateur.definition import EvaluatorDefinition
 from secateur.errors import EvaluationFailed, first_line
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
+from secateur.evaluators.devices.report import Report
 from secateur.evaluators.metrics import METRICS, Context, Metric, Network, measure_all, relative_error
 from secateur.evaluators.model_files import ModelFiles
 from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sent
+from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import HostSession, host_for
 from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals, Workload
@@ -113,6 +115,8 @@ class Evaluator:
             self._sent(),
             place.kept,
         )
+        self.predictor: Predictor | None = None
+        """Fitted on the device before the search, where the definition asks for one."""
         self._dense_session = self.host.open(self.files.dense)
         self._samples: dict[str, Samples] = {}
         self._statistics: dict[int, DenseStatistics] = {}
@@ -250,7 +254,9 @@ class Evaluator:
         rounds = self.protocol.least_rounds if role == "search" else self.protocol.most_rounds
         timing = replace(self.protocol, most_rounds=rounds)
         names = list(dict.fromkeys(names))
-        answer = self._ask_device(network, names, timing)
+        # A prediction decides who is worth the device's time; without one the device is asked first, so that the race knows costs.
+        foreseen = self._foreseen(network, names) if race is not None else None
+        answer = foreseen or self._ask_device(network, names, timing)
         stopped: str | None = None
         told = False
 
@@ -268,7 +274,23 @@ class Evaluator:
 
         first = len(samples.batches) if race is None else race.first(len(samples.batches))
         outputs = self._run(self.host.open(network.file), samples, first, hopeless)
+        if foreseen is not None and stopped is None and not hopeless(outputs):
+            asked = self._ask_device(network, names, timing)
+            answer = replace(asked, foreseen=foreseen.foreseen) if asked is not None else None
         return _Taken(measure_all(self._context(network, samples, outputs, answer), names, self.registry), stopped)
+
+    def time(self, network: Network) -> Report:
+        """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost."""
+        answer = self._ask_device(network, ["latency"], self.protocol)
+        assert answer is not None and answer.report is not None  # noqa: S101, PT018 # latency was asked for
+        return answer.report
+
+    def _foreseen(self, network: Network, names: Sequence[str]) -> Answer | None:
+        """What the predictor says, where latency is all that the device would be asked for."""
+        asked = {name for name in names if name in FIGURES or name == SAMPLED}
+        if self.predictor is None or asked != {"latency"}:
+            return None
+        return self.on_device.foreseen(self.predictor.predict(network.file))
 
     def _ask_device(self, network: Network, names: Sequence[str], timing: Protocol) -> Answer | None:
         """What the device says of a network; None where none of the metrics needs it."""

@@ -86,6 +86,9 @@ def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float]:
 def latency(context: Context) -> Measurement:
     """Time of one run as a ratio to the dense model's, measured alternately. Milliseconds are in the details."""
     told = context.device
+    if told is not None and told.report is None and told.foreseen is not None:
+        foreseen = told.foreseen
+        return Measurement(foreseen.ratio, "of dense", "predicted", interval=foreseen.interval, device=told.device)
     report = _report(told, "latency")
     details = {
         "min_ms": report.candidate_ms.min,
@@ -98,6 +101,9 @@ def latency(context: Context) -> Measurement:
         "temperature_c": report.after.temperature_c,
         "frequency_mhz": report.after.frequency_mhz,
     }
+    if told is not None and told.foreseen is not None:
+        low, high = told.foreseen.interval
+        details |= {"predicted_ratio": told.foreseen.ratio, "predicted_low": low, "predicted_high": high}
     provenance, device = _origin(told)
     return Measurement(
         report.ratio,

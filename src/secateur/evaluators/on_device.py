@@ -14,6 +14,7 @@ from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Batches, Work
 from secateur.evaluators.parity import check_parity
+from secateur.evaluators.prediction import Prediction
 
 FIGURES: Mapping[str, str] = {"latency": "latency", "throughput": "latency", "memory": "memory", "energy": "energy"}
 """Metric → what the device must be asked for."""
@@ -25,7 +26,7 @@ SAMPLED = "device_accuracy"
 class Answer:
     """What is known of one network on the device.
 
-    device: fingerprint. emulated: its timings mean nothing. batch: samples per run. report: None where nothing was timed.
+    device: fingerprint. emulated: its timings mean nothing. batch: samples per run. report: None where it was only foreseen.
     sample: outputs and targets (n, …) of the samples that it scored.
     """
 
@@ -34,6 +35,7 @@ class Answer:
     batch: int
     report: Report | None = None
     sample: tuple[Tensor, Tensor] | None = None
+    foreseen: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class OnDevice:
             return answer
         outputs = torch.from_numpy(found.sample)[: len(self._sent.targets)]
         return replace(answer, sample=(outputs, self._sent.targets))
+
+    def foreseen(self, prediction: Prediction) -> Answer:
+        """A prediction for this device, as an answer."""
+        return replace(self._answer(), foreseen=prediction)
 
     def _answer(self) -> Answer:
         batch = len(self._sent.inputs[0][0])

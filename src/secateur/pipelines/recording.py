@@ -9,7 +9,7 @@ from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.records import ROLES, Measurement, Recovered, Rung, RunRecord
-from secateur.search.audit import arm_results, audit
+from secateur.search.audit import arm_results, audit, prediction_audit
 from secateur.search.ledger import Ledger
 from secateur.search.sensitivity import known_sensitivities
 
@@ -61,5 +61,6 @@ def record_of(
         ended=found.ended,
         small_dense=found.small_dense,
         rungs=found.rungs,
+        prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
     )

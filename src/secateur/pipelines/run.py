@@ -21,6 +21,7 @@ from secateur.evaluators.onnx_export import OUTPUT, input_names
 from secateur.execution import Pool
 from secateur.files import write
 from secateur.pipelines.budgets import check_budgets
+from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists, show_registered
 from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.recording import Found, record_of
@@ -166,6 +167,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     _save_example(prepared, run)
     with watch.stage("check"):
         saliencies = saliencies_of(prepared, run)
+        calibrate(prepared, saliencies, run)
     with _workers(prepared, run) as pool:  # they prepare while the dense model is measured
         with watch.stage("check"):
             dense_search = _dense(prepared, run, "search")

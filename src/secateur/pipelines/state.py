@@ -65,6 +65,11 @@ class RunFolder:
         """The original network's file."""
         return self.path / "dense" / "model.onnx"
 
+    @property
+    def predictor(self) -> Path:
+        """The latency predictor, where the definition asks for one."""
+        return self.path / "predictor.json"
+
     def folder(self, *names: str) -> Path:
         """A folder inside the run's, created where missing."""
         path = self.path.joinpath(*names)

@@ -14,6 +14,7 @@ import torch
 from secateur.compression.saliency import Saliencies
 from secateur.definition import load_pipeline
 from secateur.execution.protocol import serve
+from secateur.pipelines.calibration import load_predictor
 from secateur.pipelines.preparation import Prepared, prepare
 from secateur.pipelines.stages import evaluation_of, saliencies_of
 from secateur.pipelines.state import read_run
@@ -25,6 +26,7 @@ def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
     run = read_run(folder)
     definition, _ = load_pipeline(str(folder / "definition.yaml"))
     prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes(), lasting=True)
+    load_predictor(prepared, run)
     return prepared, saliencies_of(prepared, run)
 
 

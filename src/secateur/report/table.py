@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.records import SEARCH, Measurement, Recovered, RunRecord
+from secateur.records import SEARCH, Measurement, PredictionAudit, Recovered, RunRecord
 
 HEADINGS = (
     "model",
@@ -147,9 +147,22 @@ def audit_facts(record: RunRecord) -> dict[str, str]:
     ):
         if shrinkage is not None:
             facts[f"tuned finalists from {name}"] = f"{100 * shrinkage:+.1f} points on average"
+    if record.prediction is not None:
+        facts["latency predictor"] = _prediction(record.prediction)
     for rung in record.rungs:
         facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on"
     return facts
+
+
+def _prediction(found: PredictionAudit) -> str:
+    screened = f"{found.screened} networks were given up on its word and not measured"
+    if found.mean_error is None or found.within_tenth is None or found.covered is None:
+        return f"{screened}; none was both predicted and measured"
+    order = "not known" if found.kendall is None else f"{found.kendall:.2f}"
+    return (
+        f"over {found.pairs} networks that it foresaw and the device then measured: mean error {found.mean_error:.1%}, "
+        f"{found.within_tenth:.0%} within 10 %, Kendall {order}, {found.covered:.0%} inside its interval; {screened}"
+    )
 
 
 def change(after: Measurement, before: Measurement) -> str:

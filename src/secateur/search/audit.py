@@ -15,6 +15,7 @@ from secateur.records import (
     Direction,
     Goal,
     Measurement,
+    PredictionAudit,
     Recovered,
     Trial,
 )
@@ -62,6 +63,29 @@ def audit(finalists: Sequence[Recovered]) -> Audit:
         regret,
         _mean(f.measurements["accuracy"].value - f.on_search.value for f in sound if f.on_search),
         _mean(f.test.value - f.measurements["accuracy"].value for f in sound if f.test),
+    )
+
+
+def prediction_audit(trials: Sequence[Trial]) -> PredictionAudit:
+    """Predicted latencies against measured ones, over the networks of a search that have both."""
+    figures = [t.evaluation.measurements for t in trials if t.same_as is None]
+    latencies = [found["latency"] for found in figures if "latency" in found]
+    measured = [m for m in latencies if m.provenance == "measured" and "predicted_ratio" in m.details]
+    screened = sum(m.provenance == "predicted" for m in latencies)
+    if not measured:
+        return PredictionAudit(0, None, None, None, None, screened)
+    found = np.array([m.value for m in measured])
+    foreseen = np.array([m.details["predicted_ratio"] for m in measured])
+    covered = [m.details["predicted_low"] <= m.value <= m.details["predicted_high"] for m in measured]
+    errors = np.abs(foreseen / found - 1)
+    statistic = float(kendalltau(foreseen, found).statistic) if len(measured) >= LEAST_PAIRS else float("nan")
+    return PredictionAudit(
+        len(measured),
+        float(errors.mean()),
+        float((errors <= 0.1).mean()),
+        float(np.mean(covered)),
+        None if np.isnan(statistic) else statistic,
+        screened,
     )
 
 
