@@ -13,6 +13,7 @@ from secateur.agent.latency import Protocol
 from secateur.agent.machine import Machine
 from secateur.definition import EvaluatorDefinition, load_evaluator
 from secateur.errors import ModelError
+from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
@@ -32,13 +33,14 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class DeviceChecked:
-    """One device that has proven itself. noise: widest and median distance of its A/A ratios from 1."""
+    """One device that has proven itself. ratios: of a model against itself. channel_multiple: steps in which it gets faster."""
 
     name: str
     fingerprint: str
     machine: Machine
     report: Report
     ratios: tuple[float, ...]
+    channel_multiple: int
 
     @property
     def noise(self) -> float:
@@ -83,6 +85,7 @@ def check_devices(name: str) -> Iterator[DeviceChecked]:
         expected = model(images)
     inputs = [(images.numpy(),)]
     with _opened(definition, root) as devices:
+        multiple = channel_multiple(devices, definition.batch, None)
         for device in devices.each:
             reports = []
             for _ in range(REPEATS):
@@ -91,7 +94,7 @@ def check_devices(name: str) -> Iterator[DeviceChecked]:
                 assert found.report is not None  # noqa: S101 # latency was asked for
                 reports.append(found.report)
             ratios = tuple(report.ratio for report in reports)
-            yield DeviceChecked(device.name, device.fingerprint, device.hello.machine, reports[-1], ratios)
+            yield DeviceChecked(device.name, device.fingerprint, device.hello.machine, reports[-1], ratios, multiple)
 
 
 def measure_file(model: Path, name: str, against: Path | None) -> ModelMeasured:

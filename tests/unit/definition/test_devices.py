@@ -49,6 +49,6 @@ def test_what_is_wrong_is_said_with_its_line(text, said, tmp_path, monkeypatch):
 
 def test_what_is_shipped_belongs_to_the_folder_it_is_used_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("local_cpu", "raspberry_pi"):
+    for name in ("local_cpu", "local_openvino", "raspberry_pi"):
         _, root = load_evaluator(name)
         assert root == tmp_path

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import onnxruntime
+from . import onnxruntime, openvino
 from .base import Array, Available, Batch, Runtime, RuntimeFailure, Session, Settings, Unavailable
 
 RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": onnxruntime.RUNTIME,
+    "openvino": openvino.RUNTIME,
 }
 """The registry."""
 
