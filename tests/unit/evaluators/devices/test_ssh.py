@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from link import link_to
 from secateur.errors import DeviceLost, DeviceRefused
 from secateur.evaluators.devices.session import Device, Setup
 from secateur.evaluators.devices.ssh import Login, SshTransport
@@ -149,3 +150,69 @@ def test_a_full_disk_says_how_much_is_free(transport, tmp_path):
         assert not (tmp_path / "model.onnx").exists()
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.fixture
+def link(server, login, tmp_path):
+    """A link to the server that can be cut, and a login over it."""
+    with link_to(server.port) as made:
+        kind, key, *_ = (server.folder / "host.pub").read_text().split()
+        known = tmp_path / "known_over_the_link"
+        known.write_text(f"[127.0.0.1]:{made.port} {kind} {key}\n")
+        made.login = dataclasses.replace(login, port=made.port, known_hosts=known)
+        yield made
+
+
+def test_a_dead_link_is_noticed_and_the_command_over_there_keeps_its_own_deadline(link):
+    transport = SshTransport(link.login)
+    stream = transport.exec_stream(["sh", "-c", "echo up; sleep 987.2"], 4)
+    assert stream.receive(5) == "up"
+    link.frozen = True
+    with pytest.raises(DeviceLost, match="the link was cut"):
+        stream.receive(20)
+    link.restore()
+    gone("987.2")
+    again = transport.exec_stream(["echo", "back"], 5)
+    assert again.receive(5) == "back"
+    assert transport.connections == 2
+    transport.close()
+
+
+def test_a_link_that_is_cut_is_a_lost_device_until_it_is_back(link):
+    transport = SshTransport(link.login)
+    stream = transport.exec_stream(["sh", "-c", "echo up; sleep 987.3"], 100)
+    assert stream.receive(5) == "up"
+    link.cut()
+    with pytest.raises(DeviceLost):
+        stream.receive(10)
+    with pytest.raises(DeviceLost):
+        transport.get("x")
+    link.restore()
+    transport.exec_stream(["pkill", "-f", "sleep 987.3"], 5).receive(5)
+    gone("987.3")
+    transport.close()
+
+
+def test_a_slow_link_is_no_dead_one(link, tmp_path):
+    transport = SshTransport(link.login)
+    transport.put(b"", f"{tmp_path}/first")  # the handshake at full speed
+    link.bytes_a_second = 150_000
+    content = os.urandom(400_000)
+    transport.put(content, f"{tmp_path}/model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == content
+    assert transport.connections == 1
+    transport.close()
+
+
+def test_a_push_that_is_cut_leaves_nothing_that_looks_whole(link, tmp_path):
+    transport = SshTransport(link.login)
+    transport.put(b"", f"{tmp_path}/first")
+    link.cut_after = 500_000
+    content = os.urandom(2_000_000)
+    with pytest.raises(DeviceLost):
+        transport.put(content, f"{tmp_path}/model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+    link.restore()
+    transport.put(content, f"{tmp_path}/model.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == content
+    transport.close()
