@@ -149,7 +149,7 @@ class Pool:
             if "refused" in message:
                 raise StateError(f"A worker cannot prepare what the driver could: {message['refused']}")
             if "lost" in message:
-                raise (DeviceRefused if message["refused"] else DeviceLost)(message["lost"])
+                raise (DeviceRefused if message["denied"] else DeviceLost)(message["lost"])
             if "ready" in message:
                 worker.ready, self._stillborn = True, 0
             elif worker.task is not None:

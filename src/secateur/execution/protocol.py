@@ -1,7 +1,7 @@
 """What driver and worker say to each other: one JSON object a line, over the worker's standard input and a private pipe.
 
 driver → worker: {"number": n, "job": Job}. worker → driver: {"ready": true} or {"refused": reason} once, then
-{"number": n, "evaluation": Evaluation} for every job, or {"number": n, "lost": reason, "refused": bool} where the device that
+{"number": n, "evaluation": Evaluation} for every job, or {"number": n, "lost": reason, "denied": bool} where the device that
 measures is gone: that is nobody's evaluation, and the driver suspends the search.
 
 No pickle; any process that speaks this can be a worker.
@@ -52,7 +52,7 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
             try:
                 evaluation = guarded(evaluate, JOB.validate_python(message["job"]))
             except DeviceLost as error:
-                lost = {"lost": str(error), "refused": isinstance(error, DeviceRefused)}
+                lost = {"lost": str(error), "denied": isinstance(error, DeviceRefused)}
                 _say(out, {"number": message["number"], **lost})
                 continue
             _say(out, {"number": message["number"], "evaluation": EVALUATION.dump_python(evaluation, mode="json")})

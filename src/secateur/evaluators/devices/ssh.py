@@ -243,8 +243,9 @@ class SshStream:
             process.stdin.write_eof()
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(process.wait_closed(), GRACE)
-        if process.exit_status is None and process.exit_signal is None and self._pid is not None:
-            connection = await self._transport._connected()
+        connection = self._transport._connection
+        alive = process.exit_status is None and process.exit_signal is None and self._pid is not None
+        if alive and connection is not None and not connection.is_closed():  # else its own deadline ends it
             # `timeout` is the leader of a group of its own, and hands TERM on; KILL reaches the rest of the group.
             await connection.run(
                 f"kill -TERM {self._pid}; sleep 0.2; kill -KILL -- -{self._pid} {self._pid} 2>/dev/null"
