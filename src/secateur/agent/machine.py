@@ -105,10 +105,17 @@ def _processor(root: Path) -> str:
 
 
 def _emulated(root: Path) -> bool:
-    """Whether another architecture's processor does the work: /proc/cpuinfo is the host's under user-mode emulation."""
-    if not platform.machine().startswith(("aarch64", "arm", "riscv", "ppc", "s390", "mips", "loongarch")):
-        return False
-    return "vendor_id" in (_text(root / "proc/cpuinfo") or "")
+    """Whether another processor's user-mode emulator does the work.
+
+    The emulator shows through in two places: /proc/cpuinfo may be the host's, and of every process but the asking one /proc tells
+    who really runs it.
+    """
+    foreign = platform.machine() not in ("x86_64", "i686", "AMD64") and "vendor_id" in (
+        _text(root / "proc/cpuinfo") or ""
+    )
+    with contextlib.suppress(OSError):
+        return foreign or "qemu" in str((root / f"proc/{os.getppid()}/exe").readlink())
+    return foreign
 
 
 def _memory_mb(root: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import pytest
@@ -57,6 +58,18 @@ def test_energy_is_that_of_the_packages_and_survives_a_wrap(tmp_path):
     before = read_counters(counters)
     package.write_text("400000")
     assert spent_between(before, read_counters(counters)) == pytest.approx(0.5)
+
+
+def test_an_emulator_shows_as_what_runs_the_parent(tmp_path):
+    put(tmp_path, "proc/cpuinfo", "CPU implementer\t: 0x41\n")
+    link = tmp_path / "proc" / str(os.getppid()) / "exe"
+    link.parent.mkdir()
+    link.symlink_to("/usr/bin/dash")
+    assert not machine(tmp_path).emulated
+    link.unlink()
+    link.symlink_to("/usr/bin/qemu-aarch64-static")
+    assert machine(tmp_path).emulated
+    assert not machine().emulated
 
 
 @pytest.mark.parametrize(
