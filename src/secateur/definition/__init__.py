@@ -1,6 +1,6 @@
 """YAML → validated definition. Every error names file, line, what is allowed and the nearest match, before any long work."""
 
-from secateur.definition.devices import DeviceDefinition, LocalDevice, SshDevice
+from secateur.definition.devices import AdbDevice, DeviceDefinition, LocalDevice, SshDevice
 from secateur.definition.models import (
     LOWER_GOALS,
     UPPER_GOALS,
@@ -24,6 +24,7 @@ from secateur.definition.source import Source, expanded, one_of
 __all__ = [
     "LOWER_GOALS",
     "UPPER_GOALS",
+    "AdbDevice",
     "ConstraintDefinition",
     "DeviceDefinition",
     "DistillDefinition",

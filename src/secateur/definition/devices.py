@@ -1,4 +1,4 @@
-"""Where models are measured, as YAML says it: `device: local`, or a block with `kind: ssh`."""
+"""Where models are measured, as YAML says it: `device: local`, or a block with `kind: ssh` or `kind: adb`."""
 
 from __future__ import annotations
 
@@ -62,9 +62,25 @@ class SshDevice(Declared):
         return [(f"{m['user']}@{m['host'].strip('[]')}", int(m["port"] or 22)) for m in found if m]
 
 
+class AdbDevice(Declared):
+    """Android devices that the Android Debug Bridge reaches."""
+
+    kind: Literal["adb"]
+    serials: list[str] = Field(
+        default=[], description="As `adb devices` lists them; several form a pool. Default: the only one that is there."
+    )
+    adb: str = Field("adb", description="The adb command on this host.")
+    python: str = Field(
+        "/data/local/tmp/python/bin/python3", description="Python 3.9 or newer there, with numpy and the runtime."
+    )
+    folder: str = Field("/data/local/tmp/secateur", description="Where the measuring program and models lie there.")
+
+
 def _spelled_out(value: Any) -> Any:
     """`local` is short for a block that says no more than that."""
     return {"kind": value} if isinstance(value, str) else value
 
 
-DeviceDefinition = Annotated[LocalDevice | SshDevice, BeforeValidator(_spelled_out), Field(discriminator="kind")]
+DeviceDefinition = Annotated[
+    LocalDevice | SshDevice | AdbDevice, BeforeValidator(_spelled_out), Field(discriminator="kind")
+]

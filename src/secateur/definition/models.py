@@ -134,7 +134,7 @@ class EvaluatorDefinition(Declared):
     )
     device: DeviceDefinition = Field(
         default_factory=lambda: LocalDevice(),
-        description="Where it is measured: `local` (this host), or a block with `kind: ssh`.",
+        description="Where it is measured: `local` (this host), or a block with `kind: ssh` or `kind: adb`.",
     )
     threads: int = Field(1, ge=1, description="Threads of the runtime, for accuracy and latency alike.")
     batch: int = Field(1, ge=1, description="Samples per run of the exported model, for accuracy and latency alike.")

@@ -181,7 +181,7 @@ def test_misspelt_names_of_later_stages_point_at_their_line(secateur_command, tm
     for override, words in (
         ("evaluator.objectives={acuracy: maximize}", "unknown metric 'acuracy'. Did you mean 'accuracy'?"),
         ("evaluator.runtime=onnx", "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
-        ("evaluator.device=pi", "'device' is of the kind 'pi'. Allowed: local, ssh."),
+        ("evaluator.device=pi", "'device' is of the kind 'pi'. Allowed: local, ssh, adb."),
     ):
         code, _, err = secateur_command("run", "bad", "--set", "search.sampler=tpe", "--set", override)
         assert code == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.definition import LocalDevice, SshDevice, load_evaluator
+from secateur.definition import AdbDevice, LocalDevice, SshDevice, load_evaluator
 from secateur.errors import DefinitionError
 
 BASE = "objectives: {latency: minimize}\n"
@@ -31,10 +31,16 @@ def test_boards_over_ssh(tmp_path, monkeypatch):
     assert device.addresses() == [("pi@a", 22), ("pi@b.local", 2222), ("pi@fe80::1", 22)]
 
 
+def test_phones_over_adb(tmp_path, monkeypatch):
+    device = load(tmp_path, monkeypatch, "device: {kind: adb, serials: [R58]}\n")[0].device
+    assert isinstance(device, AdbDevice)
+    assert device.serials == ["R58"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("device: lokal\n", r"mine.yaml:2: 'device' is of the kind 'lokal'. Did you mean 'local'\? Allowed: local, ssh."),
+        ("device: lokal\n", r"mine.yaml:2: 'device' is of the kind 'lokal'. Did you mean 'local'\? Allowed: local, ssh, adb."),
         ("device: {hosts: [a@b]}\n", r"mine.yaml:2: 'device' needs a 'kind'"),
         ("device:\n  kind: ssh\n", r"mine.yaml:2: 'device.hosts' is missing"),
         ("device:\n  kind: ssh\n  hosts: [a@b]\n  pasword: x\n", r"mine.yaml:5: unknown key 'pasword'. Allowed here: connect_seconds, "),
@@ -49,6 +55,6 @@ def test_what_is_wrong_is_said_with_its_line(text, said, tmp_path, monkeypatch):
 
 def test_what_is_shipped_belongs_to_the_folder_it_is_used_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("local_cpu", "local_openvino", "raspberry_pi"):
+    for name in ("local_cpu", "local_openvino", "raspberry_pi", "android"):
         _, root = load_evaluator(name)
         assert root == tmp_path

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from secateur.agent.runtimes import RUNTIMES
-from secateur.definition import DeviceDefinition, EvaluatorDefinition, LocalDevice, SshDevice
+from secateur.definition import AdbDevice, DeviceDefinition, EvaluatorDefinition, LocalDevice, SshDevice
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.session import Device, Setup
 from secateur.evaluators.devices.transport import Transport
@@ -17,6 +17,7 @@ from secateur.files import private_folder
 DEVICES = {
     "local": "this host, in a process of its own",
     "ssh": "boards that are reached over ssh, with a key",
+    "adb": "Android devices that the Android Debug Bridge reaches",
 }
 """kind → what it is."""
 
@@ -52,6 +53,10 @@ def _transports(where: DeviceDefinition, root: Path) -> Sequence[Transport]:
         known = root / Path(where.known_hosts).expanduser()
         seconds = where.connect_seconds, where.keepalive_seconds
         return [SshTransport(Login(host, port, key, known, *seconds)) for host, port in where.addresses()]
+    if isinstance(where, AdbDevice):
+        from secateur.evaluators.devices.adb import AdbTransport
+
+        return [AdbTransport(serial, where.adb) for serial in (where.serials or (None,))]
     from secateur.evaluators.devices.local import LocalTransport
 
     return [LocalTransport(Path.cwd())]

@@ -7,9 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 
 from link import link_to
@@ -17,6 +15,7 @@ from secateur.errors import DeviceLost, DeviceRefused
 from secateur.evaluators.devices.session import Device, Setup
 from secateur.evaluators.devices.ssh import Login, SshTransport
 from ssh_server import make_key, ssh_server
+from transports import gone
 from unit.evaluators.devices.test_agent import WORK, perceptron
 
 
@@ -37,58 +36,6 @@ def transport(login):
     made = SshTransport(login)
     yield made
     made.close()
-
-
-def running(marker):
-    return [p for p in psutil.process_iter(["cmdline"]) if any(marker in w for w in p.info["cmdline"] or [])]
-
-
-def gone(marker, seconds=8.0):
-    end = time.monotonic() + seconds
-    while running(marker):
-        assert time.monotonic() < end, running(marker)
-        time.sleep(0.05)
-
-
-def test_files_go_there_and_come_back_whole(transport, tmp_path):
-    content = os.urandom(3_000_000)
-    path = f"{tmp_path}/new folder/model.onnx"
-    transport.put(content, path)
-    assert transport.get(path) == content
-    assert [f.name for f in (tmp_path / "new folder").iterdir()] == ["model.onnx"]
-    with pytest.raises(FileNotFoundError):
-        transport.get(f"{tmp_path}/nothing")
-
-
-def test_words_arrive_as_they_are_and_lines_as_they_come(transport):
-    odd = ["a b", "$HOME", "'q'", "*", "ä;|&"]
-    stream = transport.exec_stream(["printf", "%s\\n", *odd], 20)
-    assert [stream.receive(5) for _ in odd] == odd
-    assert stream.receive(5) is None
-    assert stream.end().code == 0
-    echo = transport.exec_stream(["sh", "-c", "while read x; do echo got $x; done; echo why >&2; exit 3"], 20)
-    for word in ("one", "two"):
-        echo.send(word)
-        assert echo.receive(5) == f"got {word}"
-    with pytest.raises(TimeoutError):
-        echo.receive(0.2)
-    ended = echo.end()
-    assert (ended.code, ended.errors) == (3, "why\n")
-    assert echo.end() == ended
-
-
-def test_the_board_keeps_the_time_itself(transport):
-    stream = transport.exec_stream(["sleep", "987.1"], 0.5)
-    assert stream.receive(10) is None
-    gone("987.1")
-
-
-def test_nothing_stays_behind_that_does_not_want_to_go(transport):
-    stubborn = "trap '' HUP TERM; while :; do sleep 0.1; done # secateur-stubborn"
-    stream = transport.exec_stream(["sh", "-c", f"echo up; {stubborn}"], 100)
-    assert stream.receive(5) == "up"
-    stream.end()
-    gone("secateur-stubborn")
 
 
 def test_fifty_candidates_over_one_connection(server, login, tmp_path):

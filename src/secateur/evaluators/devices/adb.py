@@ -1,0 +1,149 @@
+"""Android devices behind the Android Debug Bridge: the `adb` command of this host does the talking."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from secateur.errors import DeviceLost, DeviceRefused
+from secateur.evaluators.devices.local import ProcessStream
+from secateur.evaluators.devices.transport import Ended
+
+ANSWER = 20.0
+"""Seconds in which a device answers a short command; a push gets more by its size."""
+SLOWEST = 500_000.0
+"""Bytes a second below which a cable is none."""
+
+
+class AdbTransport:
+    """serial: as `adb devices` lists it, None where there is only one. adb: the command here."""
+
+    def __init__(self, serial: str | None, adb: str = "adb") -> None:
+        """Nothing is opened: adb keeps a server of its own."""
+        self.name, self._serial, self._adb = serial or "the Android device", serial, adb
+        self._running: list[AdbStream] = []
+
+    def put(self, content: bytes, path: str) -> None:
+        """See Transport."""
+        self._shell(["mkdir", "-p", str(PurePosixPath(path).parent)])
+        unfinished = f"{path}.part"
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            self._run(["push", file.name, unfinished], ANSWER + len(content) / SLOWEST)
+        # What a full disk has cut off is told by its size, whatever this version of adb says of it.
+        size = self._shell(["stat", "-c", "%s", unfinished]).strip()
+        if size != str(len(content)):
+            raise DeviceLost(f"{self.name}: {path} did not arrive whole ({size} of {len(content)} bytes).")
+        self._shell(["mv", unfinished, path])
+
+    def exec_stream(self, command: Sequence[str], seconds: float) -> AdbStream:
+        """See Transport."""
+        limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
+        stream = AdbStream(self, self._words(["shell", f"echo $$; exec {limited}"]))
+        self._running.append(stream)
+        return stream
+
+    def get(self, path: str) -> bytes:
+        """See Transport."""
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder) / "file"
+            try:
+                self._run(["pull", path, str(here)], 3 * ANSWER)
+            except DeviceLost as error:
+                if "No such file" in str(error) or "does not exist" in str(error):
+                    raise FileNotFoundError(path) from error
+                raise
+            return here.read_bytes()
+
+    def close(self) -> None:
+        """See Transport. adb's own server goes on: it may serve others."""
+        for stream in self._running:
+            stream.end()
+        self._running = []
+
+    def _words(self, words: Sequence[str]) -> list[str]:
+        adb = shutil.which(self._adb)
+        if adb is None:
+            raise DeviceRefused(
+                f"There is no '{self._adb}' on this host: install adb, or name it by `adb:` in the device's definition."
+            )
+        return [adb, *(["-s", self._serial] if self._serial else []), *words]
+
+    def _shell(self, command: Sequence[str]) -> str:
+        return self._run(["shell", shlex.join(command)], ANSWER)
+
+    def _run(self, words: Sequence[str], seconds: float) -> str:
+        """Adb's output. Raises what `trouble` says of a failure."""
+        try:
+            done = subprocess.run(  # noqa: S603 # adb with our own words
+                self._words(words), capture_output=True, text=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DeviceLost(f"{self.name} did not answer within {seconds:g} s. Is the cable in?") from error
+        if done.returncode != 0:
+            raise self.trouble(done.stderr + done.stdout)
+        return done.stdout
+
+    def trouble(self, said: str) -> DeviceLost:
+        """What adb's complaint means, and what to do."""
+        lines = [line for line in said.strip().splitlines() if line.strip()]
+        last = lines[-1].strip() if lines else "adb said nothing"
+        if "unauthorized" in said:
+            return DeviceRefused(f"{self.name} has not allowed this host: unlock it and confirm the debugging prompt.")
+        if "more than one device" in said:
+            return DeviceRefused(
+                "Several Android devices are connected: name those to use by `serials` (`adb devices` lists them)."
+            )
+        if "offline" in said:
+            return DeviceLost(
+                f"{self.name} is offline: unplug it and plug it in again, or restart adb (`adb kill-server`)."
+            )
+        if re.search(r"no devices|device ('.*' )?not found", said):
+            return DeviceLost(f"{self.name} is not connected ({last}). `adb devices` lists what is.")
+        if "No space left" in said:
+            return DeviceLost(f"{self.name} is full ({last}). Free some space there.")
+        if "Permission denied" in said:
+            return DeviceRefused(
+                f"{self.name}: {last}. Name a `folder` that the shell user may write, e.g. below /data/local/tmp."
+            )
+        return DeviceLost(f"{self.name}: {last}")
+
+
+class AdbStream:
+    """A command over there. See Stream."""
+
+    def __init__(self, transport: AdbTransport, words: Sequence[str]) -> None:
+        """Starts it."""
+        self._transport, self._process = transport, ProcessStream(words)
+        self._pid: int | None = None
+        self._ended: Ended | None = None
+
+    def send(self, line: str) -> None:
+        """See Stream."""
+        self._process.send(line)
+
+    def receive(self, seconds: float) -> str | None:
+        """See Stream."""
+        if self._pid is None:
+            first = self._process.receive(seconds)
+            if first is None or not first.strip().isdigit():
+                raise self._transport.trouble(f"{self._process.end().errors}\n{first or ''}")
+            self._pid = int(first)
+        return self._process.receive(seconds)
+
+    def end(self) -> Ended:
+        """See Stream."""
+        if self._ended is None:
+            alive = self._process.alive
+            self._ended = self._process.end()
+            if alive and self._ended.code is not None and self._ended.code < 0 and self._pid is not None:
+                # adb was killed here; over there the command may still run, and `timeout` leads a group of its own.
+                kill = f"kill -TERM {self._pid}; sleep 0.2; kill -KILL -{self._pid} {self._pid} 2>/dev/null; true"
+                self._transport._run(["shell", kill], ANSWER)
+        return self._ended
