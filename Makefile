@@ -10,7 +10,7 @@ demo: $(READY) ## set up, then compress a small CNN on scikit-learn's digits and
 	$(BIN)/secateur run quick
 
 test: $(READY) sshd ## set up, then run every test, two files at a time; each of them keeps to one thread
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 sshd: # the tests of devices over ssh have a server of their own; without one they are skipped
 	@command -v sshd >/dev/null || test -x /usr/sbin/sshd || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \

@@ -95,7 +95,7 @@ def main() -> None:
             for _ in range(3)
         ]
         rows.append({"bare": statistics.median(b for b, _ in ours), "ratio": statistics.median(o / b for b, o in ours)})
-    dense = statistics.median(seconds(lambda: bare(evaluator.files.dense, batches)) for _ in range(5))
+    dense = statistics.median(seconds(lambda: bare(evaluator.files.dense.onnx, batches)) for _ in range(5))
     peers = [seconds(lambda: naive(prepared.model, workload, f, 100)) for f in FRACTIONS[:: 2 if options.quick else 1]]  # noqa: B023
     base = statistics.median(r["bare"] for r in rows)
     ratio = statistics.median(r["ratio"] for r in rows)

@@ -23,7 +23,6 @@ from secateur.compression.costs import layer_costs
 from secateur.compression.saliency import Saliencies
 from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed
-from secateur.evaluators import Network
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import dense_on, evaluation_of, problem_of
 from secateur.records import Candidate, Evaluation, Job, Removals
@@ -84,7 +83,7 @@ class Judge:
         try:
             recalibrate(module, removals, self._statistics)
             macs = layer_costs(module, prepared.workload.example_inputs).total
-            network = Network(module, evaluator.files.of(module), macs)
+            network = evaluator.files.rewritten(module, macs)
             names = [*self.objectives, "accuracy", "size", "macs", "parameters"]
             return Evaluation(nothing, removals.key, evaluator.measure(network, "search", names))
         except (EvaluationFailed, RuntimeError) as error:

@@ -198,6 +198,8 @@ class _Publisher:
                 self.client.log_param(run_id, f"{name}.method", cut.method)
         folder = self.package.folder / finalist.folder
         self.client.log_artifacts(run_id, str(folder / "compressed"), "compressed")
+        for converted in set(folder.glob("model.*")) - {folder / "model.onnx"}:
+            self.client.log_artifact(run_id, str(converted))
         model_uri = self._log_model(run_id, folder / "model.onnx")
         self.client.set_tag(run_id, "secateur.model_uri", model_uri)
         self._sent(run_id)

@@ -47,6 +47,10 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings = Settings(request["threads"], request.get("options", {}), folder / "engines")
     batches = _batches(files["inputs"])
     figures = set(request["figures"])
+    if not runtime.in_process and not figures <= {"latency"}:
+        raise Refused(
+            "failed", f"{request['runtime']} runs models in other processes: their memory and energy are not measured"
+        )
     cores = _pin(request["threads"])
     with _device_to_itself(folder), _failures_named():
         answer: dict[str, Any] = {"protocol": VERSION, "cores": sorted(cores)}

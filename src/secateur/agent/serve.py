@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -29,13 +28,13 @@ import numpy as np
 from .latency import median_interval
 from .machine import energy_counters, machine
 from .measuring import Refused, measure
+from .processes import die_with
 from .runtimes import RUNTIMES, Available
 
 HEARTBEAT = 1.0
 """Seconds between signs of life."""
 IDLE = 120.0
 """Seconds without a request after which the agent goes by itself."""
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -119,7 +118,7 @@ def _serve(request: dict[str, Any], folder: Path, requests: _Requests) -> bool:
     child = os.fork()
     if child == 0:
         os.close(receive)
-        _die_with(parent)
+        die_with(parent)
         _answer(request, folder, send)
     os.close(send)
     started, told, answer = time.monotonic(), time.monotonic(), b""
@@ -161,12 +160,3 @@ def _answer(request: dict[str, Any], folder: Path, send: int) -> None:
     with os.fdopen(send, "wb") as stream:
         stream.write(json.dumps(answer).encode() + b"\n")
     os._exit(0)
-
-
-def _die_with(parent: int) -> None:
-    """A measurement does not outlive the agent, not even one that is killed with signal 9 (Linux)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # a C library that has no such call
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

@@ -35,9 +35,9 @@ def show_devices(found: Iterator[DeviceChecked], *, as_json: bool) -> None:
             f"  A/A test: a model against itself, {len(device.ratios)} times: ratios {_list(device.ratios)}; "
             f"noise floor {device.noise * PERCENT:.2f} %"
         )
-        console.print(
-            f"  channels: it gets faster in steps of {device.channel_multiple} (`multiple_of: device` in a search space uses that)"
-        )
+        if device.channel_multiple is not None:
+            steps = f"in steps of {device.channel_multiple} (`multiple_of: device` in a search space uses that)"
+            console.print(f"  channels: it gets faster {steps}")
         if machine.emulated:
             console.print(
                 "  [bold]emulated[/]: its timings mean nothing and never enter a front; outputs and files are checked."

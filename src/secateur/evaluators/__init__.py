@@ -2,6 +2,7 @@
 
 from secateur.agent.runtimes import RUNTIMES
 from secateur.evaluators.evaluator import Evaluator, Measured, Place
-from secateur.evaluators.metrics import METRICS, Context, Metric, Network
+from secateur.evaluators.metrics import METRICS, Context, Metric
+from secateur.evaluators.model_files import Network
 
 __all__ = ["METRICS", "RUNTIMES", "Context", "Evaluator", "Measured", "Metric", "Network", "Place"]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.agent.latency import Protocol
+from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.batch_norm import DenseStatistics, dense_statistics, recalibrate
 from secateur.compression.costs import LayerCosts, parameter_count
 from secateur.compression.saliency import Saliencies
@@ -28,8 +29,8 @@ from secateur.errors import EvaluationFailed, first_line
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.metrics import METRICS, Context, Metric, Network, measure_all, relative_error
-from secateur.evaluators.model_files import ModelFiles
+from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all, relative_error
+from secateur.evaluators.model_files import ModelFiles, Network
 from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sent
 from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.racing import Race
@@ -68,10 +69,10 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured network and its file."""
+    """A network with its files, and its figures."""
 
+    network: Network
     measurements: Mapping[str, Measurement]
-    onnx: bytes
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,21 @@ class Evaluator:
         self.registry: dict[str, Metric] = {**METRICS, **(metrics or {})}
         self.protocol = place.protocol
         self.host = host_for(definition.runtime, definition.runtime_options, definition.threads)
-        self.files = ModelFiles(model, workload, self.host, dense_onnx)
-        self.on_device = OnDevice(
-            place.devices,
-            self.files.dense,
-            self._sent(),
-            place.kept,
+        self.runtime = RUNTIMES[definition.runtime]
+        self.files = ModelFiles(
+            model,
+            costs.total,
+            workload,
+            self.host,
+            suffix=self.runtime.format,
+            batch=definition.batch,
+            dense_onnx=dense_onnx,
         )
+        rounding = self.runtime.rounding(definition.runtime_options)
+        self.on_device = OnDevice(place.devices, self.files.dense.file, self._sent(), place.kept, rounding)
         self.predictor: Predictor | None = None
         """Fitted on the device before the search, where the definition asks for one."""
-        self._dense_session = self.host.open(self.files.dense)
+        self._dense_session = self.host.open(self.files.dense.onnx)
         self._samples: dict[str, Samples] = {}
         self._statistics: dict[int, DenseStatistics] = {}
 
@@ -128,13 +134,18 @@ class Evaluator:
 
     @property
     def everything(self) -> list[str]:
-        """The metrics that can be measured here: all but energy without a meter and samples that were not asked for."""
-        unavailable = set()
-        if self.definition.energy_command is None and not self.on_device.devices.hello.energy:
-            unavailable.add("energy")
-        if not self.definition.device_samples:
-            unavailable.add(SAMPLED)
-        return [name for name in self.registry if name not in unavailable]
+        """The metrics that can be measured here."""
+        return [name for name in self.registry if self.unavailable(name) is None]
+
+    def unavailable(self, metric: str) -> str | None:
+        """Why a metric cannot be measured here, and what to do; None where it can."""
+        if metric in ("memory", "energy") and not self.runtime.in_process:
+            return f"{self.definition.runtime} runs models in processes of its own; leave it out"
+        if metric == "energy" and self.definition.energy_command is None and not self.on_device.devices.hello.energy:
+            return "give 'energy_command'"
+        if metric == SAMPLED and not self.definition.device_samples:
+            return "set 'device_samples'"
+        return None
 
     def _sent(self) -> Sent:
         """What the device is given beside models: calibration data to be timed on, selection data to be scored."""
@@ -175,12 +186,12 @@ class Evaluator:
         try:
             module = self.compress(job.candidate, removals, job.calibration_images).module
             module = refine(module) if refine else module
-            file = self.files.of(module)
+            network = self.files.rewritten(module, self.costs.after(removals))
             constraints = self.definition.constraints
             wanted = [*self.definition.objectives, *constraints, "accuracy", "size", "macs", "parameters", "damage"]
             asked = job.hurdles or on_part
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part) if asked else None
-            taken = self._take(Network(module, file, self.costs.after(removals)), "search", wanted, race)
+            taken = self._take(network, "search", wanted, race)
             measurements, stopped = taken.measurements, taken.stopped
         except EvaluationFailed as error:
             failure = str(error)
@@ -238,8 +249,8 @@ class Evaluator:
         Raises EvaluationFailed where an exported model does not agree with the module or a figure is not finite, ModelError
         where it cannot be exported.
         """
-        onnx = self.files.exported(module)
-        return Measured(self.measure(Network(module, onnx, macs), role, self.everything), onnx)
+        network = self.files.exported(module, macs)
+        return Measured(network, self.measure(network, role, self.everything))
 
     def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`).
@@ -273,7 +284,7 @@ class Evaluator:
             return stopped is not None
 
         first = len(samples.batches) if race is None else race.first(len(samples.batches))
-        outputs = self._run(self.host.open(network.file), samples, first, hopeless)
+        outputs = self._run(self.host.open(network.onnx), samples, first, hopeless)
         if foreseen is not None and stopped is None and not hopeless(outputs):
             asked = self._ask_device(network, names, timing)
             answer = replace(asked, foreseen=foreseen.foreseen) if asked is not None else None
@@ -290,7 +301,7 @@ class Evaluator:
         asked = {name for name in names if name in FIGURES or name == SAMPLED}
         if self.predictor is None or asked != {"latency"}:
             return None
-        return self.on_device.foreseen(self.predictor.predict(network.file))
+        return self.on_device.foreseen(self.predictor.predict(network.onnx))
 
     def _ask_device(self, network: Network, names: Sequence[str], timing: Protocol) -> Answer | None:
         """What the device says of a network; None where none of the metrics needs it."""

@@ -7,22 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.compression.costs import parameter_count
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.devices.report import Report
+from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
 from secateur.records import Direction, Measurement, Provenance, Workload
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network under test. file: as shipped, in the runtime's format. macs: for one sample."""
-
-    module: nn.Module
-    file: bytes
-    macs: int
 
 
 @dataclass(frozen=True)

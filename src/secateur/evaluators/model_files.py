@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
 
 from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_template import OnnxTemplate, make_template
 from secateur.evaluators.parity import check_parity
@@ -14,37 +17,76 @@ from secateur.evaluators.runtimes import Host
 from secateur.records import Workload
 
 
-class ModelFiles:
-    """ONNX files of one dense network's candidates. `exports` counts those that could not be rewritten from the dense one's."""
+@dataclass(frozen=True)
+class Network:
+    """A network under test.
 
-    def __init__(self, model: nn.Module, workload: Workload, host: Host, dense_onnx: bytes | None = None) -> None:
-        """Exports the dense model. dense_onnx: its file, where it has been exported already.
+    onnx: what is scored on this host. macs: for one sample. converted: the same for a device whose runtime reads another format.
+    """
+
+    module: nn.Module
+    onnx: bytes
+    macs: int
+    converted: bytes | None = None
+
+    @property
+    def file(self) -> bytes:
+        """As shipped, in the runtime's format."""
+        return self.onnx if self.converted is None else self.converted
+
+
+class ModelFiles:
+    """Files of one dense network and its candidates. `exports` counts those that could not be rewritten from the dense one's."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        macs: int,
+        workload: Workload,
+        host: Host,
+        *,
+        suffix: str = ONNX,
+        batch: int = 1,
+        dense_onnx: bytes | None = None,
+    ) -> None:
+        """Exports the dense model. suffix, batch: what the device's runtime reads. dense_onnx: where it has been exported already.
 
         Raises ModelError where it cannot be exported.
         """
         self.exports = 0
         self.template: OnnxTemplate = make_template(model, workload.example_inputs, dense_onnx)
-        self.dense: bytes = self.template.dense.SerializeToString()
-        self._examples, self._host = workload.example_inputs, host
+        self._examples, self._host, self._suffix = workload.example_inputs, host, suffix
+        self._batch = [torch.cat([x[:1]] * batch) for x in self._examples]
+        try:
+            self.dense = self._network(model, self.template.dense.SerializeToString(), macs)
+        except EvaluationFailed as error:
+            raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
-    def of(self, module: nn.Module) -> bytes:
-        """A candidate's file, rewritten in milliseconds. Raises EvaluationFailed where it does not agree with the module."""
+    def rewritten(self, module: nn.Module, macs: int) -> Network:
+        """A candidate, its ONNX file rewritten in milliseconds. Raises EvaluationFailed where it does not agree with the module."""
         try:
             onnx = self.template.render(module)
             self._check(module, onnx)
         except EvaluationFailed:
             self.exports += 1
             try:
-                onnx = self.exported(module)
+                onnx = self._exported(module)
             except ModelError as error:
                 raise EvaluationFailed(str(error)) from error
-        return onnx
+        return self._network(module, onnx, macs)
 
-    def exported(self, module: nn.Module) -> bytes:
-        """A finalist's file: exported properly, in seconds. Raises as `of` does, and ModelError."""
+    def exported(self, module: nn.Module, macs: int) -> Network:
+        """A finalist: exported properly, in seconds. Raises as `rewritten` does, and ModelError."""
+        return self._network(module, self._exported(module), macs)
+
+    def _exported(self, module: nn.Module) -> bytes:
         onnx: bytes = export(module, self._examples).SerializeToString()
         self._check(module, onnx)
         return onnx
+
+    def _network(self, module: nn.Module, onnx: bytes, macs: int) -> Network:
+        converted = None if self._suffix == ONNX else convert(self._suffix, module, self._batch)
+        return Network(module, onnx, macs, converted)
 
     def _check(self, module: nn.Module, file: bytes) -> None:
         inputs = tuple(torch.cat([x[:1], x[:1]]) for x in self._examples)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.agent.latency import Protocol
+from secateur.agent.runtimes import ROUNDING
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
@@ -50,9 +51,12 @@ class Sent:
 class OnDevice:
     """Candidates of one dense network, measured against it on the devices of a definition."""
 
-    def __init__(self, devices: Devices, reference: bytes, sent: Sent, kept: Kept | None) -> None:
-        """reference: the dense model's file. kept: earlier measurements, None to measure everything anew."""
+    def __init__(
+        self, devices: Devices, reference: bytes, sent: Sent, kept: Kept | None, rounding: float = ROUNDING
+    ) -> None:
+        """reference: the dense model's file. kept: earlier measurements, None to measure everything anew. rounding: see parity."""
         self.devices, self._reference, self._sent, self._kept = devices, reference, sent, kept
+        self._rounding = rounding
 
     @property
     def parity_inputs(self) -> tuple[Tensor, ...]:
@@ -71,7 +75,7 @@ class OnDevice:
         if self._kept is not None and not sampled and (kept := self._kept.get(work, answer.device)) is not None:
             return replace(answer, report=kept)
         found = self.devices.measure(replace(work, sample=self._sent.sample) if sampled else work)
-        check_parity(found.parity[0], expected, "the device")
+        check_parity(found.parity[0], expected, "the device", self._rounding)
         if self._kept is not None and found.report is not None:
             self._kept.put(work, answer.device, found.report)
         answer = replace(answer, report=found.report)

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.agent.runtimes import ROUNDING
 from secateur.errors import EvaluationFailed
 
-ROUNDING = 1e-3
-"""Largest difference, relative to the largest output, that is rounding."""
 
+def check_parity(outputs: NDArray[Any], expected: Tensor, whose: str, rounding: float = ROUNDING) -> None:
+    """Raises EvaluationFailed where outputs (n, …) are not torch's.
 
-def check_parity(outputs: NDArray[Any], expected: Tensor, whose: str) -> None:
-    """Raises EvaluationFailed where outputs (n, …) are not torch's. whose: of whom the message speaks."""
+    whose: of whom the message speaks. rounding: largest difference, relative to the largest output, that is rounding.
+    """
     wanted = expected.numpy()
     gap = float(np.abs(outputs - wanted).max()) if outputs.shape == wanted.shape else float("inf")
-    if not gap <= ROUNDING * float(np.abs(wanted).max()):
+    if not gap <= rounding * float(np.abs(wanted).max()):
         raise EvaluationFailed(f"the outputs of {whose} and of the torch module differ by {gap:.2g}")

@@ -16,7 +16,7 @@ from secateur.errors import EvaluationFailed
 
 Array = NDArray[Any]
 FALLBACK = "onnxruntime"
-"""What scores ONNX files where the device's runtime is not on this host (TensorRT, say)."""
+"""What scores candidates where the device's runtime is not on this host, or does not read ONNX."""
 
 
 class HostSession:
@@ -49,24 +49,23 @@ class Host:
         return f"{here.processor}, {here.cores} cores, {here.system} {here.architecture}, {self.runtime} {self.version}"
 
     def open(self, content: bytes) -> HostSession:
-        """content: a model in the runtime's format. Raises EvaluationFailed where it cannot be loaded."""
-        chosen = RUNTIMES[self.runtime]
-        with tempfile.NamedTemporaryFile(suffix=f".{chosen.format}") as file:
+        """content: an ONNX model. Raises EvaluationFailed where it cannot be loaded."""
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
             file.write(content)
             file.flush()
             try:
-                return HostSession(chosen.open(Path(file.name), self.settings))
+                return HostSession(RUNTIMES[self.runtime].open(Path(file.name), self.settings))
             except RuntimeFailure as error:
                 raise EvaluationFailed(str(error)) from error
 
 
 def host_for(runtime: str, options: Mapping[str, str], threads: int) -> Host:
-    """The same runtime where it is here, else ONNX Runtime on the CPU. Raises EvaluationFailed where that reads another format."""
+    """What scores ONNX files on this host: the same runtime where it can, else ONNX Runtime on the CPU."""
     wanted = RUNTIMES[runtime]
-    found = wanted.probe(wanted.chosen(options))
-    if isinstance(found, Available):
-        return Host(runtime, found.version, Settings(threads, options))
+    if wanted.format == RUNTIMES[FALLBACK].format and wanted.in_process:
+        found = wanted.probe(wanted.chosen(options))
+        if isinstance(found, Available):
+            return Host(runtime, found.version, Settings(threads, options))
     instead = RUNTIMES[FALLBACK].probe(RUNTIMES[FALLBACK].chosen({}))
-    if wanted.format != RUNTIMES[FALLBACK].format or not isinstance(instead, Available):
-        raise EvaluationFailed(f"this host cannot score {wanted.format} files: {found.reason}")
+    assert isinstance(instead, Available)  # noqa: S101 # secateur depends on it
     return Host(FALLBACK, instead.version, Settings(threads))

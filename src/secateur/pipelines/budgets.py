@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.errors import DefinitionError, EvaluationFailed
-from secateur.evaluators import Network
 from secateur.pipelines.preparation import Prepared
 from secateur.records import Goal, Measurement
 from secateur.search.goals import unreachable
@@ -32,8 +31,7 @@ def check_budgets(
     try:
         compressed = evaluator.compress(space.smallest(), removals)
         names = list({goal.metric for goal in costs})
-        file = evaluator.files.of(compressed.module)
-        network = Network(compressed.module, file, prepared.costs.after(removals))
+        network = evaluator.files.rewritten(compressed.module, prepared.costs.after(removals))
         smallest = evaluator.measure(network, "search", names)
     except EvaluationFailed:
         return  # what one candidate cannot be measured for is no proof

@@ -42,15 +42,15 @@ def calibrate(prepared: Prepared, saliencies: Saliencies, run: RunFolder) -> Non
     if settings is None or load_predictor(prepared, run):
         return
     evaluator, batch = prepared.evaluator, prepared.definition.evaluator.batch
-    measured, operators = [], operators_of(evaluator.files.dense, batch)
+    measured, operators = [], operators_of(evaluator.files.dense.onnx, batch)
     try:
         for candidate in calibration_candidates(prepared.space, settings.models, prepared.definition.search.seed):
             network = _network(prepared, saliencies, candidate)
-            measured.append((network.file, evaluator.time(network).ratio))
-            operators += operators_of(network.file, batch)
+            measured.append((network.onnx, evaluator.time(network).ratio))
+            operators += operators_of(network.onnx, batch)
         operators += _likely(prepared, saliencies)
         table = table_of(operators, measured_alone(evaluator.on_device.devices, batch))
-        predictor = fit(evaluator.files.dense, measured, table, batch)
+        predictor = fit(evaluator.files.dense.onnx, measured, table, batch)
     except EvaluationFailed as error:
         raise StateError(f"The latency predictor cannot be fitted: {error}. Leave 'predictor' out.") from error
     write(run.predictor, predictor.to_json())
@@ -64,11 +64,11 @@ def _likely(prepared: Prepared, saliencies: Saliencies) -> Iterator[Operator]:
     rng = np.random.default_rng(prepared.definition.search.seed)
     for _ in range(COVERED):
         network = _network(prepared, saliencies, prepared.space.random(rng))
-        yield from operators_of(network.file, prepared.definition.evaluator.batch)
+        yield from operators_of(network.onnx, prepared.definition.evaluator.batch)
 
 
 def _network(prepared: Prepared, saliencies: Saliencies, candidate: Candidate) -> Network:
     """A candidate cut and written, not recalibrated: its latency does not depend on its weights."""
     removals = resolve(candidate, prepared.space.groups, saliencies)
     module = cut(prepared.model, removals)
-    return Network(module, prepared.evaluator.files.of(module), prepared.costs.after(removals))
+    return prepared.evaluator.files.rewritten(module, prepared.costs.after(removals))

@@ -11,6 +11,7 @@ import torch
 
 from secateur.agent.latency import Protocol
 from secateur.agent.machine import Machine
+from secateur.agent.runtimes import RUNTIMES
 from secateur.definition import EvaluatorDefinition, load_evaluator
 from secateur.errors import ModelError
 from secateur.evaluators.channel_steps import channel_multiple
@@ -18,6 +19,7 @@ from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Work
+from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.parity import check_parity
@@ -33,14 +35,17 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class DeviceChecked:
-    """One device that has proven itself. ratios: of a model against itself. channel_multiple: steps in which it gets faster."""
+    """One device that has proven itself.
+
+    ratios: of a model against itself. channel_multiple: steps in which it gets faster; None where its runtime reads no ONNX.
+    """
 
     name: str
     fingerprint: str
     machine: Machine
     report: Report
     ratios: tuple[float, ...]
-    channel_multiple: int
+    channel_multiple: int | None
 
     @property
     def noise(self) -> float:
@@ -80,17 +85,21 @@ def check_devices(name: str) -> Iterator[DeviceChecked]:
     definition, root = evaluator_named(name)
     model = _small_network()
     images = torch.randn(definition.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # CIFAR's size
-    file = export(model, (images,)).SerializeToString()
+    runtime = RUNTIMES[definition.runtime]
+    reads_onnx = runtime.format == ONNX
+    file = export(model, (images,)).SerializeToString() if reads_onnx else convert(runtime.format, model, [images])
+    figures = frozenset({"latency", "memory"} if runtime.in_process else {"latency"})
+    rounding = runtime.rounding(definition.runtime_options)
     with torch.no_grad():
         expected = model(images)
     inputs = [(images.numpy(),)]
     with _opened(definition, root) as devices:
-        multiple = channel_multiple(devices, definition.batch, None)
+        multiple = channel_multiple(devices, definition.batch, None) if reads_onnx else None
         for device in devices.each:
             reports = []
             for _ in range(REPEATS):
-                found = device.measure(Work(file, file, inputs, Protocol(), frozenset({"latency", "memory"}), inputs))
-                check_parity(found.parity[0], expected, device.name)
+                found = device.measure(Work(file, file, inputs, Protocol(), figures, inputs))
+                check_parity(found.parity[0], expected, device.name, rounding)
                 assert found.report is not None  # noqa: S101 # latency was asked for
                 reports.append(found.report)
             ratios = tuple(report.ratio for report in reports)
@@ -103,16 +112,21 @@ def measure_file(model: Path, name: str, against: Path | None) -> ModelMeasured:
     Raises ModelError for a file that cannot be used, and what `check_devices` raises.
     """
     definition, root = evaluator_named(name)
+    runtime = RUNTIMES[definition.runtime]
+    if runtime.format != ONNX:
+        raise ModelError(
+            f"{definition.runtime} reads {runtime.format}; only devices whose runtime reads ONNX measure a file alone."
+        )
     content, reference = _read(model), _read(against or model)
     inputs = random_inputs(content, definition.batch, 1)
-    figures = {"latency", "memory"}
+    figures = {"latency", "memory"} if runtime.in_process else {"latency"}
     with _opened(definition, root) as devices:
-        if definition.energy_command is not None or devices.hello.energy:
+        if runtime.in_process and (definition.energy_command is not None or devices.hello.energy):
             figures.add("energy")
         found = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
         host = host_for("onnxruntime", {}, definition.threads)
         expected = torch.from_numpy(host.open(content).run(inputs[0]))
-        check_parity(found.parity[0], expected, "the device")
+        check_parity(found.parity[0], expected, "the device", runtime.rounding(definition.runtime_options))
         assert found.report is not None  # noqa: S101 # latency was asked for
         return ModelMeasured(
             str(model),

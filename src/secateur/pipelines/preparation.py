@@ -18,7 +18,8 @@ from secateur.evaluators import METRICS, Evaluator, Metric, Place
 from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.kept import Kept
-from secateur.evaluators.on_device import FIGURES, SAMPLED
+from secateur.evaluators.formats import FORMATS, ONNX
+from secateur.evaluators.on_device import FIGURES
 from secateur.pipelines.state import STATE
 from secateur.records import ROLES, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
@@ -79,6 +80,17 @@ def check_runtime(evaluator: EvaluatorDefinition) -> None:
         raise DefinitionError(
             f"{evaluator.where('runtime')}: {evaluator.runtime} cannot be used on this host: {found.reason}."
         )
+    if runtime.format == ONNX:
+        return
+    if missing := FORMATS[runtime.format].missing:
+        raise DefinitionError(
+            f"{evaluator.where('runtime')}: models for {evaluator.runtime} are converted here: {missing}."
+        )
+    if evaluator.predictor is not None:
+        raise DefinitionError(
+            f"{evaluator.where('predictor')}: a predictor times single operators as ONNX files, and {evaluator.runtime} reads "
+            f"{runtime.format}. Leave 'predictor' out."
+        )
 
 
 def prepare(
@@ -97,9 +109,16 @@ def prepare(
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)
     keeps = lasting and (root / STATE).is_dir()
     place = Place(devices, kept=Kept(root / STATE / "measurements") if keeps else None)
-    space = build_space(
-        definition.search_space, found, lambda: channel_multiple(devices, definition.evaluator.batch, place.kept)
-    )
+
+    def multiple() -> int:
+        if RUNTIMES[definition.evaluator.runtime].format != ONNX:
+            raise DefinitionError(
+                f"{definition.search_space.where('groups')}: 'multiple_of: device' is measured on ONNX files, which "
+                f"{definition.evaluator.runtime} does not read. Give a number."
+            )
+        return channel_multiple(devices, definition.evaluator.batch, place.kept)
+
+    space = build_space(definition.search_space, found, multiple)
     _check_training(definition, workload, model)
     evaluator = Evaluator(
         definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
@@ -173,14 +192,10 @@ def check_device(prepared: Prepared) -> None:
             f"{definition.where('device')}: this device is emulated: its timings mean nothing, so {', '.join(timed)} cannot be an "
             "objective or a constraint there. Measure on a real one."
         )
-    available = prepared.evaluator.everything
-    remedies = {"energy": "give 'energy_command'", SAMPLED: "set 'device_samples'"}
     for name in wanted:
-        if name not in available:
+        if reason := prepared.evaluator.unavailable(name):
             part = "objectives" if name in definition.objectives else "constraints"
-            raise DefinitionError(
-                f"{definition.where(part, name)}: '{name}' cannot be measured there: {remedies[name]}."
-            )
+            raise DefinitionError(f"{definition.where(part, name)}: '{name}' cannot be measured there: {reason}.")
 
 
 def summaries(prepared: Prepared) -> tuple[GroupSummary, ...]:

@@ -163,7 +163,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     watch = Stopwatch(run.path / "seconds.json")
     definition = prepared.definition
     searching = _engine(prepared, run, listener)
-    write(run.dense_onnx, prepared.evaluator.files.dense)
+    write(run.dense_onnx, prepared.evaluator.files.dense.onnx)
     _save_example(prepared, run)
     with watch.stage("check"):
         saliencies = saliencies_of(prepared, run)

@@ -59,12 +59,7 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
 def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
     """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor."""
     evaluator = prepared.evaluator
-    return evaluator.measure(dense_network(prepared), role, evaluator.everything)
-
-
-def dense_network(prepared: Prepared) -> Network:
-    """The original, as something to be measured."""
-    return Network(prepared.model, prepared.evaluator.files.dense, prepared.costs.total)
+    return evaluator.measure(evaluator.files.dense, role, evaluator.everything)
 
 
 def evaluation_of(
@@ -247,11 +242,12 @@ def _measured(prepared: Prepared, compressed: CompressedModel, tuned: Recovered,
     save_compressed(compressed, prepared.model, prepared.definition.workload.as_written, folder / "compressed")
     try:
         measured = evaluator.export_and_measure(compressed.module, macs, "selection")
-        network = Network(compressed.module, measured.onnx, macs)
-        on_search = evaluator.measure(network, "search", ["accuracy"])
+        on_search = evaluator.measure(measured.network, "search", ["accuracy"])
     except (EvaluationFailed, ModelError) as error:
         return replace(tuned, failure=str(error))
-    write(folder / "model.onnx", measured.onnx)
+    write(folder / "model.onnx", measured.network.onnx)
+    if measured.network.converted is not None:
+        write(folder / f"model.{evaluator.runtime.format}", measured.network.converted)
     return replace(tuned, measurements=measured.measurements, on_search=on_search["accuracy"])
 
 
@@ -292,5 +288,5 @@ def score_on_test(
             measured = evaluator.measure(Network(module, onnx, 0), "test", ["accuracy"])
             finalist = replace(finalist, test=measured["accuracy"])
         scored.append(finalist)
-    dense = evaluator.measure(dense_network(prepared), "test", ["accuracy"])
+    dense = evaluator.measure(evaluator.files.dense, "test", ["accuracy"])
     return scored, dense["accuracy"]

@@ -18,7 +18,7 @@ from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators import Evaluator, Place
 from secateur.evaluators.devices import open_devices
-from secateur.evaluators.metrics import METRICS, Metric, Network
+from secateur.evaluators.metrics import METRICS, Metric
 from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
@@ -119,9 +119,7 @@ def test_the_dense_candidate_is_the_dense_network(tiny):
     assert found.failure is None
     assert found.measurements["damage"].value == pytest.approx(0.0, abs=1e-6)
     assert found.measurements["macs"].value == evaluator.costs.total
-    dense = evaluator.measure(
-        Network(evaluator.model, evaluator.files.dense, evaluator.costs.total), "search", ["accuracy", "size"]
-    )
+    dense = evaluator.measure(evaluator.files.dense, "search", ["accuracy", "size"])
     assert found.measurements["accuracy"].value == dense["accuracy"].value
     assert found.measurements["size"].value == dense["size"].value
 
@@ -298,7 +296,7 @@ def test_a_projects_own_metric_is_measured(workload):
     evaluator = Evaluator(
         definition, workload, model, found.costs, here(definition), metrics={"worst": Metric(worst, "maximize", "")}
     )
-    assert 0 <= evaluator.measure(Network(model, evaluator.files.dense, 1), "search", ["worst"])["worst"].value <= 1
+    assert 0 <= evaluator.measure(evaluator.files.dense, "search", ["worst"])["worst"].value <= 1
 
 
 def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
@@ -309,7 +307,7 @@ def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
     evaluator = Evaluator(definition, workload, model, found.costs, here(definition))
     values = []
     for evaluator.workload in (workload, scalar):
-        values.append(evaluator.measure(Network(model, evaluator.files.dense, 1), "search", ["accuracy"])["accuracy"])
+        values.append(evaluator.measure(evaluator.files.dense, "search", ["accuracy"])["accuracy"])
     assert values[0].value == pytest.approx(values[1].value)
     np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)
 

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import onnxruntime, openvino
-from .base import Array, Available, Batch, Runtime, RuntimeFailure, Session, Settings, Unavailable
+from . import litert, onnxruntime, openvino, tensorrt, torch
+from .base import ROUNDING, Array, Available, Batch, Runtime, RuntimeFailure, Session, Settings, Unavailable
 
 RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": onnxruntime.RUNTIME,
     "openvino": openvino.RUNTIME,
+    "litert": litert.RUNTIME,
+    "torch": torch.RUNTIME,
+    "tensorrt": tensorrt.RUNTIME,
 }
 """The registry."""
 
-__all__ = ["RUNTIMES", "Array", "Available", "Batch", "Runtime", "RuntimeFailure", "Session", "Settings", "Unavailable"]
+__all__ = [
+    "ROUNDING",
+    "RUNTIMES",
+    "Array",
+    "Available",
+    "Batch",
+    "Runtime",
+    "RuntimeFailure",
+    "Session",
+    "Settings",
+    "Unavailable",
+]
 
 
 def check_options(runtime: str, options: Mapping[str, str]) -> str | None:

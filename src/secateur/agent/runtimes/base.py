@@ -47,6 +47,10 @@ class Settings:
     cache: Path | None = None
 
 
+ROUNDING = 1e-3
+"""Largest difference from torch's outputs, relative to the largest of them, that is rounding in float32."""
+
+
 class RuntimeFailure(Exception):
     """The runtime does not load or does not run this model."""
 
@@ -75,7 +79,8 @@ class Runtime:
 
     format: what it reads (`onnx`, `tflite`, `pt2`). options: name → allowed values, the default first. extra: of secateur, that
     brings the library; empty where none does. probe: with the options that will be used. open: a model's file → session, or
-    RuntimeFailure.
+    RuntimeFailure. in_process: models run in the process that opens them, whose memory and energy are theirs. rounding: with the
+    options that will be used, see ROUNDING.
     """
 
     summary: str
@@ -84,6 +89,8 @@ class Runtime:
     open: Callable[[Path, Settings], Session]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extra: str = ""
+    in_process: bool = True
+    rounding: Callable[[Mapping[str, str]], float] = lambda _: ROUNDING
 
     def chosen(self, options: Mapping[str, str]) -> dict[str, str]:
         """The given options with the defaults of the others."""

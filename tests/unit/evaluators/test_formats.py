@@ -1,0 +1,71 @@
+"""Runtimes that do not read ONNX: the device gets a converted file, and what needs ONNX is refused before any long work."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from conftest import REPOSITORY, make_workload
+from nets import images, network
+from secateur.agent.latency import Protocol
+from secateur.compression.groups import find_groups
+from secateur.definition import EvaluatorDefinition
+from secateur.errors import DefinitionError
+from secateur.evaluators import Evaluator, Place, formats
+from secateur.evaluators.devices import open_devices
+from secateur.pipelines import preparation
+from secateur.pipelines.preparation import check_runtime
+
+
+def definition(**settings) -> EvaluatorDefinition:
+    objectives = {"accuracy": "maximize", "latency": "minimize"}
+    return EvaluatorDefinition.model_validate({"objectives": objectives, **settings})
+
+
+def test_the_device_gets_the_converted_file_and_the_host_scores_onnx():
+    model = network("residual")
+    workload = make_workload(model)
+    settings = definition(runtime="torch", batch=2)
+    place = Place(open_devices(settings, REPOSITORY), Protocol(block=2, least_rounds=2, most_rounds=2))
+    costs = find_groups(model, workload.example_inputs).costs
+    evaluator = Evaluator(settings, workload, model, costs, place)
+    assert evaluator.host.runtime == "onnxruntime"
+    dense = evaluator.files.dense
+    program = torch.export.load(io.BytesIO(dense.file)).module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(images(2)), model(images(2)))
+    found = evaluator.measure(dense, "search", ["accuracy", "latency", "size"])
+    assert found["size"].value == len(dense.file) != len(dense.onnx)
+    assert "torch" in found["latency"].device
+    assert found["latency"].provenance == "measured"
+
+
+def test_what_times_operators_needs_onnx():
+    with pytest.raises(DefinitionError, match="predictor.*torch reads pt2.*Leave 'predictor' out"):
+        check_runtime(definition(runtime="torch", predictor={"models": 12}))
+
+
+def test_a_converter_that_is_missing_names_its_extra(monkeypatch):
+    monkeypatch.setattr(formats, "find_spec", lambda _: None)
+    board = {"kind": "ssh", "hosts": ["pi@raspberrypi.local"]}
+    with pytest.raises(
+        DefinitionError, match=r"models for litert are converted here: .*pip install 'secateur\[litert\]'"
+    ):
+        check_runtime(definition(runtime="litert", device=board))
+
+
+def test_steps_of_channels_are_measured_on_onnx_files():
+    from secateur.definition import PipelineDefinition
+
+    pipeline = PipelineDefinition.model_validate(
+        {
+            "name": "tiny",
+            "workload": {"factory": "secateur.workloads.digits:workload"},
+            "search_space": {"groups": [{"methods": ["l2"], "multiple_of": "device"}]},
+            "evaluator": {"objectives": {"accuracy": "maximize"}, "runtime": "torch"},
+        }
+    )
+    with pytest.raises(DefinitionError, match=r"'multiple_of: device' is measured on ONNX files.*Give a number"):
+        preparation.prepare(pipeline, REPOSITORY)
