@@ -91,12 +91,14 @@ def uniform_family(judge: Judge, budget: int) -> list[Step]:
     return meter.steps
 
 
-def torch_pruning_networks(judge: Judge, *, globally: bool, streams: bool) -> Iterator[tuple[float, nn.Module]]:
+def torch_pruning_networks(
+    judge: Judge, *, globally: bool, streams: bool, round_to: int | None = 8
+) -> Iterator[tuple[float, nn.Module]]:
     """All different networks that torch-pruning's magnitude pruner makes at ratios from .02 to .9, with their share of the MACs.
 
     streams: also cut what runs past the blocks. Where the shortcut pads channels (option A of He et al. 2015) torch-pruning
     couples channel c before the pad with c behind it, and not with the channel that it becomes: without `streams` it is kept
-    from doing so.
+    from doing so. round_to: widths are multiples of it.
     """
     prepared = judge.prepared
     alone = {
@@ -118,7 +120,7 @@ def torch_pruning_networks(judge: Judge, *, globally: bool, streams: bool) -> It
                 importance=torch_pruning.importance.MagnitudeImportance(p=2),
                 pruning_ratio=float(ratio),
                 global_pruning=globally,
-                round_to=8,
+                round_to=round_to,
                 ignored_layers=ignored,
             )
             pruner.step()
@@ -129,9 +131,13 @@ def torch_pruning_networks(judge: Judge, *, globally: bool, streams: bool) -> It
             yield macs / prepared.costs.total, model
 
 
-def torch_pruning_front(judge: Judge, budgets: int, *, globally: bool, streams: bool) -> tuple[list[Step], list[Step]]:
+def torch_pruning_front(
+    judge: Judge, budgets: int, *, globally: bool, streams: bool, round_to: int | None = 8
+) -> tuple[list[Step], list[Step]]:
     """torch-pruning at `budgets` evenly spread shares of the MACs it can reach, and all the networks that it can make."""
-    networks = sorted(torch_pruning_networks(judge, globally=globally, streams=streams), key=lambda pair: pair[0])
+    networks = sorted(
+        torch_pruning_networks(judge, globally=globally, streams=streams, round_to=round_to), key=lambda pair: pair[0]
+    )
     meter = Meter(judge)
     for _, module in networks:
         meter.evaluate_foreign(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,13 @@ def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
 
     Raises what `run_pipeline` raises for wrong definitions, workloads and models.
     """
-    prepared = prepare(definition, root)
-    check_device(prepared)
+    with closing(prepare(definition, root)) as prepared:
+        check_device(prepared)
+        return _checked(prepared)
+
+
+def _checked(prepared: Prepared) -> Checked:
+    definition = prepared.definition
     space, evaluator = prepared.space, prepared.evaluator
     saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
     candidate = space.uniform(0.5, space.methods[0])

@@ -30,7 +30,7 @@ from secateur.workloads.roles import as_tuple
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that the later stages work with, checked."""
+    """Everything that the later stages work with, checked. Whoever prepares it closes it."""
 
     definition: PipelineDefinition
     workload: Workload
@@ -38,6 +38,10 @@ class Prepared:
     costs: LayerCosts
     space: SearchSpace
     evaluator: Evaluator
+
+    def close(self) -> None:
+        """Let the devices go."""
+        self.evaluator.on_device.devices.close()
 
 
 def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]:

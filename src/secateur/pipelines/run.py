@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,10 +109,10 @@ def run_pipeline(
     check_training_device(device)
     open_state(root)
     listener.stage("check")
-    prepared = prepare(definition, root, lasting=True)
-    check_device(prepared)
-    run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
-    return _drive(prepared, run, device, listener)
+    with closing(prepare(definition, root, lasting=True)) as prepared:
+        check_device(prepared)
+        run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
+        return _drive(prepared, run, device, listener)
 
 
 def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None = None) -> Outcome:
@@ -127,13 +128,13 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
     root = Path(run.project)
     open_state(root)
     listener.stage("check")
-    prepared = prepare(definition, root, lasting=True)
-    if run.identity != _identity(prepared):
-        raise StateError(
-            f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a new "
-            f"one: secateur run {run.pipeline}"
-        )
-    return _drive(prepared, run, device, listener)
+    with closing(prepare(definition, root, lasting=True)) as prepared:
+        if run.identity != _identity(prepared):
+            raise StateError(
+                f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a "
+                f"new one: secateur run {run.pipeline}"
+            )
+        return _drive(prepared, run, device, listener)
 
 
 def _identity(prepared: Prepared) -> str:
