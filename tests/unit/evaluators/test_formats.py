@@ -7,16 +7,14 @@ import io
 import pytest
 import torch
 
-from conftest import REPOSITORY, make_workload
-from nets import images, network
-from secateur.agent.latency import Protocol
-from secateur.compression.groups import find_groups
+from conftest import REPOSITORY
+from nets import images
 from secateur.definition import EvaluatorDefinition
 from secateur.errors import DefinitionError
-from secateur.evaluators import Evaluator, Place, formats
-from secateur.evaluators.devices import open_devices
+from secateur.evaluators import formats
 from secateur.pipelines import preparation
 from secateur.pipelines.preparation import check_runtime
+from unit.evaluators.test_on_device import evaluator_for
 
 
 def definition(**settings) -> EvaluatorDefinition:
@@ -25,17 +23,12 @@ def definition(**settings) -> EvaluatorDefinition:
 
 
 def test_the_device_gets_the_converted_file_and_the_host_scores_onnx():
-    model = network("residual")
-    workload = make_workload(model)
-    settings = definition(runtime="torch", batch=2)
-    place = Place(open_devices(settings, REPOSITORY), Protocol(block=2, least_rounds=2, most_rounds=2))
-    costs = find_groups(model, workload.example_inputs).costs
-    evaluator = Evaluator(settings, workload, model, costs, place)
+    evaluator = evaluator_for(runtime="torch", batch=2)
     assert evaluator.host.runtime == "onnxruntime"
     dense = evaluator.files.dense
     program = torch.export.load(io.BytesIO(dense.file)).module()
     with torch.no_grad():
-        torch.testing.assert_close(program(images(2)), model(images(2)))
+        torch.testing.assert_close(program(images(2)), evaluator.model(images(2)))
     found = evaluator.measure(dense, "search", ["accuracy", "latency", "size"])
     assert found["size"].value == len(dense.file) != len(dense.onnx)
     assert "torch" in found["latency"].device

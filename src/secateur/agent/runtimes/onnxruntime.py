@@ -47,6 +47,11 @@ class _Session(Session):
             )
         except Exception as error:  # its exceptions share no base class but this
             raise RuntimeFailure(f"ONNX Runtime does not load the model: {reason_of(error)}") from error
+        used = self._session.get_providers()[0]
+        if used != _PROVIDERS[chosen["provider"]]:  # it falls back to the CPU, and only prints so
+            raise RuntimeFailure(
+                f"ONNX Runtime does not load the model: it took {used}, not {_PROVIDERS[chosen['provider']]}"
+            )
         self._inputs = [entry.name for entry in self._session.get_inputs()]
 
     def run(self, inputs: Batch) -> Array:
