@@ -16,17 +16,14 @@ import numpy as np
 import torch
 
 from common import arguments, table, write_json
-from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.session import Work
+from secateur.evaluators.evaluator import SEARCH
 from secateur.evaluators.onnx_template import make_template
 from secateur.pipelines.devices import evaluator_named
 from secateur.workloads.resnet import cifar_resnet
-
-ROUNDS = Protocol(most_rounds=Protocol().least_rounds)
-"""As in a search."""
 
 
 def networks(count: int) -> tuple[bytes, list[bytes]]:
@@ -59,7 +56,7 @@ def main() -> None:
         seconds = []
         for file in files:
             started = time.perf_counter()
-            devices.measure(Work(file, reference, inputs, ROUNDS, parity=inputs[:1]))
+            devices.measure(Work(file, reference, inputs, SEARCH, parity=inputs[:1]))
             seconds.append(time.perf_counter() - started)
         devices.close()
     rows = [[name, f"{reached[i]:.2f}", "", ""] for i, name in enumerate(("reaching it", "reaching it again"))]

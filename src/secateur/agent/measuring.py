@@ -6,23 +6,27 @@ import base64
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import resource
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .latency import VERSION, Comparison, Protocol, compare
+from .latency import VERSION, Block, Comparison, Protocol, compare
 from .machine import State, energy_counters, read_counters, spent_between, state
 from .runtimes import RUNTIMES, Array, Batch, RuntimeFailure, Session, Settings
+from .usual import Usual
 
 ENERGY_SECONDS = 1.0
 """Time over which energy is read: counters are updated about every millisecond."""
+SMALL_BYTES = 2**24
+"""Files up to which a model is opened several times: copies of a large one may not fit."""
 KEPT_BYTES = 512 * 2**20
 """Pushed files that stay on the device; the oldest go first."""
 SLOWED = 0.05
@@ -57,12 +61,16 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if "memory" in figures:
             for side in ("candidate", "reference"):
                 answer[f"{side}_memory_bytes"] = _peak_memory(request["runtime"], files[side], settings, batches)
-        candidate = runtime.open(files["candidate"], settings)
+        timing = Protocol(**request["timing"])
+        small = max(files[side].stat().st_size for side in ("candidate", "reference")) <= SMALL_BYTES
+        copies = timing.copies if small and "latency" in figures else 1
+        candidates = [runtime.open(files["candidate"], settings) for _ in range(copies)]
+        candidate = candidates[0]
         if "parity" in files:
             answer["parity"] = [_packed(candidate.run(batch)) for batch in _batches(files["parity"])]
         if "latency" in figures:
-            reference = runtime.open(files["reference"], settings)
-            answer.update(_timed(candidate, reference, batches, Protocol(**request["timing"]), cores))
+            references = [runtime.open(files["reference"], settings) for _ in range(copies)]
+            answer.update(_timed(candidates, references, batches, timing, cores, _Canary(request, folder)))
         if "energy" in figures:
             answer["energy_mj"] = _energy(candidate, batches, request.get("energy_command"))
         if "sample" in files:
@@ -72,15 +80,35 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     return answer
 
 
+class _Canary:
+    """The reference of a request, with what the device remembers of it."""
+
+    def __init__(self, request: dict[str, Any], folder: Path) -> None:
+        files = request["files"]
+        about = [files["reference"]["sha256"], files["inputs"]["sha256"]]
+        about += [request["runtime"], request["threads"], sorted(request.get("options", {}).items())]
+        self._key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        self._usual = Usual(folder)
+
+    def compare(self, candidate: Block, reference: Block, protocol: Protocol) -> Comparison:
+        """With as much patience as the device is worth."""
+        if not self._usual.worth_waiting:
+            protocol = replace(protocol, patience=0.0)
+        found = compare(candidate, reference, protocol, self._usual.seconds(self._key))
+        self._usual.note(self._key, found.usual, in_vain=found.disturbed)
+        return found
+
+
 def _timed(
-    candidate: Session, reference: Session, batches: Sequence[Batch], protocol: Protocol, cores: set[int]
+    candidates: Sequence[Session],
+    references: Sequence[Session],
+    batches: Sequence[Batch],
+    protocol: Protocol,
+    cores: set[int],
+    canary: _Canary,
 ) -> dict[str, Any]:
     before = state(cores)
-    found = compare(
-        lambda first, count: candidate.block(batches, first, count),
-        lambda first, count: reference.block(batches, first, count),
-        protocol,
-    )
+    found = canary.compare(_in_turn(candidates, batches, protocol), _in_turn(references, batches, protocol), protocol)
     after = state(cores)
     return {
         "ratio": found.ratio,
@@ -89,10 +117,18 @@ def _timed(
         "candidate_ms": _summary(found.runs),
         "reference_ms": _summary(found.reference_runs),
         "drift": found.drift,
+        "disturbed": found.disturbed,
         "throttled": _throttled(before, after, found),
         "before": asdict(before),
         "after": asdict(after),
     }
+
+
+def _in_turn(copies: Sequence[Session], batches: Sequence[Batch], protocol: Protocol) -> Block:
+    """Blocks of runs, each round on the next copy; their first runs, which load what is loaded late, are behind them."""
+    for session in copies:
+        session.run(batches[0])
+    return lambda first, count: copies[first // protocol.block % len(copies)].block(batches, first, count)
 
 
 def _summary(runs: Array) -> dict[str, float]:

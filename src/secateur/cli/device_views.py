@@ -84,7 +84,8 @@ def _health(report: Report) -> str:
     frequency = "unknown" if after.frequency_mhz is None else f"{after.frequency_mhz:,.0f} MHz"
     throttled = "yes: cool it, or lower its clock" if report.throttled else "not seen"
     drift = f"reference drift {report.drift * PERCENT:+.1f} %"
-    return f"temperature {temperature}, frequency {frequency}, throttling {throttled}, {drift}"
+    quiet = "; it did not become quiet: the figures are less certain" if report.disturbed else ""
+    return f"temperature {temperature}, frequency {frequency}, throttling {throttled}, {drift}{quiet}"
 
 
 def _cores(report: Report) -> str:

@@ -89,6 +89,7 @@ def latency(context: Context) -> Measurement:
         "dense_min_ms": report.reference_ms.min,
         "dense_p50_ms": report.reference_ms.p50,
         "drift": report.drift,
+        "disturbed": float(report.disturbed),
         "throttled": float(report.throttled),
         "temperature_c": report.after.temperature_c,
         "frequency_mhz": report.after.frequency_mhz,

@@ -76,7 +76,7 @@ class OnDevice:
             return replace(answer, report=kept)
         found = self.devices.measure(replace(work, sample=self._sent.sample) if sampled else work)
         check_parity(found.parity[0], expected, "the device", self._rounding)
-        if self._kept is not None and found.report is not None:
+        if self._kept is not None and found.report is not None and not found.report.disturbed:
             self._kept.put(work, answer.device, found.report)
         answer = replace(answer, report=found.report)
         if found.sample is None or self._sent.targets is None:

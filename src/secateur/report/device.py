@@ -76,8 +76,9 @@ def steadiness(record: RunRecord) -> str:
     if not measured:
         return "nothing was timed"
     throttled = sum(bool(m.details.get("throttled")) for m in measured)
+    disturbed = sum(bool(m.details.get("disturbed")) for m in measured)
     drifts = sorted(abs(m.details.get("drift", 0.0)) for m in measured)
     return (
-        f"{len(measured)} measurements; it throttled in {throttled}; the reference drifted by {drifts[len(drifts) // 2]:.1%} "
-        f"(median) to {drifts[-1]:.1%} (worst) within one"
+        f"{len(measured)} measurements; it throttled in {throttled}, and did not become quiet in {disturbed}; the reference "
+        f"drifted by {drifts[len(drifts) // 2]:.1%} (median) to {drifts[-1]:.1%} (worst) within one"
     )

@@ -30,8 +30,9 @@ class Clock:
         return lambda first, count: [run(number) for number in range(first, first + count)]
 
 
-def measured(clock, candidate=0.5e-3, reference=1e-3, **protocol):
-    return compare(clock.runs("c", candidate), clock.runs("r", reference), Protocol(**protocol))
+def measured(clock, candidate=0.5e-3, reference=1e-3, usual=float("inf"), **protocol):
+    protocol = Protocol(**{"least_rounds": 8, "most_rounds": 30, **protocol})
+    return compare(clock.runs("c", candidate), clock.runs("r", reference), protocol, usual, clock)
 
 
 def test_a_quiet_machine_needs_the_least_rounds():
@@ -39,7 +40,9 @@ def test_a_quiet_machine_needs_the_least_rounds():
     assert found.rounds == 8
     assert found.ratio == pytest.approx(0.5, rel=0.005)
     assert found.interval[0] <= found.ratio <= found.interval[1]
-    assert found.interval[1] - found.interval[0] < 0.02 * found.ratio
+    assert found.interval[1] - found.interval[0] < 0.005 * found.ratio
+    assert not found.disturbed
+    assert found.usual == pytest.approx(1e-3, rel=0.01)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -64,9 +67,49 @@ def test_a_machine_that_keeps_its_pace_does_not_drift():
 
 def test_noise_asks_for_more_rounds_and_there_is_an_end():
     clock = Clock(busy=1.0)
-    found = measured(clock, most_rounds=12)
+    found = measured(clock, most_rounds=12, loud=10.0)
     assert found.rounds == 12
     assert found.interval[1] - found.interval[0] > 0.02 * found.ratio, "what is wide is reported as wide"
+
+
+class Neighbour(Clock):
+    """Until `leaves`, somebody uses the same caches: the reference takes 12 % longer, the candidate 19 %."""
+
+    def __init__(self, leaves):
+        super().__init__()
+        self.leaves = leaves
+
+    def runs(self, name, seconds):
+        quiet, loud = super().runs(name, seconds), super().runs(name, seconds * (1.12 if name == "r" else 1.19))
+        return lambda first, count: (loud if self.now < self.leaves else quiet)(first, count)
+
+
+def test_a_neighbour_is_waited_for_by_who_knows_the_reference():
+    biased = measured(Neighbour(leaves=1.0))
+    assert biased.ratio == pytest.approx(0.5 * 1.19 / 1.12, rel=0.005), "nothing says that it is loud"
+    found = measured(Neighbour(leaves=1.0), usual=1e-3)
+    assert found.ratio == pytest.approx(0.5, rel=0.003)
+    assert not found.disturbed
+    assert found.rounds == 8
+
+
+def test_a_neighbour_that_leaves_during_the_rounds_is_noticed_by_anybody():
+    found = measured(Neighbour(leaves=0.06))  # four rounds of 16 ms or so
+    assert found.ratio == pytest.approx(0.5, rel=0.003)
+
+
+def test_patience_ends_and_the_figure_says_so():
+    clock = Neighbour(leaves=float("inf"))
+    found = measured(clock, usual=1e-3, patience=2.0)
+    assert 2.0 < clock.now < 2.1
+    assert found.disturbed
+    assert found.ratio == pytest.approx(0.5 * 1.19 / 1.12, rel=0.005)
+
+
+def test_a_slow_device_gets_its_rounds_however_short_the_patience():
+    clock = Neighbour(leaves=100.0)
+    found = measured(clock, candidate=0.5, reference=1.0, usual=1.0, patience=1.0)
+    assert not found.disturbed, "seven loud rounds are no reason to give up"
 
 
 def test_blocks_alternate_and_change_places():
