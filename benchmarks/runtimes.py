@@ -20,8 +20,6 @@ from secateur.evaluators.formats import FORMATS
 from secateur.search.front import hypervolume
 
 BASE = "onnxruntime"
-TIMES = 3
-"""Measurements of a network, whose median counts."""
 
 
 def on_front(costs: np.ndarray) -> set[int]:
@@ -64,7 +62,7 @@ def main() -> None:
             removals = resolve(candidate, space.groups, saliencies)
             module = evaluator.compress(candidate, removals).module
             network = evaluator.files.rewritten(module, prepared.costs.after(removals))
-            row.append(float(np.median([evaluator.time(network).ratio for _ in range(TIMES)])))
+            row.append(evaluator.time(network).ratio)
             if len(accuracies) < count:
                 accuracies.append(evaluator.measure(network, "search", ["accuracy"])["accuracy"].value)
         latencies.append(row)

@@ -12,6 +12,8 @@ from end_to_end.conftest import command, environment, make_project, secateur, un
 from link import link_to
 from ssh_server import ssh_server
 
+TRIALS = 10
+RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", "--set", "recover.finalists=1", "--set", "recover.epochs=1")
 EVALUATOR = """\
 objectives: {{accuracy: maximize, latency: minimize, size: minimize}}
 constraints: {{accuracy: {{max_drop: 0.6, before_recovery: 0.25}}}}
@@ -51,7 +53,7 @@ def measured(project):
 def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(board, tmp_path):
     project, link = board
     with (tmp_path / "out").open("w") as out:
-        running = subprocess.Popen(command("run", "tiny"), cwd=project, env=environment(), stdout=out, stderr=out)
+        running = subprocess.Popen(command(*RUN), cwd=project, env=environment(), stdout=out, stderr=out)
         until(lambda: measured(project) >= 4 or running.poll() is not None, 120, "some measurements")
         link.cut()
         assert running.wait(120) == 75
@@ -59,14 +61,14 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
     assert "root@127.0.0.1" in said
     assert "run the same command again" in said
     before = measured(project)
-    again = secateur(project, "run", "tiny")
+    again = secateur(project, *RUN)
     assert again.returncode == 75, "still away: nothing is begun"
     assert measured(project) == before
     link.restore()
-    finished = secateur(project, "run", "tiny")
+    finished = secateur(project, *RUN)
     assert finished.returncode == 0, finished.stderr
     trials = [t for t in trials_of(project) if t["same_as"] is None]
-    assert len(trials) >= 16
+    assert len(trials) >= TRIALS
     assert all(t["evaluation"]["failure"] is None for t in trials)
     complete = [t["evaluation"]["measurements"]["latency"] for t in trials if t["evaluation"]["stopped"] is None]
     assert {m["provenance"] for m in complete} == {"measured"}
