@@ -28,7 +28,7 @@ ENERGY_SECONDS = 1.0
 SMALL_BYTES = 2**24
 """Files up to which a model is opened several times: copies of a large one may not fit."""
 KEPT_BYTES = 512 * 2**20
-"""Pushed files that stay on the device; the oldest go first."""
+"""Pushed files that stay on the device, and as much of engines that were built there; the oldest go first."""
 SLOWED = 0.05
 """A reference that ends so much slower than it began has been throttled, or disturbed all the time."""
 
@@ -48,7 +48,8 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     files = {name: _checked(folder, entry) for name, entry in request["files"].items()}
     runtime = RUNTIMES[request["runtime"]]
-    settings = Settings(request["threads"], request.get("options", {}), folder / "engines")
+    cache = folder / "engines"
+    settings = Settings(request["threads"], request.get("options", {}), cache)
     batches = _batches(files["inputs"])
     figures = set(request["figures"])
     if not runtime.in_process and not figures <= {"latency"}:
@@ -76,7 +77,8 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if "sample" in files:
             outputs = np.concatenate([candidate.run(batch) for batch in _batches(files["sample"])])
             answer["sample"] = _written(outputs, folder)
-    _forget_the_oldest(folder, keep=set(files.values()))
+    for place in (folder / "files", cache):
+        _forget_the_oldest(place, keep=set(files.values()))
     return answer
 
 
@@ -260,8 +262,9 @@ def _written(outputs: Array, folder: Path) -> str:
     return name
 
 
-def _forget_the_oldest(folder: Path, keep: set[Path]) -> None:
-    entries = sorted((folder / "files").iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+def _forget_the_oldest(place: Path, keep: set[Path]) -> None:
+    found = [entry for entry in place.iterdir() if entry.is_file()] if place.is_dir() else []
+    entries = sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in entries:
         total += file.stat().st_size

@@ -137,7 +137,9 @@ class _Session(Session):
         folder = self._settings.cache or Path(tempfile.gettempdir()) / f"secateur-engines-{os.getuid()}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = folder / f"{hashlib.sha256(target.encode()).hexdigest()}.engine"
-        if not engine.is_file():
+        if engine.is_file():
+            os.utime(engine)  # used: not one of the oldest
+        else:
             begun = engine.with_suffix(f".{os.getpid()}")
             words = [f"--onnx={self._model}", f"--saveEngine={begun}", "--skipInference", *_PRECISIONS[self._precision]]
             self._call([*words, *shapes], "does not load the model")
