@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -13,7 +12,9 @@ def test_a_control_c_that_a_library_swallows_is_raised_at_the_next_look():
     with Interrupts() as interrupts:
         interrupts.check()
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(
+                signal.SIGINT
+            )  # to this very thread: with os.kill another one may get it, and this one too late
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
     assert signal.getsignal(signal.SIGINT) is before
