@@ -8,16 +8,20 @@ chosen in ONNX Runtime has there. A second reading of ONNX Runtime says how much
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from common import add_model, arguments, prepared_pipeline, table, write_json
 from secateur.agent.runtimes import RUNTIMES, Available
+from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.evaluators.formats import FORMATS
+from secateur.records import Candidate, Removals
 from secateur.search.front import hypervolume
+from secateur.search_spaces import SearchSpace
 
 BASE = "onnxruntime"
 
@@ -40,6 +44,19 @@ def usable() -> list[str]:
     return [BASE, *(name for name in found if name != BASE), BASE]
 
 
+def different(space: SearchSpace, saliencies: Saliencies, count: int) -> Iterator[tuple[Candidate, Removals]]:
+    """So many different networks, random and uniform in turn; the same ones for every runtime."""
+    rng, seen = np.random.default_rng(0), set[str]()
+    for attempt in itertools.count():
+        candidate = space.uniform(float(rng.uniform(0, 0.8)), "l2") if attempt % 2 else space.random(rng)
+        removals = resolve(candidate, space.groups, saliencies)
+        if removals.key not in seen:
+            seen.add(removals.key)
+            yield candidate, removals
+        if len(seen) == count:
+            return
+
+
 def main() -> None:
     """Print the table."""
     parser = arguments(__doc__)
@@ -53,13 +70,8 @@ def main() -> None:
         overrides = [*options.set, f"evaluator.runtime={runtime}"]
         prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=overrides)
         space, evaluator = prepared.space, prepared.evaluator
-        rng = np.random.default_rng(0)
-        candidates = [
-            space.uniform(float(rng.uniform(0, 0.8)), "l2") if i % 2 else space.random(rng) for i in range(count)
-        ]
         row = []
-        for candidate in candidates:
-            removals = resolve(candidate, space.groups, saliencies)
+        for candidate, removals in different(space, saliencies, count):
             module = evaluator.compress(candidate, removals).module
             network = evaluator.files.rewritten(module, prepared.costs.after(removals))
             row.append(evaluator.time(network).ratio)
