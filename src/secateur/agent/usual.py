@@ -15,6 +15,8 @@ KEPT = 64
 """References that are remembered; the oldest goes first."""
 PAUSE = 60.0
 """Seconds for which a device that was waited for in vain is not waited for again."""
+FORGIVEN = 1.01
+"""What is known grows by so much whenever it was waited for in vain: a device that is slower for good is believed in the end."""
 
 
 class Usual:
@@ -30,7 +32,7 @@ class Usual:
             self._seconds, self._given_up = {}, 0.0
 
     def seconds(self, key: str) -> float:
-        """The lowest that was noted for a reference; infinity for one that is not known."""
+        """What a reference takes at its best; infinity for one that is not known."""
         return self._seconds.get(key, float("inf"))
 
     @property
@@ -40,10 +42,11 @@ class Usual:
 
     def note(self, key: str, seconds: float, *, in_vain: bool) -> None:
         """Write down what a measurement has found. in_vain: the device did not become quiet."""
-        lowest = min(seconds, self._seconds.pop(key, float("inf")))
-        self._seconds[key] = lowest
+        known = self._seconds.pop(key, float("inf"))
         if in_vain and self.worth_waiting:
             self._given_up = time.time()
+            known *= FORGIVEN
+        self._seconds[key] = min(seconds, known)
         content: dict[str, Any] = {
             "seconds": dict(list(self._seconds.items())[-KEPT:]),
             "given_up": self._given_up,

@@ -35,6 +35,16 @@ def test_who_waited_in_vain_does_not_wait_again_for_a_while(tmp_path, now):
     assert Usual(tmp_path).worth_waiting, "the pause is not prolonged by those who do not wait"
 
 
+def test_a_device_that_is_slower_for_good_is_believed_in_the_end(tmp_path, now):
+    Usual(tmp_path).note("a", 1.0, in_vain=False)
+    for _ in range(30):
+        now[0] += 2 * PAUSE
+        Usual(tmp_path).note("a", 1.2, in_vain=True)
+    assert Usual(tmp_path).seconds("a") == 1.2
+    Usual(tmp_path).note("a", 1.0, in_vain=False)
+    assert Usual(tmp_path).seconds("a") == 1.0
+
+
 def test_a_clock_that_was_set_back_does_not_end_the_waiting_for_good(tmp_path, now):
     Usual(tmp_path).note("a", 1.0, in_vain=True)
     now[0] = 10.0
