@@ -95,7 +95,7 @@ def compare(
             continue
         counted = np.ones(len(seconds), bool) if disturbed else quiet
         ratios = (np.min(runs, axis=1) / minima)[counted]
-        interval = median_interval(ratios)
+        interval = median_interval(ratios, np.arange(len(seconds))[counted] % protocol.copies)
         narrow = interval[1] - interval[0] <= protocol.width * float(np.median(ratios))
         if narrow or impatient or len(ratios) >= protocol.most_rounds:
             break
@@ -117,8 +117,19 @@ def _drift(minima: NDArray[np.float64]) -> float:
     return float(np.median(minima[-third:]) / np.median(minima[:third]) - 1)
 
 
-def median_interval(values: NDArray[np.float64], resamples: int = 400) -> tuple[float, float]:
-    """The bootstrap 95 % interval of the median (percentile method), seeded."""
-    drawn = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.percentile(np.median(values[drawn], axis=1), [2.5, 97.5])
+def median_interval(
+    values: NDArray[np.float64], copies: NDArray[np.int64] | None = None, resamples: int = 200
+) -> tuple[float, float]:
+    """The bootstrap 95 % interval of the median (percentile method), seeded.
+
+    copies: which copy of the models each value comes from. Copies are drawn first, and then values within them: those of one copy
+    resemble each other (cluster bootstrap, Davison and Hinkley 1997).
+    """
+    rng = np.random.default_rng(0)
+    groups = [values] if copies is None else [values[copies == copy] for copy in np.unique(copies)]
+    medians = [
+        np.median(np.concatenate([rng.choice(group, len(group)) for group in (groups[i] for i in drawn)]))
+        for drawn in rng.integers(0, len(groups), (resamples, len(groups)))
+    ]
+    low, high = np.percentile(medians, [2.5, 97.5])
     return float(low), float(high)
