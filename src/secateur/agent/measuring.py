@@ -64,13 +64,13 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
                 answer[f"{side}_memory_bytes"] = _peak_memory(request["runtime"], files[side], settings, batches)
         timing = Protocol(**request["timing"])
         small = max(files[side].stat().st_size for side in ("candidate", "reference")) <= SMALL_BYTES
-        copies = timing.copies if small and "latency" in figures else 1
-        candidates = [runtime.open(files["candidate"], settings) for _ in range(copies)]
+        timing = replace(timing, copies=timing.copies if small and "latency" in figures else 1)
+        candidates = [runtime.open(files["candidate"], settings) for _ in range(timing.copies)]
         candidate = candidates[0]
         if "parity" in files:
             answer["parity"] = [_packed(candidate.run(batch)) for batch in _batches(files["parity"])]
         if "latency" in figures:
-            references = [runtime.open(files["reference"], settings) for _ in range(copies)]
+            references = [runtime.open(files["reference"], settings) for _ in range(timing.copies)]
             answer.update(_timed(candidates, references, batches, timing, cores, _Canary(request, folder)))
         if "energy" in figures:
             answer["energy_mj"] = _energy(candidate, batches, request.get("energy_command"))

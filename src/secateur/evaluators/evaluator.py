@@ -41,7 +41,7 @@ from secateur.workloads.roles import collect
 TIMED_BATCHES = 4
 """Different batches that latency is measured on, taken in turn."""
 SEARCH = Protocol(least_rounds=8, most_rounds=8, patience=3.0, copies=2)
-"""How a candidate of the search is timed, in a fifth of the time that a finalist takes."""
+"""How a candidate of the search is timed, in a third of the time that a finalist takes."""
 PROBED_IMAGES = 64
 """Calibration samples for probes where candidates are not recalibrated."""
 

@@ -134,8 +134,9 @@ class _Session(Session):
             return self._engine[1]
         content = hashlib.sha256(self._model.read_bytes()).hexdigest()
         target = f"{content} {_gpu()} {_version(self._program)} {self._precision} {' '.join(shapes)}"
-        folder = self._settings.cache or Path(tempfile.gettempdir()) / f"secateur-engines-{os.getuid()}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = self._settings.cache
+        assert folder is not None  # noqa: S101 # it is opened by the agent only, which has one
+        folder.mkdir(exist_ok=True, mode=0o700)
         engine = folder / f"{hashlib.sha256(target.encode()).hexdigest()}.engine"
         if engine.is_file():
             os.utime(engine)  # used: not one of the oldest
