@@ -25,6 +25,9 @@ Arm = Literal["dense", "uniform", "random", "global", "prior", "knapsack", "samp
 BASELINES: tuple[Arm, ...] = ("uniform", "random", "global")
 """Arms that a search has to beat: one fraction everywhere; draws without a model; one threshold on magnitude for all groups."""
 
+SHARE = "share"
+"""The unit of scores in [0, 1]: shown in per cent, their differences in points."""
+
 ROLES = ("train", "calibration", "search", "selection", "test")
 
 
@@ -51,6 +54,7 @@ class Workload:
     example_inputs: a tuple of tensors with a leading batch dimension, as `model(*example_inputs)` takes them.
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
     score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
+    score_unit: "share" for scores in [0, 1]; any other text is the unit of a plain number ("dB", or "" for none).
     augment: `(inputs, generator) → inputs`, applied to each training batch during recovery.
     """
 
@@ -61,6 +65,7 @@ class Workload:
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor], Tensor]
     score_name: str = "top-1 accuracy"
+    score_unit: str = SHARE
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
@@ -411,6 +416,7 @@ class RunRecord:
     rungs: tuple[Rung, ...] = ()
     exports: int = 0
     prediction: PredictionAudit | None = None
+    score_unit: str = SHARE
 
     @property
     def unbeaten(self) -> list[ArmResult]:

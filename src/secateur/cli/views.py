@@ -25,9 +25,10 @@ from secateur.pipelines.check import Checked
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
 from secateur.pipelines.state import RunFolder
-from secateur.records import Measurement, Recovered, RunRecord, Trial, Version
+from secateur.records import SHARE, Measurement, Recovered, RunRecord, Trial, Version
 from secateur.report import HEADINGS, headline, rows
-from secateur.report.table import audit_facts, short
+from secateur.report.table import audit_facts
+from secateur.report.units import score, short
 from secateur.search.ledger import Ledger
 
 STAGES = {
@@ -63,6 +64,7 @@ class _Terminal(Listener):
         self.task: TaskID | None = None
         self.prepared_: Prepared | None = None
         self.dense: Mapping[str, Measurement] = {}
+        self.score_unit = SHARE
         self.said = 0
 
     def stage(self, name: str) -> None:
@@ -74,12 +76,12 @@ class _Terminal(Listener):
             self._print(STAGES[name])
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
-        self.prepared_, self.dense = prepared, dense
+        self.prepared_, self.dense, self.score_unit = prepared, dense, prepared.workload.score_unit
         accuracy = dense["accuracy"]
         self._print(
             f"[bold]{prepared.definition.name}[/]: {len(prepared.space.choices)} groups, "
             f"{len(prepared.space.parameters())} dimensions, {short(prepared.costs.total)} MACs, dense "
-            f"{prepared.workload.score_name} {accuracy.value:.3f}; run [bold]{run.run_id}[/]"
+            f"{prepared.workload.score_name} {score(accuracy.value, self.score_unit)}; run [bold]{run.run_id}[/]"
         )
 
     def trial(self, ledger: Ledger, trial: Trial) -> None:  # noqa: ARG002 # the interface
@@ -119,7 +121,8 @@ class _Terminal(Listener):
         speed = (
             f", {1 / finalist.measurements['latency'].value:.2f}× faster" if "latency" in finalist.measurements else ""
         )
-        self._print(f"  {finalist.name}: score {before.value:.3f} → {accuracy.value:.3f}{speed}")
+        scores = f"{score(before.value, self.score_unit)} → {score(accuracy.value, self.score_unit)}"
+        self._print(f"  {finalist.name}: score {scores}{speed}")
         if finalist.stopped:
             self._print(f"    stopped early: {finalist.stopped}")
 

@@ -21,7 +21,7 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.pipelines.state import STATE
-from secateur.records import ROLES, GroupSummary, Workload
+from secateur.records import ROLES, SHARE, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.loading import build_model, load_attribute, load_workload
@@ -156,10 +156,24 @@ def _check_training(definition: PipelineDefinition, workload: Workload, model: n
                 )
             if not torch.isfinite(torch.as_tensor(value)).all():
                 raise WorkloadError(f"The workload's {name} on two calibration samples is {value}.")
+            if name == "score":
+                check_unit(workload, torch.as_tensor(value))
     if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
         raise WorkloadError(
             f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
             f"{tuple(outputs.shape)}. Set 'distill: null'."
+        )
+
+
+def check_unit(workload: Workload, scores: torch.Tensor) -> None:
+    """Raises WorkloadError where scores that are called shares leave [0, 1]: every percentage shown would be wrong."""
+    if workload.score_unit != SHARE:
+        return
+    outside = scores[(scores < 0) | (scores > 1)]
+    if outside.numel():
+        raise WorkloadError(
+            f"The workload's score is {float(outside.flatten()[0]):.4g} on two calibration samples, but its unit is '{SHARE}': a "
+            'score in [0, 1]. Give the unit in the workload: Workload(…, score_unit="dB"), or score_unit="" for a plain number.'
         )
 
 

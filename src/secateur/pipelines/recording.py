@@ -41,6 +41,7 @@ def record_of(
         name=definition.name,
         workload=prepared.workload.name,
         score_name=prepared.workload.score_name,
+        score_unit=prepared.workload.score_unit,
         started=run.started,
         definition=definition.as_written(),
         environment=run.environment,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 
 from secateur.records import Measurement, RunRecord
-from secateur.report.table import kilobytes, percent
+from secateur.report.units import UNKNOWN, kilobytes, score_with_interval
 
 HEADINGS = (
     *("model", "provenance", "min ms", "p50 ms", "p90 ms", "samples/s", "memory", "energy"),
@@ -14,28 +14,28 @@ HEADINGS = (
 )
 
 
-def _cells(figures: Mapping[str, Measurement]) -> tuple[str, ...]:
+def _cells(figures: Mapping[str, Measurement], score_unit: str) -> tuple[str, ...]:
     """What a device says of one model, for the columns behind its name."""
     latency = figures.get("latency")
     details = latency.details if latency else {}
 
     def shown(name: str, form: str) -> str:
-        return format(details[name], form) if name in details else "–"
+        return format(details[name], form) if name in details else UNKNOWN
 
     def other(name: str, text: Callable[[float], str]) -> str:
-        return text(figures[name].value) if name in figures else "–"
+        return text(figures[name].value) if name in figures else UNKNOWN
 
     return (
-        latency.provenance if latency else "–",
+        latency.provenance if latency else UNKNOWN,
         *(shown(name, ".3f") for name in ("min_ms", "p50_ms", "p90_ms")),
         other("throughput", lambda value: f"{value:,.0f}"),
         other("memory", kilobytes),
         other("energy", lambda value: f"{value:.2f} mJ"),
-        percent(figures.get("device_accuracy")),
+        score_with_interval(figures.get("device_accuracy"), score_unit),
         shown("temperature_c", ".0f"),
         shown("frequency_mhz", ",.0f"),
         shown("drift", "+.1%"),
-        ("yes" if details["throttled"] else "no") if "throttled" in details else "–",
+        ("yes" if details["throttled"] else "no") if "throttled" in details else UNKNOWN,
     )
 
 
@@ -49,7 +49,7 @@ def device_section(record: RunRecord) -> str:
         return ""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (name, *_cells(figures))) + "</tr>"
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (name, *_cells(figures, record.score_unit))) + "</tr>"
         for name, figures in models
     )
     return (

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from secateur.records import Candidate, Measurement, Recovered, RunRecord, Trial
-from secateur.report.table import kilobytes, percent, ratio, short
+from secateur.report.units import kilobytes, ratio, score_ticks, score_with_interval, short
 
 INK, MUTED, GRID = "#1f2a37", "#8a94a3", "#e6e9ee"
 COLOURS = {
@@ -75,16 +75,15 @@ def front_figure(record: RunRecord, axis: str, infeasible: Collection[int] = ())
     no score on all of the data and is not shown.
     """
     figure = go.Figure()
-    dense = record.dense["search"]
     own = [t for t in record.trials if t.same_as is None and t.evaluation.complete]
     own = [t for t in own if {axis, "accuracy"} <= t.evaluation.measurements.keys()]
     for arm in ARM_NAMES:
         trials = [t for t in own if t.arm == arm and t.number not in infeasible]
         if trials:
-            figure.add_trace(_arm_trace(arm, trials, dense, axis))
+            figure.add_trace(_arm_trace(arm, trials, record, axis))
     broken = [t for t in own if t.number in infeasible]
     if broken:
-        crossed = _arm_trace("sampler", broken, dense, axis)
+        crossed = _arm_trace("sampler", broken, record, axis)
         figure.add_trace(crossed.update(name="infeasible", marker={"symbol": "x-thin-open", "color": MUTED, "size": 8}))
     finalists = [f for f in record.finalists if axis in f.measurements and "accuracy" in f.measurements]
     for finalist in finalists:
@@ -100,7 +99,8 @@ def front_figure(record: RunRecord, axis: str, infeasible: Collection[int] = ())
             mode="markers",
             name="dense model",
             marker={"symbol": "star", "size": 15, "color": COLOURS["dense"]},
-            hovertemplate=f"<b>dense model</b><br>{record.score_name}: {percent(selection['accuracy'])}<extra></extra>",
+            hovertemplate=f"<b>dense model</b><br>{record.score_name}: "
+            f"{score_with_interval(selection['accuracy'], record.score_unit)}<extra></extra>",
         )
     )
     for floor in (g.limit for g in record.goals if g.metric == "accuracy" and g.sense == "at_least"):
@@ -110,7 +110,7 @@ def front_figure(record: RunRecord, axis: str, infeasible: Collection[int] = ())
             text="gate", font={"size": 11, "color": COLOURS["recovered"]},
         )  # fmt: skip
     figure.update_xaxes(title=AXES[axis], tickformat=".0%")
-    figure.update_yaxes(title=record.score_name, tickformat=".0%" if selection["accuracy"].value <= 1 else "")
+    figure.update_yaxes(title=record.score_name, tickformat=score_ticks(record.score_unit))
     return layout(figure, 520)
 
 
@@ -132,7 +132,8 @@ def _error(measurement: Measurement, factor: float) -> dict[str, Any]:
     }
 
 
-def _arm_trace(arm: str, trials: Sequence[Trial], dense: Mapping[str, Measurement], axis: str) -> go.Scatter:
+def _arm_trace(arm: str, trials: Sequence[Trial], record: RunRecord, axis: str) -> go.Scatter:
+    dense = record.dense["search"]
     return go.Scatter(
         x=[_relative(t.evaluation.measurements[axis], dense[axis], axis)[0] for t in trials],
         y=[t.evaluation.measurements["accuracy"].value for t in trials],
@@ -144,7 +145,10 @@ def _arm_trace(arm: str, trials: Sequence[Trial], dense: Mapping[str, Measuremen
             "opacity": 0.75,
             "symbol": SYMBOLS[arm],
         },
-        text=[_hover(f"trial {t.number}, {t.label or ARM_NAMES[arm]}", t.evaluation.measurements) for t in trials],
+        text=[
+            _hover(f"trial {t.number}, {t.label or ARM_NAMES[arm]}", t.evaluation.measurements, record.score_unit)
+            for t in trials
+        ],
         hovertemplate="%{text}<extra>search data, before recovery</extra>",
     )
 
@@ -201,15 +205,15 @@ def _recovered_trace(finalists: Sequence[Recovered], record: RunRecord, axis: st
         text=[f.name.split("-")[0] for f in finalists],
         textposition="top left",
         textfont={"size": 11, "color": COLOURS["recovered"]},
-        customdata=[_hover(f.name, f.measurements) for f in finalists],
+        customdata=[_hover(f.name, f.measurements, record.score_unit) for f in finalists],
         hovertemplate="%{customdata}<extra>selection data, after recovery</extra>",
     )
 
 
-def _hover(title: str, measurements: Mapping[str, Measurement]) -> str:
+def _hover(title: str, measurements: Mapping[str, Measurement], unit: str) -> str:
     lines = [f"<b>{title}</b>"]
     if "accuracy" in measurements:
-        lines.append(f"score: {percent(measurements['accuracy'])}")
+        lines.append(f"score: {score_with_interval(measurements['accuracy'], unit)}")
     if "latency" in measurements:
         lines.append(f"latency: {ratio(measurements['latency'])} of dense")
         lines.append(f"p50: {measurements['latency'].details['p50_ms']:.3f} ms")

@@ -14,7 +14,8 @@ from secateur.files import write
 from secateur.records import RunRecord
 from secateur.report.device import device_section, noise_floor, steadiness
 from secateur.report.figures import ARM_NAMES, AXES, cuts_figure, front_figure, sensitivity_figure
-from secateur.report.table import HEADINGS, audit_facts, change, headline, rows
+from secateur.report.table import HEADINGS, audit_facts, headline, rows
+from secateur.report.units import difference
 
 _CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
@@ -69,7 +70,7 @@ def _cards(record: RunRecord) -> str:
     if best.test is not None:
         cards.append(
             (
-                change(best.test, record.dense["test"]["accuracy"]),
+                difference(best.test.value - record.dense["test"]["accuracy"].value, record.score_unit),
                 f"{record.score_name} on test data, against the dense model",
             )
         )

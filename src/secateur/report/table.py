@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from secateur.records import SEARCH, Measurement, PredictionAudit, Recovered, RunRecord
+from secateur.report.units import UNKNOWN, amount, difference, kilobytes, of_dense, ratio, score_with_interval, short
 
 HEADINGS = (
     "model",
@@ -34,7 +35,8 @@ def rows(record: RunRecord) -> list[Row]:
     """The dense model, then the finalists in order of falling latency ratio (or size)."""
     dense = record.dense["selection"]
     scores = [record.dense["search"].get("accuracy"), dense.get("accuracy"), record.dense["test"].get("accuracy")]
-    original = ("dense", "original", *map(percent, scores), *_costs(dense, dense, reference=True))
+    shown = (score_with_interval(s, record.score_unit) for s in scores)
+    original = ("dense", "original", *shown, *_costs(dense, dense, reference=True))
     finalists = sorted(record.finalists, key=_weight, reverse=True)
     scratch = [record.small_dense] if record.small_dense is not None else []
     return [Row(original, best=False, passed=True), *(_row(record, f) for f in (*finalists, *scratch))]
@@ -43,8 +45,9 @@ def rows(record: RunRecord) -> list[Row]:
 def _row(record: RunRecord, finalist: Recovered) -> Row:
     scores = [finalist.searched.get("accuracy"), finalist.measurements.get("accuracy"), finalist.test]
     costs = _costs(finalist.measurements, record.dense["selection"])
+    shown = (score_with_interval(s, record.score_unit) for s in scores)
     return Row(
-        (finalist.name, status(record, finalist), *map(percent, scores), *costs),
+        (finalist.name, status(record, finalist), *shown, *costs),
         best=finalist.name == record.knee,
         passed=finalist.feasible and finalist.on_front,
     )
@@ -82,13 +85,13 @@ def _costs(
 ) -> tuple[str, ...]:
     latency = measured.get("latency")
     milliseconds = latency.details.get("p50_ms") if latency else None
-    compared = "1 (reference)" if reference else f"{ratio(latency)} ({1 / latency.value:.2f}×)" if latency else "–"
+    compared = "1 (reference)" if reference else f"{ratio(latency)} ({1 / latency.value:.2f}×)" if latency else UNKNOWN
     return (
         compared,
-        f"{milliseconds:.3f}" if milliseconds is not None else "–",
-        share(measured.get("size"), dense.get("size"), kilobytes),
-        share(measured.get("parameters"), dense.get("parameters"), short),
-        share(measured.get("macs"), dense.get("macs"), short),
+        f"{milliseconds:.3f}" if milliseconds is not None else UNKNOWN,
+        of_dense(measured.get("size"), dense.get("size"), kilobytes),
+        of_dense(measured.get("parameters"), dense.get("parameters"), short),
+        of_dense(measured.get("macs"), dense.get("macs"), short),
     )
 
 
@@ -125,7 +128,8 @@ def _result(record: RunRecord) -> str:
     dense = record.dense["selection"]
     if "size" in best.measurements:
         parts.append(f"{dense['size'].value / best.measurements['size'].value:.2f}× smaller")
-    parts.append(f"{change(best.measurements['accuracy'], dense['accuracy'])} of {record.score_name} on selection data")
+    lost = difference(best.measurements["accuracy"].value - dense["accuracy"].value, record.score_unit)
+    parts.append(f"{lost} of {record.score_name} on selection data")
     return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
 
 
@@ -139,14 +143,14 @@ def audit_facts(record: RunRecord) -> dict[str, str]:
     }
     if audit.regret is not None:
         facts["regret"] = (
-            f"{100 * audit.regret:.1f} points: the finalist that the search scored best, against the best one"
+            f"{amount(audit.regret, record.score_unit)}: the finalist that the search scored best, against the best one"
         )
     for name, shrinkage in (
         ("search to selection data", audit.search_to_selection),
         ("selection to test data", audit.selection_to_test),
     ):
         if shrinkage is not None:
-            facts[f"tuned finalists from {name}"] = f"{100 * shrinkage:+.1f} points on average"
+            facts[f"tuned finalists from {name}"] = f"{difference(shrinkage, record.score_unit)} on average"
     if record.prediction is not None:
         facts["latency predictor"] = _prediction(record.prediction)
     for rung in record.rungs:
@@ -163,48 +167,3 @@ def _prediction(found: PredictionAudit) -> str:
         f"over {found.pairs} networks that it foresaw and the device then measured: mean error {found.mean_error:.1%}, "
         f"{found.within_tenth:.0%} within 10 %, Kendall {order}, {found.covered:.0%} inside its interval; {screened}"
     )
-
-
-def change(after: Measurement, before: Measurement) -> str:
-    """A difference of scores: in percentage points where both are shares."""
-    difference = after.value - before.value
-    shares = 0 <= after.value <= 1 and 0 <= before.value <= 1
-    return f"{100 * difference:+.1f} points" if shares else f"{difference:+.4g}"
-
-
-def percent(measurement: Measurement | None) -> str:
-    """A score with half its interval, in per cent where it lies in [0, 1]."""
-    if measurement is None:
-        return "–"
-    low, high = measurement.bounds
-    if 0 <= measurement.value <= 1:
-        return f"{100 * measurement.value:.1f} % ± {50 * (high - low):.1f}"
-    return f"{measurement.value:.4g} ± {(high - low) / 2:.2g}"
-
-
-def ratio(measurement: Measurement | None) -> str:
-    """A ratio to the dense model with half its interval."""
-    if measurement is None:
-        return "–"
-    low, high = measurement.bounds
-    return f"{measurement.value:.3f} ± {(high - low) / 2:.3f}"
-
-
-def share(measurement: Measurement | None, dense: Measurement | None, text: object) -> str:
-    """A figure and its share of the dense model's."""
-    if measurement is None or dense is None or not callable(text):
-        return "–"
-    return f"{text(measurement.value)} ({measurement.value / dense.value:.0%})"
-
-
-def kilobytes(value: float) -> str:
-    """Bytes, for people."""
-    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"  # a megabyte
-
-
-def short(value: float) -> str:
-    """A count, for people."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.0f}"

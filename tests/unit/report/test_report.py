@@ -28,7 +28,7 @@ from secateur.records import (
 )
 from secateur.report import HEADINGS, headline, rows, write_report
 from secateur.report.figures import ARM_NAMES, COLOURS, SYMBOLS, cuts_figure, front_figure, sensitivity_figure
-from secateur.report.table import kilobytes, percent, short
+from secateur.report.table import audit_facts
 
 
 def figures(accuracy, latency, size):
@@ -155,12 +155,21 @@ def test_figures_hold_the_numbers():
     assert (list(curve.x), list(curve.y)) == ([0.0, 0.5], [0.0, 0.3])
 
 
-def test_numbers_for_people():
-    assert percent(Measurement(0.9, "", "measured", interval=(0.88, 0.92))) == "90.0 % ± 2.0"
-    assert percent(Measurement(12.5, "", "measured")) == "12.5 ± 0"
-    assert percent(None) == "–"
-    assert [kilobytes(v) for v in (900, 123456, 2.5e6)] == ["1 kB", "123 kB", "2.50 MB"]
-    assert [short(v) for v in (12, 1234, 40_551_040, 3e9)] == ["12", "1.23 k", "40.6 M", "3 G"]
+def test_the_page_shows_no_share_where_the_score_is_none(tmp_path):
+    """-3.2 dB is not -320 %, and a gain of 0.5 dB is not 50 points, even where both scores lie in [0, 1]."""
+    decibel = replace(RECORD, score_unit="dB", audit=replace(AUDIT, regret=0.25))
+    by_name = {row.cells[0]: row.cells for row in rows(decibel)}
+    assert by_name["f1-aa"][2:5] == ("0.68 ± 0.02 dB", "0.88 ± 0.02 dB", "0.9 ± 0.02 dB")
+    assert "-0.02 dB of top-1 accuracy" in headline(decibel)
+    facts = audit_facts(decibel)
+    assert facts["regret"].startswith("0.25 dB: ")
+    assert facts["tuned finalists from search to selection data"] == "-0.004 dB on average"
+    front = front_figure(decibel, "size")
+    assert front.layout.yaxis.tickformat == ""
+    assert front_figure(RECORD, "size").layout.yaxis.tickformat == ".0%"
+    assert "points" not in re.sub(
+        r"<(script|style)>.*?</\1>", "", write_report(decibel, tmp_path / "r").read_text(), flags=re.S
+    )
 
 
 def test_infeasible_trials_are_crossed_out_and_in_no_arm():

@@ -1,0 +1,84 @@
+"""How figures are written for people: scores in their unit, ratios, bytes and counts.
+
+A workload says what its score is (`Workload.score_unit`): a share is shown in per cent and its differences in points; anything
+else is a plain number with its unit behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from secateur.records import SHARE, Measurement
+
+UNKNOWN = "–"
+
+
+def score(value: float, unit: str) -> str:
+    """A score: `91.8 %`, or `-3.21 dB`."""
+    return f"{100 * value:.1f} %" if unit == SHARE else _with(f"{value:.4g}", unit)
+
+
+def score_with_interval(measurement: Measurement | None, unit: str) -> str:
+    """A score with half its 95 % interval: `91.8 % ± 0.9`, or `-3.21 ± 0.05 dB`."""
+    if measurement is None:
+        return UNKNOWN
+    half = _half(measurement)
+    if unit == SHARE:
+        return f"{score(measurement.value, unit)} ± {100 * half:.1f}"
+    return _with(f"{measurement.value:.4g} ± {half:.2g}", unit)
+
+
+def difference(value: float, unit: str) -> str:
+    """A difference of two scores: `-0.8 points`, or `+0.12 dB`."""
+    return f"{100 * value:+.1f} points" if unit == SHARE else _with(f"{value:+.4g}", unit)
+
+
+def difference_with_interval(measurement: Measurement, unit: str) -> str:
+    """A difference of two scores with its 95 % interval, which need not be symmetric: `-0.8 points (-2.1 to +0.4)`."""
+    low, high = measurement.bounds
+    factor, form = (100, "+.1f") if unit == SHARE else (1, "+.3g")
+    return f"{difference(measurement.value, unit)} ({factor * low:{form}} to {factor * high:{form}})"
+
+
+def amount(value: float, unit: str) -> str:
+    """An unsigned difference of scores, such as a loss that is allowed: `5.0 points`, or `0.12 dB`."""
+    return f"{100 * value:.1f} points" if unit == SHARE else _with(f"{value:.4g}", unit)
+
+
+def score_ticks(unit: str) -> str:
+    """How an axis of scores writes its numbers, in d3's format."""
+    return ".0%" if unit == SHARE else ""
+
+
+def ratio(measurement: Measurement | None) -> str:
+    """A ratio to the dense model with half its interval."""
+    return UNKNOWN if measurement is None else f"{measurement.value:.3f} ± {_half(measurement):.3f}"
+
+
+def of_dense(measurement: Measurement | None, dense: Measurement | None, text: Callable[[float], str]) -> str:
+    """A figure and its share of the dense model's."""
+    if measurement is None or dense is None:
+        return UNKNOWN
+    return f"{text(measurement.value)} ({measurement.value / dense.value:.0%})"
+
+
+def kilobytes(value: float) -> str:
+    """Bytes, for people."""
+    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"  # a megabyte
+
+
+def short(value: float) -> str:
+    """A count, for people."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _half(measurement: Measurement) -> float:
+    low, high = measurement.bounds
+    return (high - low) / 2
+
+
+def _with(text: str, unit: str) -> str:
+    return f"{text} {unit}" if unit else text
