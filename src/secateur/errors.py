@@ -18,6 +18,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from secateur.redaction import scrubbed
+
 
 class SecateurError(Exception):
     """Anything that this package says on purpose. `exit_code` is what the command returns for it."""
@@ -84,8 +86,15 @@ class EvaluationFailed(SecateurError):
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """The first line of a foreign error's message, or its type where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line of a foreign error's message without secrets, or its type where it says nothing.
+
+    All foreign messages that people see pass through here.
+    """
+    try:
+        text = str(error)
+    except Exception as failure:  # noqa: BLE001 # a foreign __str__ may raise anything
+        text = f"its message cannot be shown: __str__ raises {type(failure).__name__}"
+    lines = [line.strip() for line in scrubbed(text).splitlines() if line.strip()]
     return lines[0][:most] if lines else type(error).__name__
 
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from secateur.errors import WorkloadError
 from secateur.records import Group, Member, Workload
+from secateur.workloads.calls import calling
 from secateur.workloads.roles import as_tuple
+from secateur.workloads.samples import in_batches
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def compute_saliencies(
         for group in groups:
             tensors = _arrange(group, modules)
             for name in available_methods(group, plain):
-                scores[group.name][name] = METHODS[name].score(tensors)
+                scores[group.name][name] = _score(name, tensors)
     graded = [name for name in methods if METHODS[name].needs_gradients]
     if graded:
         count = 0
@@ -175,7 +177,7 @@ def compute_saliencies(
                     tensors = _arrange(group, modules)
                     for name in available_methods(group, graded):
                         total = scores[group.name].get(name, torch.zeros(group.width))
-                        scores[group.name][name] = total + METHODS[name].score(tensors)
+                        scores[group.name][name] = total + _score(name, tensors)
         for group in groups:
             for name in available_methods(group, graded):
                 scores[group.name][name] /= count
@@ -183,15 +185,19 @@ def compute_saliencies(
     return scores
 
 
+def _score(method: str, tensors: ChannelTensors) -> Tensor:
+    with calling(f"The saliency criterion '{method}' on '{tensors.name}'"):
+        return METHODS[method].score(tensors)
+
+
 def _backward_passes(model: nn.Module, workload: Workload, batches: int, batch: int) -> Iterator[None]:
     """Leave the gradients of one calibration batch after another in the parameters."""
     model.eval()
-    loader = torch.utils.data.DataLoader(workload.data.calibration, batch_size=batch)
-    for i, (inputs, targets) in enumerate(loader):
+    for i, (inputs, targets) in enumerate(in_batches(workload.data.calibration, batch)):
         if i == batches:
             return
         model.zero_grad(set_to_none=True)
-        with torch.enable_grad():
+        with torch.enable_grad(), calling(f"The model or its loss on calibration batch {i}"):
             loss = workload.loss(model(*as_tuple(inputs)), targets)
             if not torch.isfinite(loss):
                 raise WorkloadError(

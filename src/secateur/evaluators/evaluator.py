@@ -25,7 +25,7 @@ from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
 from secateur.definition import EvaluatorDefinition
-from secateur.errors import EvaluationFailed, first_line
+from secateur.errors import EvaluationFailed, WorkloadError, first_line
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
@@ -195,7 +195,10 @@ class Evaluator:
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part) if asked else None
             taken = self._take(network, "search", wanted, race)
             measurements, stopped = taken.measurements, taken.stopped
-        except EvaluationFailed as error:
+        except (
+            EvaluationFailed,
+            WorkloadError,
+        ) as error:  # what a metric, score or loss raises may be this candidate's fault
             failure = str(error)
         seconds = time.perf_counter() - started
         exported = self.files.exports > exports

@@ -15,6 +15,7 @@ from secateur.evaluators.devices.report import Report
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
 from secateur.records import Direction, Measurement, Provenance, Workload
+from secateur.workloads.calls import guarded
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,9 @@ def measure_all(context: Context, names: list[str], registry: Mapping[str, Metri
     """The named metrics. Raises EvaluationFailed where one of them is not finite."""
     found = {}
     for name in names:
-        found[name] = registry[name].measure(context)
+        metric = registry[name]
+        measure = metric.measure if metric is METRICS.get(name) else guarded(metric.measure, f"The metric '{name}'")
+        found[name] = measure(context)
         if not np.isfinite(found[name].value):
             raise EvaluationFailed(f"{name} is {found[name].value}")
     return found

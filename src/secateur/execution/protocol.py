@@ -71,7 +71,9 @@ def guarded(evaluate: Callable[[Job], Evaluation], job: Job) -> Evaluation:
         return evaluate(job)
     except DeviceLost:
         raise
-    except Exception as error:  # noqa: BLE001 # a user's metric or forward may raise anything
+    except SecateurError as error:
+        return Evaluation(job.candidate, "", {}, str(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 # a user's metric or forward may raise anything
         reason = "the worker ran out of memory" if isinstance(error, MemoryError) else type(error).__name__
         return Evaluation(job.candidate, "", {}, f"{reason}: {first_line(error)}")
 

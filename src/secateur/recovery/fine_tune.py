@@ -15,12 +15,14 @@ import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.files import write
 from secateur.records import Workload
+from secateur.workloads.calls import calling
 from secateur.workloads.roles import as_tuple
+from secateur.workloads.samples import in_batches
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def fine_tune(
         started, total, reason = time.perf_counter(), 0.0, None
         before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
         generator = torch.Generator().manual_seed(seed * 1000 + epoch)  # the same order after a restart
-        loader = DataLoader(workload.data.train, batch_size=batch, shuffle=True, drop_last=True, generator=generator)
+        loader = in_batches(workload.data.train, batch, shuffle=True, drop_last=True, generator=generator)
         student.train()
         for step, (inputs, targets) in enumerate(loader):
             _schedule(optimizer, settings.learning_rate, epoch * len(loader) + step, steps)
@@ -73,7 +75,8 @@ def fine_tune(
             if workload.augment is not None:
                 images = (workload.augment(images[0], generator), *images[1:])
             images = tuple(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in images)
-            with torch.autocast(device, dtype=torch.float16, enabled=device == "cuda"):
+            training = f"Training step {step + 1} of epoch {epoch + 1}"
+            with calling(training), torch.autocast(device, dtype=torch.float16, enabled=device == "cuda"):
                 loss = _loss(student, teacher, images, targets.to(device), workload, settings.distill)
             if not torch.isfinite(loss):
                 reason = f"the loss became {loss.item()} in epoch {epoch + 1}, step {step + 1}; the weights from before it stand"

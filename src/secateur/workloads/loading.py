@@ -7,17 +7,20 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.definition import WorkloadReference
-from secateur.errors import DefinitionError, SecateurError, WorkloadError, nearest
-from secateur.records import Workload
+from secateur.errors import DefinitionError, WorkloadError, nearest
+from secateur.records import ROLES, DataRoles, Workload
+from secateur.workloads.calls import calling, guarded
 from secateur.workloads.roles import check_roles
+from secateur.workloads.samples import Samples, collate_of, map_style
 
 
 def load_workload(reference: WorkloadReference, root: Path) -> Workload:
@@ -28,21 +31,50 @@ def load_workload(reference: WorkloadReference, root: Path) -> Workload:
     """
     factory = load_attribute(reference.factory, root, reference.where("factory"), "workload factory")
     _check_options(factory, reference)
-    try:
+    with calling(f"{reference.where()}: the workload factory {reference.factory}"):
         workload = factory(**reference.options)
-    except SecateurError:
-        raise
-    except Exception as error:
-        at = _last_line(error)
-        raise WorkloadError(
-            f"{reference.where()}: the workload factory {reference.factory} raised {type(error).__name__}: {error}{at}"
-        ) from error
     if not isinstance(workload, Workload):
         raise WorkloadError(
             f"{reference.where()}: {reference.factory} returned a {type(workload).__name__}; a secateur.Workload is needed."
         )
-    check_roles(workload.data)
-    return workload
+    return guarded_workload(workload)
+
+
+def guarded_workload(workload: Workload) -> Workload:
+    """The same workload, checked: whatever its code raises is one line, and its roles are map-style data sets.
+
+    Raises WorkloadError where a field is of the wrong type or where data roles are empty, without length, or overlap.
+    """
+    _check_fields(workload)
+    data = {role: map_style(getattr(workload.data, role), role) for role in ROLES}
+    roles = DataRoles(**{role: Samples(dataset, collate_of(dataset), role) for role, dataset in data.items()})
+    check_roles(roles)
+    return replace(
+        workload,
+        data=roles,
+        loss=guarded(workload.loss, "The workload's loss"),
+        score=guarded(workload.score, "The workload's score"),
+        augment=guarded(workload.augment, "The workload's augment") if workload.augment is not None else None,
+    )
+
+
+def _check_fields(workload: Workload) -> None:
+    for name in ("build_model", "loss", "score"):
+        if not callable(getattr(workload, name)):
+            raise WorkloadError(f"The workload's {name} is a {type(getattr(workload, name)).__name__}, not a function.")
+    if workload.augment is not None and not callable(workload.augment):
+        raise WorkloadError(f"The workload's augment is a {type(workload.augment).__name__}, not a function.")
+    if not isinstance(workload.data, DataRoles):
+        raise WorkloadError(
+            f"The workload's data is a {type(workload.data).__name__}; make DataRoles, with "
+            "secateur.workloads.roles.split_roles for example."
+        )
+    examples = workload.example_inputs
+    if not isinstance(examples, tuple) or not examples or not all(isinstance(x, Tensor) and x.dim() for x in examples):
+        raise WorkloadError(
+            "The workload's example_inputs must be a tuple of tensors with a leading batch dimension, one for each input of the "
+            "model: (images[:2],) for example."
+        )
 
 
 def load_attribute(spec: str, root: Path, where: str, what: str) -> Callable[..., Any]:
@@ -82,30 +114,29 @@ def _import_file(target: str, root: Path, where: str, what: str) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     try:
-        specification.loader.exec_module(module)
-    except Exception as error:
+        with calling(f"{where}: importing {path}"):
+            specification.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        raise WorkloadError(
-            f"{where}: importing {path} raised {type(error).__name__}: {error}{_last_line(error)}"
-        ) from error
+        raise
     return module
 
 
 def _import_module(target: str, where: str, what: str) -> ModuleType:
-    try:
-        return importlib.import_module(target)
-    except ModuleNotFoundError as error:
-        if error.name and (target == error.name or target.startswith(f"{error.name}.")):
-            raise DefinitionError(f"{where}: there is no module '{target}' for the {what}.") from error
-        raise WorkloadError(f"{where}: importing {target} raised {type(error).__name__}: {error}") from error
-    except Exception as error:
-        raise WorkloadError(
-            f"{where}: importing {target} raised {type(error).__name__}: {error}{_last_line(error)}"
-        ) from error
+    with calling(f"{where}: importing {target}"):
+        try:
+            return importlib.import_module(target)
+        except ModuleNotFoundError as error:
+            if error.name and (target == error.name or target.startswith(f"{error.name}.")):
+                raise DefinitionError(f"{where}: there is no module '{target}' for the {what}.") from error
+            raise
 
 
 def _check_options(factory: Callable[..., Any], reference: WorkloadReference) -> None:
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some functions that are written in C do not say
+        return
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     for name in reference.options:
@@ -115,7 +146,11 @@ def _check_options(factory: Callable[..., Any], reference: WorkloadReference) ->
                 f"It takes: {', '.join(parameters) or 'none'}."
             )
     missing = [
-        name for name, p in parameters.items() if p.default is inspect.Parameter.empty and name not in reference.options
+        name
+        for name, p in parameters.items()
+        if p.default is inspect.Parameter.empty
+        and p.kind is not inspect.Parameter.VAR_POSITIONAL
+        and name not in reference.options
     ]
     if missing:
         raise DefinitionError(
@@ -124,25 +159,13 @@ def _check_options(factory: Callable[..., Any], reference: WorkloadReference) ->
         )
 
 
-def _last_line(error: Exception) -> str:
-    """Where in the user's own code it happened."""
-    frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    return f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-
-
 def build_model(workload: Workload) -> nn.Module:
     """The trained module, in float32 on the CPU, in evaluation mode, all of it trainable.
 
     Raises WorkloadError where the factory raises.
     """
-    try:
+    with calling(f"build_model of '{workload.name}'"):
         model = workload.build_model()
-    except SecateurError:
-        raise
-    except Exception as error:
-        raise WorkloadError(
-            f"build_model of '{workload.name}' raised {type(error).__name__}: {error}{_last_line(error)}"
-        ) from error
     if not isinstance(model, nn.Module):
         raise WorkloadError(f"build_model of '{workload.name}' returned a {type(model).__name__}, not a torch module.")
     for name, parameter in model.named_parameters():

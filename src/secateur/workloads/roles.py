@@ -27,6 +27,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from secateur.errors import WorkloadError
 from secateur.records import ROLES, DataRoles
+from secateur.workloads.calls import calling
+from secateur.workloads.samples import Samples, in_batches, map_style
 
 _SHARES = {
     "test": (0.15, 1, None),
@@ -47,6 +49,7 @@ def split_roles(train: Dataset[Any], *, seed: int = 0, **given: Dataset[Any]) ->
     unknown = set(given) - set(_SHARES)
     if unknown:
         raise WorkloadError(f"There is no data role '{sorted(unknown)[0]}'; roles are {', '.join(ROLES)}.")
+    train = map_style(train, "train")
     size = len(train)  # type: ignore[arg-type] # map-style datasets have a length
     order = np.random.default_rng(seed).permutation(size)
     parts: dict[str, Dataset[Any]] = dict(given)
@@ -69,10 +72,12 @@ def check_roles(data: DataRoles) -> None:
     Subsets of one dataset are compared by index; datasets whose tensors lie in memory by content. A dataset that computes its
     samples on access (decoding, random augmentation) is compared with the others only where it is a subset of the same one.
     """
+    samples = {}
     for role in ROLES:
-        if len(getattr(data, role)) == 0:
-            raise WorkloadError(f"The data role '{role}' is empty.")
-    samples = {role: _Samples.of(getattr(data, role)) for role in ROLES}
+        with calling(f"The data role '{role}'"):
+            if len(getattr(data, role)) == 0:
+                raise WorkloadError(f"The data role '{role}' is empty.")
+            samples[role] = _Samples.of(getattr(data, role))
     for left, right in combinations(ROLES, 2):
         if (left, right) in MAY_OVERLAP:
             continue
@@ -97,8 +102,9 @@ class _Samples:
         base, indices = _unwrap(dataset)
         if not isinstance(base, TensorDataset):
             return cls(base, frozenset(indices), None)
-        rows = base.tensors[0][torch.as_tensor(indices)].contiguous().flatten(1).numpy()
-        hashes = frozenset(hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in rows)
+        rows = base.tensors[0][torch.as_tensor(indices)].detach().cpu().contiguous().reshape(len(indices), -1)
+        raw = rows.view(torch.uint8).numpy()  # bytes: numpy has no bfloat16
+        hashes = frozenset(hashlib.blake2b(row.tobytes(), digest_size=12).digest() for row in raw)
         return cls(base, frozenset(indices), hashes)
 
     def shared_with(self, other: _Samples) -> int:
@@ -113,6 +119,8 @@ def _unwrap(dataset: Dataset[Any]) -> tuple[Dataset[Any], list[int]]:
     if isinstance(dataset, Subset):
         base, inner = _unwrap(dataset.dataset)
         return base, [inner[i] for i in dataset.indices]
+    if isinstance(dataset, Samples):
+        return _unwrap(dataset.dataset)
     return dataset, list(range(len(dataset)))  # type: ignore[arg-type] # map-style datasets have a length
 
 
@@ -124,7 +132,7 @@ def as_tuple(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 def collect(dataset: Dataset[Any], limit: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
     """The first `limit` samples as tensors: inputs (one tensor per model input, (n, …)) and targets (n, …)."""
     size = len(dataset) if limit is None else min(limit, len(dataset))  # type: ignore[arg-type] # map-style
-    loader = torch.utils.data.DataLoader(Subset(dataset, range(size)), batch_size=min(size, 1024))
+    loader = in_batches(Subset(dataset, range(size)), min(size, 1024))
     inputs: list[tuple[Tensor, ...]] = []
     targets: list[Tensor] = []
     for batch, target in loader:

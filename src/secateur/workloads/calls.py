@@ -1,0 +1,85 @@
+"""Calls of the user's code: whatever it raises becomes one line with the place in the user's file.
+
+The factory, the model, data sets, loss, score, augmentation, metrics and saliency criteria of a project are called here, or
+through the wrappers that `guarded_workload` puts around them, so that no traceback of theirs reaches a person.
+"""
+
+from __future__ import annotations
+
+import functools
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from secateur.errors import SecateurError, WorkloadError, first_line
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OURS = Path(__file__).resolve().parents[1]
+_INSTALLED = {"site-packages", "dist-packages"}
+_STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+
+
+@contextmanager
+def calling(what: str) -> Iterator[None]:
+    """Around a call of the user's code. what: the beginning of a sentence, e.g. `The workload's score`.
+
+    Raises WorkloadError for whatever is raised inside, `sys.exit()` included; errors of this package and Ctrl-C pass.
+    """
+    try:
+        yield
+    except SecateurError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise WorkloadError(f"{what} {raised(error)}") from error
+
+
+def guarded(function: Callable[P, R], what: str) -> Callable[P, R]:
+    """The user's function, called through `calling`."""
+
+    @functools.wraps(function, assigned=("__module__", "__name__", "__doc__"), updated=())
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with calling(what):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def raised(error: BaseException) -> str:
+    """The end of that sentence: `raised ValueError: … (at my_model.py:12)`."""
+    if isinstance(error, SystemExit):
+        return f"called sys.exit({error.code!r}){place(error)}"
+    said = first_line(error)
+    name = type(error).__name__
+    return f"raised {name}{f': {said}' if said != name else ''}{place(error)}"
+
+
+def place(error: BaseException) -> str:
+    """` (at file:line)`: the innermost line of the user's own code, else the innermost line of all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" (at {_short(error.filename)}:{error.lineno or 1})"
+    frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    theirs = [frame for frame in frames if _is_users(frame[0])]
+    if not frames:
+        return ""
+    file, line = (theirs or frames)[-1]
+    return f" (at {_short(file)}:{line})"
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<"):  # frozen modules, generated code
+        return False
+    path = Path(file).resolve()
+    if _INSTALLED & set(path.parts) or path.is_relative_to(_OURS):
+        return False
+    return not any(path.is_relative_to(folder) for folder in _STANDARD)
+
+
+def _short(file: str) -> str:
+    """Relative to the working directory where the file lies below it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
