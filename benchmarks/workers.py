@@ -20,7 +20,8 @@ from pathlib import Path
 
 from common import add_model, arguments, loaded_pipeline, spread, table, write_json
 from secateur.definition import PipelineDefinition
-from secateur.pipelines.run import Listener, run_pipeline
+from secateur.pipelines.listener import Listener
+from secateur.pipelines.run import run_pipeline
 from secateur.records import Evaluation, Trial
 from secateur.search.ledger import Ledger, own
 

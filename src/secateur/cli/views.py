@@ -21,9 +21,12 @@ from rich.progress import (
 from rich.table import Table
 
 from secateur.cli.interrupts import Interrupts
+from secateur.cli.verbosity import SETTINGS
+from secateur.cli.verbosity import console as error_console
 from secateur.pipelines.check import Checked
+from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared
-from secateur.pipelines.run import Listener, Outcome, read_record, versions_of
+from secateur.pipelines.run import Outcome, read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import SHARE, Measurement, Recovered, RunRecord, Trial, Version
 from secateur.report import HEADINGS, headline, rows
@@ -43,7 +46,7 @@ STAGES = {
 @contextlib.contextmanager
 def watching() -> Iterator[Listener]:
     """A listener that draws progress bars on the terminal, or prints a line now and then where there is none."""
-    console = Console(stderr=True)
+    console = error_console()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -52,7 +55,10 @@ def watching() -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="cyan"),
     )
-    with Interrupts() as interrupts, Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with (
+        Interrupts() as interrupts,
+        Progress(*columns, console=console, disable=not console.is_terminal or SETTINGS.level < 0) as progress,
+    ):
         yield _Terminal(progress, console, interrupts)
 
 
@@ -127,7 +133,8 @@ class _Terminal(Listener):
             self._print(f"    stopped early: {finalist.stopped}")
 
     def _print(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False, soft_wrap=True)
+        if SETTINGS.level >= 0:
+            self.progress.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _front_figures(points: Sequence[Mapping[str, float]]) -> str:

@@ -18,7 +18,7 @@ from secateur.definition.models import (
     SearchSpaceDefinition,
     WorkloadReference,
 )
-from secateur.definition.resolve import Override, load_evaluator, load_pipeline, project_root, shipped
+from secateur.definition.resolve import Override, load_evaluator, load_pipeline, pipeline_from, project_root, shipped
 from secateur.definition.source import Source, expanded, one_of
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "load_evaluator",
     "load_pipeline",
     "one_of",
+    "pipeline_from",
     "project_root",
     "shipped",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -63,32 +64,52 @@ def project_root(pipeline: Path) -> Path:
     return folder.parent
 
 
-def load_pipeline(reference: str, overrides: list[Override] | None = None) -> tuple[PipelineDefinition, Path]:
+def load_pipeline(
+    reference: str, overrides: list[Override] | None = None, project: Path | None = None
+) -> tuple[PipelineDefinition, Path]:
     """A validated pipeline and its project's root. reference: a name (`quick`) or a path to a YAML file.
 
-    Raises DefinitionError naming file, line, what is allowed and the nearest match.
+    project: the root; by default the folder that `project_root` finds. Raises DefinitionError naming file, line, what is allowed
+    and the nearest match.
     """
-    path = _find(reference, "pipelines", Path.cwd(), where="")
-    root = project_root(path)
-    source = _overridden(Source.read(path), overrides or [], root)
+    path, root = _found(reference, "pipelines", project)
+    return _pipeline(Source.read(path), overrides or [], root), root
+
+
+def pipeline_from(tree: Mapping[str, Any], overrides: list[Override], root: Path) -> PipelineDefinition:
+    """A validated pipeline from the mapping that a YAML file would hold; names in it are looked up in `root`, the project.
+
+    Raises DefinitionError as `load_pipeline` does, with `definition` in the place of file and line.
+    """
+    return _pipeline(Source.of(tree, "definition"), overrides, root)
+
+
+def _pipeline(read: Source, overrides: list[Override], root: Path) -> PipelineDefinition:
+    source = _overridden(read, overrides, root)
     values = source.plain()
     if isinstance(values.get("workload"), str):
         values["workload"] = {"factory": values["workload"]}
     for key, model in (("search_space", SearchSpaceDefinition), ("evaluator", EvaluatorDefinition)):
         if key in values:
             values[key] = _referenced(values[key], key, model, source, root)
-    definition = _validated(PipelineDefinition, values, source)
-    return definition, root
+    return _validated(PipelineDefinition, values, source)
 
 
-def load_evaluator(reference: str) -> tuple[EvaluatorDefinition, Path]:
+def load_evaluator(reference: str, project: Path | None = None) -> tuple[EvaluatorDefinition, Path]:
     """A validated evaluator and its project's root. reference: a name (`raspberry_pi`) or a path to a YAML file.
 
     Raises DefinitionError as `load_pipeline` does.
     """
-    path = _find(reference, "evaluators", Path.cwd(), where="")
+    path, root = _found(reference, "evaluators", project)
     source = Source.read(path)
-    return _validated(EvaluatorDefinition, source.plain(), source), project_root(path)
+    return _validated(EvaluatorDefinition, source.plain(), source), root
+
+
+def _found(reference: str, kind: str, project: Path | None) -> tuple[Path, Path]:
+    """The file that a person names on the command line, and its project. Paths are relative to the working directory."""
+    is_path = reference.endswith((".yaml", ".yml")) or "/" in reference
+    path = _find(reference, kind, Path.cwd() if project is None or is_path else project, where="")
+    return path, project_root(path) if project is None else project.resolve()
 
 
 def _find(reference: str, kind: str, root: Path, where: str) -> Path:

@@ -62,6 +62,11 @@ class Source:
             )
         return cls(label, tree)
 
+    @classmethod
+    def of(cls, tree: Mapping[str, Any], label: str) -> Source:
+        """A mapping that comes from Python: places in it have keys and no lines."""
+        return cls(label, _plain(tree))
+
     def where(self, path: Path_) -> str:
         """`file:line` of a place in the tree; of the nearest existing parent where the place itself is missing."""
         for length in range(len(path), 0, -1):
@@ -79,8 +84,10 @@ class Source:
                 node = node[step]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
-        label = next((self.labels[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.labels), self.label)
-        return f"{label}:{line}"
+        label = next((self.labels[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.labels), None)
+        if label is None and not isinstance(self.tree, CommentedMap | CommentedSeq):  # it comes from Python
+            return ".".join([self.label, *map(str, path)])
+        return f"{label or self.label}:{line}"
 
     def part(self, key: str) -> Source:
         """The inline part under a key, as a source of its own."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from secateur.agent.runtimes import RUNTIMES, Available
 from secateur.compression.saliency import METHODS
-from secateur.definition import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
+from secateur.definition import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
 from secateur.evaluators import METRICS
 from secateur.evaluators.devices import DEVICES
 from secateur.search.samplers import SAMPLERS
@@ -54,15 +55,37 @@ def _workloads() -> Entries:
     return [{"name": name, "what": what, "extra": ""} for name, what in SHIPPED.items()]
 
 
-CATALOGUE: dict[str, Callable[[], Entries]] = {
-    "methods": _methods,
-    "samplers": _samplers,
-    "runtimes": _runtimes,
-    "devices": _devices,
-    "metrics": _metrics,
-    "workloads": _workloads,
+def _pipelines(project: Path) -> Entries:
+    """Those of the project, then those that come with the package; what cannot be read is listed with the reason."""
+    own, ours = project / "pipelines", shipped("pipelines")
+    listed = {}
+    for folder in (ours, own):
+        for file in sorted(folder.glob("*.yaml")):
+            listed[file.stem] = {"name": file.stem, "what": _purpose(file), "file": str(file)}
+    return [listed[name] for name in sorted(listed)]
+
+
+def _purpose(file: Path) -> str:
+    """The first sentence of a pipeline's first comment, which says what it is for; else its first key."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        if line.startswith("#") and "yaml-language-server" not in line:
+            return line.lstrip("# ").partition(". ")[0].rstrip(" .")
+        if line and not line.startswith("#"):
+            return line
+    return ""
+
+
+CATALOGUE: dict[str, Callable[[Path], Entries]] = {
+    "methods": lambda _: _methods(),
+    "samplers": lambda _: _samplers(),
+    "runtimes": lambda _: _runtimes(),
+    "devices": lambda _: _devices(),
+    "metrics": lambda _: _metrics(),
+    "workloads": lambda _: _workloads(),
+    "pipelines": _pipelines,
 }
-"""listing → its entries; `extra` names the optional dependency that an entry needs."""
+"""listing → its entries, given the project's folder; `extra` names the optional dependency that an entry needs."""
 
 
 def schemas() -> dict[str, dict[str, Any]]:

@@ -65,24 +65,24 @@ class ModelMeasured:
     report: Report
 
 
-def evaluator_named(name: str) -> tuple[EvaluatorDefinition, Path]:
+def evaluator_named(name: str, project: Path | None = None) -> tuple[EvaluatorDefinition, Path]:
     """The evaluator that names a device, and its project's root: `local`, a name in evaluators/, or a path.
 
     Raises DefinitionError.
     """
     if name == LOCAL:
         return EvaluatorDefinition(objectives={"latency": "minimize"}), Path.cwd()
-    definition, root = load_evaluator(name)
+    definition, root = load_evaluator(name, project)
     check_runtime(definition)
     return definition, root
 
 
-def check_devices(name: str) -> Iterator[DeviceChecked]:
+def check_devices(name: str, project: Path | None = None) -> Iterator[DeviceChecked]:
     """Prove each device that an evaluator names: reach it, start the runtime there, measure a small network against itself.
 
     Raises DeviceLost and DeviceRefused, which say what is wrong; EvaluationFailed where the outputs there are not torch's.
     """
-    definition, root = evaluator_named(name)
+    definition, root = evaluator_named(name, project)
     model = _small_network()
     images = torch.randn(definition.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # CIFAR's size
     runtime = RUNTIMES[definition.runtime]
@@ -106,12 +106,12 @@ def check_devices(name: str) -> Iterator[DeviceChecked]:
             yield DeviceChecked(device.name, device.fingerprint, device.hello.machine, reports[-1], ratios, multiple)
 
 
-def measure_file(model: Path, name: str, against: Path | None) -> ModelMeasured:
+def measure_file(model: Path, name: str, against: Path | None, project: Path | None = None) -> ModelMeasured:
     """Measure an exported model on a named device. against: the reference of the ratio; without it there is no ratio to speak of.
 
     Raises ModelError for a file that cannot be used, and what `check_devices` raises.
     """
-    definition, root = evaluator_named(name)
+    definition, root = evaluator_named(name, project)
     runtime = RUNTIMES[definition.runtime]
     if runtime.format != ONNX:
         raise ModelError(

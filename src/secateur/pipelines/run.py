@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from secateur.errors import DefinitionError, EvaluationFailed, NothingBetter, Se
 from secateur.evaluators.onnx_export import OUTPUT, input_names
 from secateur.execution import Pool
 from secateur.files import write
+from secateur.logs import logging_to
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists, show_registered
+from secateur.pipelines.listener import Listener, logged, reporting, together
 from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.recording import Found, record_of
 from secateur.pipelines.rungs import finalists_by_rungs
@@ -37,7 +40,7 @@ from secateur.pipelines.stages import (
     train_small_dense,
 )
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
-from secateur.records import Candidate, Measurement, Recovered, RunRecord, Trial, Version
+from secateur.records import Candidate, Measurement, Recovered, RunRecord, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
 from secateur.search.dashboard import Original
@@ -53,28 +56,6 @@ _MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str,
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
 
 
-class Listener:
-    """What a run tells while it goes on. Every method may be overridden; by default nothing is said."""
-
-    def stage(self, name: str) -> None:
-        """A stage begins."""
-
-    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
-        """Checks are done and the dense model has been measured."""
-
-    def trial(self, ledger: Ledger, trial: Trial) -> None:
-        """A trial has been told."""
-
-    def experiment(self, url: str) -> None:
-        """An NNI experiment has started; url: of its web interface, on this machine only."""
-
-    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
-        """An epoch of one finalist is over."""
-
-    def recovered(self, finalist: Recovered) -> None:
-        """A finalist is tuned and measured."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a run ends with. versions: None where nothing was to be registered."""
@@ -83,6 +64,38 @@ class Outcome:
     folder: Path
     report: Path
     versions: list[Version] | None
+
+    def require_better(self) -> None:
+        """Raises NothingBetter where nothing passed the gate."""
+        if not self.record.registered:
+            raise NothingBetter(
+                f"Nothing passed the gate: none of the {len(self.record.finalists)} finalists keeps "
+                + ", ".join(goal.text for goal in self.record.goals)
+                + f" and is on the front. The report says what there was: {self.report}"
+            )
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it: what the run led to, without its trials (`secateur show RUN --json` has them)."""
+        record = self.record
+        return {
+            "run": record.run_id,
+            "folder": str(self.folder),
+            "report": str(self.report),
+            "best": record.knee,
+            "finalists": [_plain(record, finalist) for finalist in record.finalists],
+            "dense": {name: m.value for name, m in record.dense["selection"].items()},
+            "versions": None if self.versions is None else [asdict(version) for version in self.versions],
+        }
+
+
+def _plain(record: RunRecord, finalist: Recovered) -> dict[str, Any]:
+    return {
+        "name": finalist.name,
+        "passed": finalist in record.registered,
+        "failure": finalist.failure,
+        "measurements": {name: m.value for name, m in finalist.measurements.items()},
+        "test": None if finalist.test is None else finalist.test.value,
+    }
 
 
 def check_training_device(device: str) -> None:
@@ -103,7 +116,7 @@ def run_pipeline(
     """Run a definition, or go on with its unfinished run. pipeline: as the user called it, for `resume`.
 
     Raises the errors of `secateur.errors`: of a definition, workload or model before anything is written; StateError for disk
-    trouble at any time; RegistryUnreachable after everything else is done; NothingBetter where nothing passed the gate.
+    trouble at any time; RegistryUnreachable after everything else is done. Where nothing passed the gate, the outcome says so.
     """
     listener = listener or Listener()
     check_training_device(device)
@@ -143,7 +156,8 @@ def _identity(prepared: Prepared) -> str:
 
 
 def _drive(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> Outcome:
-    with locked(run), storage_errors(run.state / DATABASE):
+    listener = together(reporting(logged), listener)
+    with locked(run), logging_to(run.log), storage_errors(run.state / DATABASE):
         record = read_record(run) if run.judged else _through_the_stages(prepared, run, device, listener)
         return _finish(run, record, listener)
 
@@ -154,10 +168,10 @@ def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
     Raises StateError where the run has not got that far, and what `run_pipeline` raises at its end.
     """
     record = read_record(run)
-    with locked(run):
+    with locked(run), logging_to(run.log):
         if run.done:
             return Outcome(record, run.path, run.path / "report.html", versions_of(run))
-        return _finish(run, record, listener or Listener())
+        return _finish(run, record, together(reporting(logged), listener or Listener()))
 
 
 def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> RunRecord:
@@ -293,12 +307,6 @@ def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
         show_registered(run, record, published)
         write(run.path / "registry.json", _VERSIONS.dump_json(versions, indent=1))
     write(run.path / "done", "")
-    if not record.registered:
-        raise NothingBetter(
-            f"Nothing passed the gate: none of the {len(record.finalists)} finalists keeps "
-            + ", ".join(goal.text for goal in record.goals)
-            + f" and is on the front. The report says what there was: {report}"
-        )
     return Outcome(record, run.path, report, versions)
 
 

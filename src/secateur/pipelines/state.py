@@ -66,6 +66,11 @@ class RunFolder:
         return self.path / "dense" / "model.onnx"
 
     @property
+    def log(self) -> Path:
+        """What the run has logged, over all of its restarts. Each worker has its own in `workers/`."""
+        return self.path / "log.txt"
+
+    @property
     def predictor(self) -> Path:
         """The latency predictor, where the definition asks for one."""
         return self.path / "predictor.json"

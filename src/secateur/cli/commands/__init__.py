@@ -1,0 +1,1 @@
+"""The commands. Each is a few lines; the work is in `secateur.pipelines`."""

@@ -1,0 +1,131 @@
+"""What a run says while it goes on, to whoever listens: the terminal, the log, a user's own callbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from secateur.records import Measurement, Recovered, Trial
+
+if TYPE_CHECKING:
+    from secateur.pipelines.preparation import Prepared
+    from secateur.pipelines.state import RunFolder
+    from secateur.search.ledger import Ledger
+
+_LOGGER = logging.getLogger("secateur")
+
+
+class Listener:
+    """Progress callbacks; the defaults do nothing. What a method raises ends the run, which can be resumed."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins: check, search, recover, gate or register."""
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
+        """Checks are done and the dense model has been measured."""
+
+    def trial(self, ledger: Ledger, trial: Trial) -> None:
+        """A trial has been recorded."""
+
+    def experiment(self, url: str) -> None:
+        """An NNI experiment has started; url: of its web interface, on this machine only."""
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        """An epoch of one finalist is over."""
+
+    def recovered(self, finalist: Recovered) -> None:
+        """A finalist is tuned and measured."""
+
+
+class _Together(Listener):
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def stage(self, name: str) -> None:
+        for listener in self._listeners:
+            listener.stage(name)
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
+        for listener in self._listeners:
+            listener.prepared(prepared, run, dense)
+
+    def trial(self, ledger: Ledger, trial: Trial) -> None:
+        for listener in self._listeners:
+            listener.trial(ledger, trial)
+
+    def experiment(self, url: str) -> None:
+        for listener in self._listeners:
+            listener.experiment(url)
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        for listener in self._listeners:
+            listener.epoch(finalist, finalists, epoch, loss)
+
+    def recovered(self, finalist: Recovered) -> None:
+        for listener in self._listeners:
+            listener.recovered(finalist)
+
+
+def together(*listeners: Listener) -> Listener:
+    """Several listeners as one, called in their order."""
+    return _Together(listeners)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is. done, total: trials of the search or epochs of all finalists, None in other stages. text: for people."""
+
+    stage: str
+    text: str
+    done: int | None = None
+    total: int | None = None
+
+
+class _Reporting(Listener):
+    def __init__(self, function: Callable[[Progress], object]) -> None:
+        self._function = function
+        self._stage = "check"
+        self._trials, self._epochs = 1, 1
+
+    def stage(self, name: str) -> None:
+        self._stage = name
+        self._say(name)
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002 # the interface
+        self._trials = prepared.definition.search.trials
+        self._epochs = prepared.definition.recover.epochs if prepared.definition.recover else 1
+        groups = len(prepared.space.choices)
+        self._say(f"{prepared.definition.name}: {groups} groups, run {run.run_id} in {run.path}")
+
+    def trial(self, ledger: Ledger, trial: Trial) -> None:
+        evaluation = trial.evaluation
+        figures = ", ".join(f"{name} {m.value:.4g}" for name, m in evaluation.measurements.items())
+        what = evaluation.failure or evaluation.stopped or figures
+        self._say(f"trial {trial.number} ({trial.arm}): {what}", ledger.evaluated, self._trials)
+
+    def experiment(self, url: str) -> None:
+        self._say(f"NNI's experiment: {url}")
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        done, total = (finalist - 1) * self._epochs + epoch, finalists * self._epochs
+        self._say(f"finalist {finalist} of {finalists}, epoch {epoch}: loss {loss:.4g}", done, total)
+
+    def recovered(self, finalist: Recovered) -> None:
+        figures = ", ".join(f"{name} {m.value:.4g}" for name, m in finalist.measurements.items())
+        self._say(f"{finalist.name}: {finalist.failure or figures}")
+
+    def _say(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        self._function(Progress(self._stage, text, done, total))
+
+
+def reporting(function: Callable[[Progress], object]) -> Listener:
+    """A listener that calls a function at each stage, trial, epoch and finalist: the simple way to listen."""
+    return _Reporting(function)
+
+
+def logged(progress: Progress) -> None:
+    """A callback that writes to the log: single epochs and trials too, since a log is read when something went wrong."""
+    count = "" if progress.done is None else f" ({progress.done} of {progress.total})"
+    _LOGGER.info("%s: %s%s", progress.stage, progress.text, count)
