@@ -387,7 +387,8 @@ class RunRecord:
     network's figures per data role (`search`, `selection`, `test`). goals: as limits on selection data. knee: name of the finalist
     that gets the alias. seconds: per stage. arms: the search's own (`search`) and each baseline. ended: why the search did.
     small_dense: the baseline trained from scratch. exports: candidates whose file had to be exported instead of rewritten.
-    prediction: None where every candidate was measured.
+    prediction: None where every candidate was measured. infeasible: numbers of trials, evaluated in full, outside the search's
+    limits. searched_front: numbers of the feasible trials that none dominates.
     """
 
     run_id: str
@@ -416,6 +417,8 @@ class RunRecord:
     rungs: tuple[Rung, ...] = ()
     exports: int = 0
     prediction: PredictionAudit | None = None
+    infeasible: tuple[int, ...] = ()
+    searched_front: tuple[int, ...] = ()
     score_unit: str = SHARE
 
     @property

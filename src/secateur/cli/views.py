@@ -29,8 +29,8 @@ from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.run import Outcome, read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import SHARE, Measurement, Recovered, RunRecord, Trial, Version
-from secateur.report import HEADINGS, headline, rows
-from secateur.report.table import audit_facts
+from secateur.report import before_and_after, headline
+from secateur.report.audit import audit_facts
 from secateur.report.units import score, short
 from secateur.search.ledger import Ledger
 
@@ -194,10 +194,11 @@ def _wide() -> Console:
 
 
 def _table(record: RunRecord) -> Table:
-    table = Table(header_style="bold", row_styles=[""])
-    for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if i < 2 else "right", overflow="fold")  # model and status
-    for row in rows(record):
+    content = before_and_after(record)
+    table = Table(header_style="bold")
+    for column in content.columns:
+        table.add_column(column.heading, justify="left" if column.text else "right", overflow="fold")
+    for row in content.rows:
         table.add_row(*row.cells, style="bold green" if row.best else ("" if row.passed else "dim"))
     return table
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from secateur.pipelines.state import DATABASE, STATE, RunFolder
 from secateur.records import RunRecord
 from secateur.registry import Published
-from secateur.report.figures import AXES, front_figure
-from secateur.report.table import headline, status
+from secateur.report import headline
+from secateur.report.front_figure import AXES, front_figure
+from secateur.report.table import status
 from secateur.search.board import ARTIFACTS, Board
 from secateur.search.dashboard import finalist_note, later_attributes
 from secateur.search.dashboard_server import serve
@@ -24,9 +25,8 @@ def show_finalists(run: RunFolder, record: RunRecord, report: Path) -> None:
     board = _board(run)
     board.add_note(None, headline(record))
     board.attach(None, report.name, report.read_bytes())
-    infeasible = board.infeasible()
     for axis in (a for a in AXES if a in record.dense["search"] and a in record.objectives):
-        figure = front_figure(record, axis, infeasible)
+        figure = front_figure(record, axis)
         figure.update_layout(
             height=HEIGHT, title={"text": f"The front: {record.score_name} and {axis}"}, margin={"t": 48}
         )

@@ -10,7 +10,8 @@ from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.records import ROLES, Measurement, Recovered, Rung, RunRecord
 from secateur.search.audit import arm_results, audit, prediction_audit
-from secateur.search.ledger import Ledger
+from secateur.search.front import front
+from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.sensitivity import known_sensitivities
 
 
@@ -36,6 +37,9 @@ def record_of(
     """Everything a run found out. dense: the original's figures per data role; watch: seconds per stage."""
     definition, space, trials = prepared.definition, prepared.space, found.ledger.trials
     objectives = definition.evaluator.objectives
+    complete = own(trials)
+    kept = feasible(complete, found.ledger.problem.goals)
+    best = front([t.evaluation for t in kept if t.arm != "dense"], objectives)
     return RunRecord(
         run_id=run.run_id,
         name=definition.name,
@@ -63,5 +67,7 @@ def record_of(
         small_dense=found.small_dense,
         rungs=found.rungs,
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
+        searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),
+        infeasible=tuple(t.number for t in complete if t not in kept),
         exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
     )

@@ -304,6 +304,7 @@ def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
         uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
         published = publish(package, Target(register["name"], register["alias"], uri))
         versions = published.versions
+        write_report(record, report, versions)
         show_registered(run, record, published)
         write(run.path / "registry.json", _VERSIONS.dump_json(versions, indent=1))
     write(run.path / "done", "")

@@ -5,51 +5,105 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.records import SEARCH, Measurement, PredictionAudit, Recovered, RunRecord
-from secateur.report.units import UNKNOWN, amount, difference, kilobytes, of_dense, ratio, score_with_interval, short
+from secateur.records import Measurement, Recovered, RunRecord
+from secateur.report.units import UNKNOWN, difference, kilobytes, of_dense, score_with_interval, short, times
 
-HEADINGS = (
-    "model",
-    "status",
-    "score before recovery",
-    "score after",
-    "test score",
-    "latency (speed-up)",
-    "ms (p50)",
-    "size",
-    "parameters",
-    "MACs",
-)
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. rank: a narrow terminal leaves out the highest first. text: words, set flush left."""
+
+    heading: str
+    rank: int = 1
+    text: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. best: the model that gets the alias; passed: it is registered, or is the dense model."""
+    """One line of a table. best: the model that gets the alias; passed: it is registered, or is the dense model.
+
+    notes: why it failed, stopped early or is refused; not in a cell, because they are sentences.
+    """
 
     cells: tuple[str, ...]
-    best: bool
-    passed: bool
+    best: bool = False
+    passed: bool = True
+    notes: tuple[str, ...] = ()
 
 
-def rows(record: RunRecord) -> list[Row]:
-    """The dense model, then the finalists in order of falling latency ratio (or size)."""
-    dense = record.dense["selection"]
-    scores = [record.dense["search"].get("accuracy"), dense.get("accuracy"), record.dense["test"].get("accuracy")]
-    shown = (score_with_interval(s, record.score_unit) for s in scores)
-    original = ("dense", "original", *shown, *_costs(dense, dense, reference=True))
+@dataclass(frozen=True)
+class Table:
+    """Columns, and rows with a cell for each of them."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    def filled(self) -> Table:
+        """The same table without columns that are empty in every row."""
+        return self.keep([i for i in range(len(self.columns)) if any(row.cells[i] != UNKNOWN for row in self.rows)])
+
+    def keep(self, chosen: list[int]) -> Table:
+        """The same table with the columns at these places alone."""
+        rows = (Row(tuple(row.cells[i] for i in chosen), row.best, row.passed, row.notes) for row in self.rows)
+        return Table(tuple(self.columns[i] for i in chosen), tuple(rows))
+
+
+COLUMNS = (
+    Column("model", 0, text=True),
+    Column("constraints", 3, text=True),
+    Column("front", 2, text=True),
+    Column("score before recovery", 9),
+    Column("score after", 4),
+    Column("change", 1),
+    Column("test score", 8),
+    Column("test change", 10),
+    Column("speed-up", 1),
+    Column("ms (dense model)", 5),
+    Column("size", 2),
+    Column("parameters", 12),
+    Column("MACs", 7),
+)
+
+
+def before_and_after(record: RunRecord) -> Table:
+    """The dense model, then the finalists in order of falling latency ratio (or size). Empty columns are left out."""
     finalists = sorted(record.finalists, key=_weight, reverse=True)
     scratch = [record.small_dense] if record.small_dense is not None else []
-    return [Row(original, best=False, passed=True), *(_row(record, f) for f in (*finalists, *scratch))]
+    rows = (_dense_row(record), *(_row(record, f) for f in (*finalists, *scratch)))
+    return Table(COLUMNS, rows).filled()
+
+
+def _dense_row(record: RunRecord) -> Row:
+    dense = record.dense
+    before, after, test = (dense.get(role, {}).get("accuracy") for role in ("search", "selection", "test"))
+    latency = dense["selection"].get("latency")
+    costs = _costs(dense["selection"], dense["selection"])
+    speed = ("1 (reference)", milliseconds(latency, "")) if latency else (UNKNOWN, UNKNOWN)
+    scores = [score_with_interval(s, record.score_unit) for s in (before, after, test)]
+    cells = ("dense", UNKNOWN, UNKNOWN, *scores[:2], UNKNOWN, scores[2], UNKNOWN, *speed, *costs)
+    return Row(cells)
 
 
 def _row(record: RunRecord, finalist: Recovered) -> Row:
-    scores = [finalist.searched.get("accuracy"), finalist.measurements.get("accuracy"), finalist.test]
-    costs = _costs(finalist.measurements, record.dense["selection"])
-    shown = (score_with_interval(s, record.score_unit) for s in scores)
+    latency, unit = finalist.measurements.get("latency"), record.score_unit
+    cells = (
+        finalist.name,
+        constraints(record, finalist),
+        place(record, finalist),
+        score_with_interval(finalist.searched.get("accuracy"), unit),
+        score_with_interval(finalist.measurements.get("accuracy"), unit),
+        change(record, finalist, "selection"),
+        score_with_interval(finalist.test, unit),
+        change(record, finalist, "test"),
+        speedup(latency),
+        with_dense(latency),
+        *_costs(finalist.measurements, record.dense["selection"]),
+    )
     return Row(
-        (finalist.name, status(record, finalist), *shown, *costs),
+        cells,
         best=finalist.name == record.knee,
         passed=finalist.feasible and finalist.on_front,
+        notes=tuple(notes(finalist)),
     )
 
 
@@ -60,110 +114,80 @@ def _weight(finalist: Recovered) -> float:
     return 0.0
 
 
-def status(record: RunRecord, finalist: Recovered) -> str:
-    """What became of a finalist, in a few words."""
+def constraints(record: RunRecord, finalist: Recovered) -> str:
+    """Whether a finalist meets the constraints on selection data."""
     if finalist.failure is not None:
-        return f"failed: {finalist.failure}"
-    notes = []
-    if record.small_dense is not None and finalist.name == record.small_dense.name:
-        notes.append("baseline: trained anew")
-    elif finalist.name == record.knee:
-        notes.append("knee of the front")
-    elif finalist.feasible and finalist.on_front:
-        notes.append("on the front")
-    elif not finalist.feasible:
-        notes.append("loses too much")
-    else:
-        notes.append("dominated")
+        return "failed"
+    if _is_baseline(record, finalist):
+        return UNKNOWN
+    return "met" if finalist.feasible else "missed"
+
+
+def place(record: RunRecord, finalist: Recovered) -> str:
+    """Whether a finalist lies on the recovered front, which has nothing to do with the constraints."""
+    if finalist.failure is not None:
+        return UNKNOWN
+    if _is_baseline(record, finalist):
+        return "baseline"
+    if finalist.name == record.knee:
+        return "knee"
+    return "yes" if finalist.on_front else "dominated"
+
+
+def _is_baseline(record: RunRecord, finalist: Recovered) -> bool:
+    return record.small_dense is not None and finalist.name == record.small_dense.name
+
+
+def notes(finalist: Recovered) -> list[str]:
+    """What else is to be said of a finalist."""
+    said = [f"failed: {finalist.failure}"] if finalist.failure is not None else []
     if finalist.stopped is not None:
-        notes.append(f"stopped early: {finalist.stopped}")
-    return "; ".join(notes)
-
-
-def _costs(
-    measured: Mapping[str, Measurement], dense: Mapping[str, Measurement], *, reference: bool = False
-) -> tuple[str, ...]:
-    latency = measured.get("latency")
-    milliseconds = latency.details.get("p50_ms") if latency else None
-    compared = "1 (reference)" if reference else f"{ratio(latency)} ({1 / latency.value:.2f}×)" if latency else UNKNOWN
-    return (
-        compared,
-        f"{milliseconds:.3f}" if milliseconds is not None else UNKNOWN,
-        of_dense(measured.get("size"), dense.get("size"), kilobytes),
-        of_dense(measured.get("parameters"), dense.get("parameters"), short),
-        of_dense(measured.get("macs"), dense.get("macs"), short),
-    )
-
-
-def headline(record: RunRecord) -> str:
-    """What came of it, and before anything else where the search was not worth its while."""
-    return " ".join((*_warnings(record), _result(record)))
-
-
-def _warnings(record: RunRecord) -> list[str]:
-    said = []
-    if record.unbeaten:
-        search = next(a for a in record.arms if a.arm == SEARCH)
-        beaten_by = ", ".join(f"{a.arm} ({a.hypervolume:.4f} with {a.networks} networks)" for a in record.unbeaten)
-        said.append(f"The search (hypervolume {search.hypervolume:.4f}) did not beat the baseline: {beaten_by}.")
-    small, best = record.small_dense, next((f for f in record.finalists if f.name == record.knee), None)
-    if small is not None and best is not None and "accuracy" in small.measurements:
-        gap = best.measurements["accuracy"].value - small.measurements["accuracy"].value
-        if gap <= 0:
-            said.append(
-                f"Trained from scratch, the widths of {best.name} do as well as pruned: cutting brought nothing."
-            )
+        said.append(f"fine-tuning stopped early: {finalist.stopped}")
     return said
 
 
-def _result(record: RunRecord) -> str:
-    passed = record.registered
-    if not passed:
-        return f"None of the {len(record.finalists)} finalists passed the gate."
-    count = f"{len(passed)} of {len(record.finalists)} finalists passed the gate."
-    best = next(f for f in passed if f.name == record.knee)
-    parts = []
-    if "latency" in best.measurements:
-        parts.append(f"{1 / best.measurements['latency'].value:.2f}× faster")
-    dense = record.dense["selection"]
-    if "size" in best.measurements:
-        parts.append(f"{dense['size'].value / best.measurements['size'].value:.2f}× smaller")
-    lost = difference(best.measurements["accuracy"].value - dense["accuracy"].value, record.score_unit)
-    parts.append(f"{lost} of {record.score_name} on selection data")
-    return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
+def status(record: RunRecord, finalist: Recovered) -> str:
+    """What became of a finalist, in one phrase."""
+    if finalist.failure is not None:
+        return f"failed: {finalist.failure}"
+    if _is_baseline(record, finalist):
+        first = "baseline: trained from scratch"
+    else:
+        on_front = {"knee": "knee of the front", "yes": "on the front"}.get(place(record, finalist), "dominated")
+        first = f"constraints {constraints(record, finalist)}, {on_front}"
+    return "; ".join((first, *notes(finalist)))
 
 
-def audit_facts(record: RunRecord) -> dict[str, str]:
-    """Whether the search's score said what fine-tuning would give, and what the choosing has flattered."""
-    audit = record.audit
-    facts = {
-        "rank correlation of search score and tuned score": f"Kendall {audit.kendall:.2f} over {audit.pairs} finalists"
-        if audit.kendall is not None
-        else f"not known: {audit.pairs} finalists",
-    }
-    if audit.regret is not None:
-        facts["regret"] = (
-            f"{amount(audit.regret, record.score_unit)}: the finalist that the search scored best, against the best one"
-        )
-    for name, shrinkage in (
-        ("search to selection data", audit.search_to_selection),
-        ("selection to test data", audit.selection_to_test),
-    ):
-        if shrinkage is not None:
-            facts[f"tuned finalists from {name}"] = f"{difference(shrinkage, record.score_unit)} on average"
-    if record.prediction is not None:
-        facts["latency predictor"] = _prediction(record.prediction)
-    for rung in record.rungs:
-        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on"
-    return facts
+def change(record: RunRecord, finalist: Recovered, role: str) -> str:
+    """The change of the score against the dense model's on a data role."""
+    after = finalist.test if role == "test" else finalist.measurements.get("accuracy")
+    before = record.dense.get(role, {}).get("accuracy")
+    return UNKNOWN if after is None or before is None else difference(after.value - before.value, record.score_unit)
 
 
-def _prediction(found: PredictionAudit) -> str:
-    screened = f"{found.screened} networks were given up on its word and not measured"
-    if found.mean_error is None or found.within_tenth is None or found.covered is None:
-        return f"{screened}; none was both predicted and measured"
-    order = "not known" if found.kendall is None else f"{found.kendall:.2f}"
+def milliseconds(latency: Measurement | None, prefix: str) -> str:
+    """The fastest run of a measurement, which is what latency ratios compare. prefix: `dense_` for the dense model's there."""
+    found = latency.details.get(f"{prefix}min_ms") if latency else None
+    return UNKNOWN if found is None else f"{found:.3f}"
+
+
+def speedup(latency: Measurement | None) -> str:
+    """How many times faster, with its 95 % interval."""
+    if latency is None:
+        return UNKNOWN
+    low, high = latency.bounds
+    return f"{times(1 / latency.value)} ({1 / high:.2f}–{1 / low:.2f})"
+
+
+def with_dense(latency: Measurement | None) -> str:
+    """Milliseconds beside the dense model's of the same measurement: only these two can be compared."""
+    own, dense = milliseconds(latency, ""), milliseconds(latency, "dense_")
+    return own if dense == UNKNOWN else f"{own} ({dense})"
+
+
+def _costs(measured: Mapping[str, Measurement], dense: Mapping[str, Measurement]) -> tuple[str, ...]:
     return (
-        f"over {found.pairs} networks that it foresaw and the device then measured: mean error {found.mean_error:.1%}, "
-        f"{found.within_tenth:.0%} within 10 %, Kendall {order}, {found.covered:.0%} inside its interval; {screened}"
+        of_dense(measured.get("size"), dense.get("size"), kilobytes),
+        of_dense(measured.get("parameters"), dense.get("parameters"), short),
+        of_dense(measured.get("macs"), dense.get("macs"), short),
     )

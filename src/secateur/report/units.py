@@ -75,6 +75,21 @@ def short(value: float) -> str:
     return f"{value:.0f}"
 
 
+def times(factor: float) -> str:
+    """How many times faster or smaller."""
+    return f"{factor:.2f}×"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, for people: `0.4 s`, `52 s`, `7 min 53 s`, `2 h 05 min`."""
+    if seconds < 9.95:  # below ten seconds a tenth is worth showing
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 2:  # 119 s are read as easily as 1 min 59 s
+        return f"{round(seconds)} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def _half(measurement: Measurement) -> float:
     low, high = measurement.bounds
     return (high - low) / 2

@@ -1,0 +1,44 @@
+"""Whether the search could be believed, in words."""
+
+from __future__ import annotations
+
+from secateur.records import PredictionAudit, RunRecord
+from secateur.report.units import amount, difference
+
+
+def audit_facts(record: RunRecord) -> dict[str, str]:
+    """Whether the search's score said what fine-tuning would give, and how far choosing the best has flattered."""
+    audit = record.audit
+    facts = {
+        "rank correlation of search score and fine-tuned score": (
+            f"Kendall {audit.kendall:.2f} over {audit.pairs} finalists"
+            if audit.kendall is not None
+            else f"not known: {audit.pairs} finalists"
+        ),
+    }
+    if audit.regret is not None:
+        facts["regret"] = (
+            f"{amount(audit.regret, record.score_unit)}: the finalist that the search scored best, against the best one"
+        )
+    for name, shrinkage in (
+        ("search to selection data", audit.search_to_selection),
+        ("selection to test data", audit.selection_to_test),
+    ):
+        if shrinkage is not None:
+            facts[f"fine-tuned finalists from {name}"] = f"{difference(shrinkage, record.score_unit)} on average"
+    if record.prediction is not None:
+        facts["latency predictor"] = _prediction(record.prediction)
+    for rung in record.rungs:
+        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on"
+    return facts
+
+
+def _prediction(found: PredictionAudit) -> str:
+    screened = f"{found.screened} networks were given up on its prediction and not measured"
+    if found.mean_error is None or found.within_tenth is None or found.covered is None:
+        return f"{screened}; none was both predicted and measured"
+    order = "not known" if found.kendall is None else f"{found.kendall:.2f}"
+    return (
+        f"over {found.pairs} networks that it predicted and the device then measured: mean error {found.mean_error:.1%}, "
+        f"{found.within_tenth:.0%} within 10 %, Kendall {order}, {found.covered:.0%} inside its interval; {screened}"
+    )

@@ -1,0 +1,141 @@
+"""Why a model is not faster: what its widths, its layers and its measurements show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+from secateur.records import GroupSummary, Recovered, RunRecord
+from secateur.report.summary import knee_of
+from secateur.report.units import times
+
+STEP = 8
+"""Channels that vector units and matrix kernels commonly compute at a time; where the device's step is known, that one counts."""
+BEHIND = 0.05
+"""Share by which latency must lag behind MACs to be worth a hint."""
+TINY_MS = 1.0
+"""Milliseconds below which fixed costs per operator are a large part of a run."""
+HEAVY, WHOLE = 0.10, 0.75
+"""A group is a bottleneck that was spared: it touches this share of the MACs and keeps this share of its channels."""
+NAMED = 5
+"""Groups that are named before the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A possible cause. seen: what this run shows of it. remedy: what to do, empty where nothing is to be done."""
+
+    cause: str
+    seen: str
+    remedy: str = ""
+
+
+def hints(record: RunRecord) -> list[Hint]:
+    """For the knee, or for the first finalist where nothing passed."""
+    shown = knee_of(record) or next((f for f in record.finalists if f.failure is None), None)
+    if shown is None or "latency" not in shown.measurements:
+        return []
+    found = (
+        _arithmetic(record, shown),
+        _widths(record, shown),
+        _bottleneck(record, shown),
+        _fixed(shown),
+        _zeros(shown),
+    )
+    return [hint for hint in found if hint is not None]
+
+
+def _arithmetic(record: RunRecord, finalist: Recovered) -> Hint | None:
+    """Latency against MACs."""
+    macs, dense = finalist.measurements.get("macs"), record.dense["selection"].get("macs")
+    if macs is None or dense is None:
+        return None
+    arithmetic, latency = macs.value / dense.value, finalist.measurements["latency"].value
+    seen = f"{finalist.name} does {arithmetic:.0%} of the dense model's MACs and takes {latency:.0%} of its time."
+    if latency < arithmetic + BEHIND:
+        return Hint("Work that is not arithmetic", f"{seen} Time follows MACs.")
+    return Hint(
+        "Work that is not arithmetic",
+        f"{seen} The rest is memory traffic, operators without MACs (normalisation, activation, reshape), or layers whose kernels "
+        "lose efficiency when they are narrow.",
+        "Make latency an objective, as MACs are a poor stand-in for it; compare another runtime with `secateur measure`.",
+    )
+
+
+def _widths(record: RunRecord, finalist: Recovered) -> Hint:
+    """Widths off the step in which a device gets faster."""
+    cut = {g.name: (g.width, finalist.candidate.cuts[g.name].kept) for g in record.groups if _is_cut(g, finalist)}
+    off = {name: kept for name, (_, kept) in cut.items() if kept % STEP}
+    cause = "A width off the device's step"
+    if not off:
+        step = gcd(STEP * STEP, *(kept for _, kept in cut.values())) if cut else STEP
+        return Hint(cause, f"Every width that was chosen is a multiple of {step}.")
+    return Hint(
+        cause,
+        f"{len(off)} of {len(cut)} groups that were cut keep a number of channels that is not a multiple of {STEP}: "
+        f"{_listed([f'{name} ({kept})' for name, kept in off.items()])}. A kernel that computes {STEP} or 16 channels at a time "
+        "takes as long for the next full block.",
+        "`secateur device check` measures the step of a device; `multiple_of: device` in the search space keeps to it.",
+    )
+
+
+def _bottleneck(record: RunRecord, finalist: Recovered) -> Hint | None:
+    """Groups with many MACs that stayed nearly whole."""
+    dense = record.dense["selection"].get("macs")
+    if dense is None or not record.groups:
+        return None
+    spared = sorted(
+        (g for g in record.groups if g.macs / dense.value >= HEAVY and _kept(g, finalist) >= WHOLE),
+        key=lambda g: -g.macs,
+    )
+    heaviest = max(record.groups, key=lambda g: g.macs)
+    cause = "The layers that were cut are not the bottleneck"
+    if not spared:
+        return Hint(
+            cause,
+            f"No group with {HEAVY:.0%} or more of the MACs stayed nearly whole. The heaviest, {heaviest.name} (its layers do "
+            f"{heaviest.macs / dense.value:.0%} of the MACs), keeps {_kept(heaviest, finalist):.0%} of its channels.",
+        )
+    named = [f"{g.name} ({g.macs / dense.value:.0%} of the MACs, keeps {_kept(g, finalist):.0%})" for g in spared]
+    return Hint(
+        cause,
+        f"Groups with many MACs stayed nearly whole: {_listed(named)}.",
+        "Their sensitivity below is the cost of cutting them. More epochs of recovery, or a wider `removed`, give the search room.",
+    )
+
+
+def _fixed(finalist: Recovered) -> Hint | None:
+    """Fixed costs of a small model."""
+    latency = finalist.measurements["latency"]
+    dense = latency.details.get("dense_min_ms")
+    if dense is None or dense > TINY_MS:
+        return None
+    return Hint(
+        "Fixed costs of a small model",
+        f"The dense model takes {dense:.3f} ms a run. At that size, starting each operator is a visible part of the time, and "
+        "removing channels does not remove operators.",
+        "A larger batch spreads these costs over more samples.",
+    )
+
+
+def _zeros(finalist: Recovered) -> Hint:
+    """Zeros that no kernel skips."""
+    speed = times(1 / finalist.measurements["latency"].value)
+    return Hint(
+        "Zeros without a kernel",
+        f"Does not apply: channels are removed whole, so the {speed} need no kernel for sparse weights. Single weights set "
+        "to zero make a file smaller and nothing faster in ONNX Runtime.",
+    )
+
+
+def _is_cut(group: GroupSummary, finalist: Recovered) -> bool:
+    return finalist.candidate.cuts[group.name].kept < group.width
+
+
+def _kept(group: GroupSummary, finalist: Recovered) -> float:
+    return finalist.candidate.cuts[group.name].kept / group.width
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")

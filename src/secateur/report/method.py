@@ -1,0 +1,39 @@
+"""How everything was measured, as facts of this run."""
+
+from __future__ import annotations
+
+import io
+
+from ruamel.yaml import YAML
+
+from secateur.records import RunRecord
+from secateur.report.device import noise_floor, steadiness
+
+
+def facts(record: RunRecord) -> dict[str, str]:
+    """Device, protocol, data, limits, versions."""
+    return {
+        "measured on": record.device,
+        "latency": "blocks of 10 runs of dense model and candidate in turn, the smallest of each block, the median ratio, "
+        "without rounds in which the dense model is slower than it is known to be; ms are the fastest run's",
+        "accuracy": f"{record.score_name} of the exported ONNX file on the host, checked against torch for every candidate",
+        "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
+        "data (samples)": ", ".join(f"{role} {count:,}" for role, count in record.samples.items()),
+        "constraints": ", ".join(goal.text for goal in record.goals) or "none",
+        "during the search": ", ".join(
+            f"{g.metric} {g.sense.replace('_', ' ')} {g.limit_in_search:.4g}" for g in record.goals
+        )
+        or "no limit",
+        "the search ended because": record.ended,
+        "noise floor": noise_floor(record),
+        "the device": steadiness(record),
+        "exports instead of rewritten files": str(record.exports),
+        **{key.replace("_", " "): value for key, value in record.environment.items()},
+    }
+
+
+def definition_text(record: RunRecord) -> str:
+    """The definition as YAML."""
+    stream = io.StringIO()
+    YAML().dump(dict(record.definition), stream)
+    return stream.getvalue()

@@ -1,0 +1,120 @@
+"""What came of a run, in a few sentences and figures: warnings first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.records import SEARCH, Measurement, Recovered, RunRecord
+from secateur.report.device import measured_latencies
+from secateur.report.table import change, milliseconds
+from secateur.report.units import UNKNOWN, kilobytes, short, times
+
+MANY = 0.25
+"""Share of disturbed measurements from which on the report warns."""
+
+
+def headline(record: RunRecord) -> str:
+    """What came of it, and before anything else where the search was not worth its while."""
+    return " ".join((*_worthless(record), result(record)))
+
+
+def warnings(record: RunRecord) -> list[str]:
+    """What makes the figures less certain than they look, or the search not worth its time."""
+    return [*_worthless(record), *_uncertain(record)]
+
+
+def _worthless(record: RunRecord) -> list[str]:
+    said = []
+    if record.unbeaten:
+        search = next(a for a in record.arms if a.arm == SEARCH)
+        beaten_by = ", ".join(f"{a.arm} ({a.hypervolume:.4f} with {a.networks} networks)" for a in record.unbeaten)
+        said.append(f"The search (hypervolume {search.hypervolume:.4f}) did not beat the baseline: {beaten_by}.")
+    small, best = record.small_dense, knee_of(record)
+    if small is not None and best is not None and "accuracy" in small.measurements:
+        gap = best.measurements["accuracy"].value - small.measurements["accuracy"].value
+        if gap <= 0:
+            said.append(
+                f"Trained from scratch, the widths of {best.name} score as high as pruned: pruning gained nothing here."
+            )
+    return said
+
+
+def _uncertain(record: RunRecord) -> list[str]:
+    said = []
+    against_itself = self_comparison(record)
+    if against_itself is not None and not _holds_one(against_itself):
+        low, high = against_itself.bounds
+        said.append(
+            f"The dense model measured against itself is {against_itself.value:.3f}, 95 % interval {low:.3f} to {high:.3f}, which "
+            "should hold 1: the machine was not steady during this run."
+        )
+    measured = measured_latencies(record)
+    disturbed = sum(bool(m.details.get("disturbed")) for m in measured)
+    if measured and disturbed / len(measured) > MANY:
+        said.append(
+            f"{disturbed} of {len(measured)} latency measurements ({disturbed / len(measured):.0%}) were made while the machine "
+            "was not quiet: their intervals are wider."
+        )
+    return said
+
+
+def self_comparison(record: RunRecord) -> Measurement | None:
+    """The latency ratio of the dense model to itself."""
+    return record.dense["selection"].get("latency")
+
+
+def _holds_one(measurement: Measurement) -> bool:
+    low, high = measurement.bounds
+    return low <= 1 <= high
+
+
+def knee_of(record: RunRecord) -> Recovered | None:
+    """The finalist that gets the alias."""
+    return next((f for f in record.finalists if f.name == record.knee), None)
+
+
+def result(record: RunRecord) -> str:
+    """How many passed, and what the knee has gained and lost."""
+    passed = record.registered
+    if not passed:
+        return f"None of the {len(record.finalists)} finalists passed the gate."
+    count = f"{len(passed)} of {len(record.finalists)} finalists passed the gate."
+    best = next(f for f in passed if f.name == record.knee)
+    parts = []
+    if "latency" in best.measurements:
+        parts.append(f"{times(1 / best.measurements['latency'].value)} faster")
+    dense = record.dense["selection"]
+    if "size" in best.measurements:
+        parts.append(f"{times(dense['size'].value / best.measurements['size'].value)} smaller")
+    parts.append(f"{change(record, best, 'selection')} of {record.score_name} on selection data")
+    return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
+
+
+@dataclass(frozen=True)
+class Card:
+    """A large figure. gain: it may be shown as good news; a loss never is."""
+
+    value: str
+    text: str
+    gain: bool = True
+
+
+def cards(record: RunRecord) -> list[Card]:
+    """The knee's gains, each beside the dense model's figure, and its one loss."""
+    best = knee_of(record)
+    if best is None:
+        return []
+    dense, found = record.dense["selection"], []
+    if latency := best.measurements.get("latency"):
+        low, high = latency.bounds
+        beside = milliseconds(latency, "dense_")
+        same = (
+            f", {milliseconds(latency, '')} ms against {beside} ms in the same measurement" if beside != UNKNOWN else ""
+        )
+        found.append(Card(times(1 / latency.value), f"faster (95 %: {times(1 / high)} to {times(1 / low)}){same}"))
+    for name, text, words in (("size", kilobytes, "smaller file"), ("macs", short, "fewer MACs")):
+        if name in best.measurements:
+            own, base = best.measurements[name].value, dense[name].value
+            found.append(Card(times(base / own), f"{words}: {text(own)} instead of {text(base)}"))
+    loss = f"{record.score_name} on selection data, against the dense model"
+    return [*found, Card(change(record, best, "selection"), loss, gain=False)]

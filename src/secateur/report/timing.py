@@ -1,0 +1,39 @@
+"""Where the time of a run went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.records import RunRecord
+from secateur.report.units import duration
+
+NAMES = {
+    "check": "checks, saliency, calibration, dense model",
+    "search": "search",
+    "recover": "recovery of the finalists",
+    "gate": "gate: selection and test data",
+}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Time of a stage or of a part of one. share: of the whole run. part: it lies inside the stage above it."""
+
+    what: str
+    time: str
+    share: float
+    part: bool = False
+
+
+def spent(record: RunRecord) -> list[Spent]:
+    """Seconds per stage; keys `stage.part` follow their stage and are not added up with it."""
+    stages = {key: seconds for key, seconds in record.seconds.items() if "." not in key}
+    total = sum(stages.values()) or 1.0
+    found = []
+    for stage, seconds in stages.items():
+        found.append(Spent(NAMES.get(stage, stage), duration(seconds), seconds / total))
+        for key, inside in record.seconds.items():
+            if key.startswith(f"{stage}."):
+                name = key.removeprefix(f"{stage}.").replace("_", " ")
+                found.append(Spent(name, duration(inside), inside / total, part=True))
+    return [*found, Spent("all stages", duration(sum(stages.values())), 1.0)] if found else []

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from finished import CUT, RECORD, figures, finalist, make
+from secateur.records import BASELINES, Arm, Evaluation, Trial
+from secateur.report.front_figure import ARM_NAMES, AXES, SYMBOLS, front_figure
+from secateur.report.group_figures import cuts_figure, sensitivity_figure
+from secateur.report.style import COLOURS
+
+
+def test_figures_hold_the_numbers():
+    front = front_figure(RECORD, "latency")
+    by_name = {trace.name: trace for trace in front.data}
+    recovered = by_name["recovered (selection data)"]
+    assert list(recovered.x) == [0.4, 0.3, 0.8]
+    assert list(recovered.error_x.array) == pytest.approx([0.01] * 3)
+    assert list(recovered.marker.symbol) == ["circle", "circle-open", "circle"]
+    assert len(by_name["uniform family"].x) == 1
+    assert "sampler" not in by_name, "repeats and failures are no points"
+    sizes = front_figure(RECORD, "size")
+    assert list({t.name: t for t in sizes.data}["recovered (selection data)"].x) == pytest.approx([0.4, 0.3, 0.8])
+    bars = cuts_figure(RECORD).data
+    assert {tuple(b.x) for b in bars} == {("a<b>",)}
+    assert list(bars[0].y) == [0.5]
+    curve = sensitivity_figure(RECORD).data[0]
+    assert (list(curve.x), list(curve.y)) == ([0.0, 0.5], [0.0, 0.3])
+
+
+def test_infeasible_trials_are_crossed_out_and_in_no_arm():
+    record = make([finalist("f1", 0.85, 0.5)], "f1")
+    traces = {trace.name: trace for trace in front_figure(replace(record, infeasible=(1,)), "latency").data}
+    assert traces["infeasible"].x == (0.5,)
+    assert traces["infeasible"].marker.symbol == "x-thin-open"
+    assert "uniform family" not in traces
+    assert {"infeasible", "uniform family"} & {t.name for t in front_figure(record, "latency").data} == {
+        "uniform family"
+    }
+
+
+def test_arms_can_be_told_apart_and_baselines_are_open():
+    assert set(ARM_NAMES) | {"dense"} == set(get_args(Arm)) == set(SYMBOLS) | {"dense"}
+    assert set(get_args(Arm)) <= set(COLOURS)
+    own = tuple(Trial(i, a, a, Evaluation(CUT, a, figures(0.7, 0.5, 4e5)), None) for i, a in enumerate(ARM_NAMES))
+    traces = {t.name: t.marker for t in front_figure(replace(RECORD, trials=own), "size").data}
+    looks = {arm: (traces[name].symbol, traces[name].color) for arm, name in ARM_NAMES.items()}
+    assert len(set(looks.values())) == len(looks)
+    assert {arm for arm, (symbol, _) in looks.items() if symbol.endswith("-open")} == {*BASELINES}
+
+
+def test_what_was_not_evaluated_in_full_is_no_point_of_the_front():
+    """Rejected unseen: no score. Given up early: a score on a part of the data."""
+    costs = {"size": figures(0.7, 0.5, 4e5)["size"]}
+    trials = (
+        Trial(0, "knapsack", "k", Evaluation(CUT, "0", costs, stopped="rejected unseen"), None),
+        Trial(1, "sampler", "", Evaluation(CUT, "1", figures(0.2, 0.5, 4e5), stopped="after 8 of 60 samples"), None),
+        Trial(2, "sampler", "", Evaluation(CUT, "2", figures(0.7, 0.5, 4e5)), None),
+    )
+    traces = {t.name: t for t in front_figure(replace(RECORD, trials=trials, infeasible=(0, 1)), "size").data}
+    assert list(traces["sampler"].y) == [0.7]
+    assert not {"knapsack points", "infeasible"} & set(traces)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_legends_stand_below_the_axes_and_titles_fit_a_phone(axis):
+    figure = front_figure(RECORD, axis)
+    assert (figure.layout.legend.yref, figure.layout.legend.y, figure.layout.legend.yanchor) == (
+        "container",
+        0,
+        "bottom",
+    )
+    assert len(figure.layout.xaxis.title.text) <= 32

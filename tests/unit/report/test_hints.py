@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from finished import DENSE, RECORD, figures, finalist, make
+from secateur.records import Candidate, Cut, GroupSummary, Measurement
+from secateur.report.hints import hints
+
+GROUPS = (
+    GroupSummary("heavy", "Conv2d", 64, 10, int(6e6), ("l2",), (64, 32)),
+    GroupSummary("light", "Conv2d", 64, 10, int(5e5), ("l2",), (64, 32)),
+)
+
+
+def seen(heavy, light, latency=0.9, macs=0.5, dense_ms=20.0):
+    measured = figures(0.88, latency, 5e5)
+    measured["macs"] = Measurement(macs * DENSE["macs"].value, "MACs", "computed")
+    measured["latency"] = replace(measured["latency"], details={"dense_min_ms": dense_ms})
+    candidate = Candidate(
+        {"heavy": Cut("l2" if heavy < 64 else None, heavy), "light": Cut("l2" if light < 64 else None, light)}
+    )
+    record = make([finalist("f1", 0.88, latency, candidate=candidate, measurements=measured)], "f1")
+    return {hint.cause: hint for hint in hints(replace(record, groups=GROUPS))}
+
+
+def test_time_that_lags_behind_macs():
+    found = seen(32, 32, latency=0.9, macs=0.5)["Work that is not arithmetic"]
+    assert "does 50% of the dense model's MACs and takes 90% of its time" in found.seen
+    assert found.remedy
+    assert not seen(32, 32, latency=0.5, macs=0.5)["Work that is not arithmetic"].remedy
+
+
+def test_widths_off_the_step_are_named():
+    found = seen(33, 32)["A width off the device's step"]
+    assert found.seen.startswith("1 of 2 groups")
+    assert "heavy (33)" in found.seen
+    assert "multiple of 32" in seen(32, 32)["A width off the device's step"].seen
+    assert "heavy" not in seen(64, 32)["A width off the device's step"].seen
+
+
+def test_a_bottleneck_that_was_spared_is_named():
+    found = seen(64, 8)["The layers that were cut are not the bottleneck"]
+    assert "heavy (60% of the MACs, keeps 100%)" in found.seen
+    assert "light" not in found.seen
+    assert not seen(16, 64)["The layers that were cut are not the bottleneck"].remedy
+
+
+def test_fixed_costs_only_of_small_models():
+    assert "0.200 ms" in seen(32, 32, dense_ms=0.2)["Fixed costs of a small model"].seen
+    assert "Fixed costs of a small model" not in seen(32, 32, dense_ms=20.0)
+
+
+def test_nothing_is_said_where_latency_was_not_measured():
+    without = {k: v for k, v in figures(0.88, 0.4, 4e5).items() if k != "latency"}
+    assert hints(make([finalist("f1", 0.88, 0.4, measurements=without)], "f1")) == []
+    assert hints(make([], None)) == []
+    assert hints(RECORD)

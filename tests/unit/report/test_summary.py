@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from finished import DENSE, RECORD, figures, finalist, make
+from secateur.records import ArmResult
+from secateur.report import headline
+from secateur.report.summary import cards, warnings
+
+
+def latency(value, low, high, **details):
+    found = DENSE["latency"]
+    return replace(found, value=value, interval=(low, high), details={**found.details, **details})
+
+
+def test_the_headline_is_honest_about_gain_and_loss():
+    assert headline(RECORD) == (
+        "2 of 3 finalists passed the gate. f1-aa, the knee of the front: 2.50× faster, 2.50× smaller, -2.0 points of top-1 accuracy "
+        "on selection data."
+    )
+    failed = make([finalist("f1", 0.5, 0.4, feasible=False)], None)
+    assert headline(failed) == "None of the 1 finalists passed the gate."
+    assert cards(failed) == []
+
+
+def test_a_search_that_did_not_beat_a_baseline_says_so_first():
+    arms = (
+        ArmResult("search", 40, 0.2),
+        ArmResult("uniform", 3, 0.21),
+        ArmResult("random", 0, 0.0),
+        ArmResult("global", 2, 0.19),
+    )
+    said = headline(replace(RECORD, arms=arms))
+    assert said.startswith(
+        "The search (hypervolume 0.2000) did not beat the baseline: uniform (0.2100 with 3 networks)."
+    )
+    assert "did not beat" not in headline(RECORD)
+
+
+def test_a_small_network_trained_from_scratch_that_scores_as_high_is_told():
+    scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
+    record = replace(RECORD, small_dense=scratch)
+    assert "gained nothing" not in headline(record)
+    as_good = replace(record, small_dense=replace(scratch, measurements=figures(0.88, 0.4, 4e5)))
+    assert headline(as_good).startswith("Trained from scratch, the widths of f1-aa score as high as pruned")
+
+
+def test_a_dense_model_that_differs_from_itself_is_a_warning():
+    off = DENSE | {"latency": latency(1.064, 1.003, 1.094)}
+    said = warnings(replace(RECORD, dense=RECORD.dense | {"selection": off}))
+    assert [text for text in said if "1.064" in text and "1.003 to 1.094" in text]
+    assert warnings(RECORD) == []
+
+
+def test_many_disturbed_measurements_are_a_warning():
+    disturbed = figures(0.88, 0.4, 4e5) | {"latency": latency(0.4, 0.39, 0.41, disturbed=1.0)}
+    record = make([finalist("f1", 0.88, 0.4, measurements=disturbed)], "f1")
+    said = [text for text in warnings(record) if "quiet" in text]
+    assert len(said) == 1
+    assert said[0].startswith("1 of 3 latency measurements (33%)"), "the dense trial, a trial and the finalist"
+
+
+def test_a_loss_is_no_good_news():
+    found = cards(RECORD)
+    assert [card.value for card in found] == ["2.50×", "2.50×", "2.50×", "-2.0 points"]
+    assert [card.gain for card in found] == [True, True, True, False]
+    assert "0.032 ms against 0.080 ms in the same measurement" in found[0].text

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from finished import RECORD, figures, finalist, make
+from secateur.records import Measurement
+from secateur.report import before_and_after, headline
+from secateur.report.audit import audit_facts
+from secateur.report.front_figure import front_figure
+from secateur.report.table import status
+
+
+def cells(record):
+    table = before_and_after(record)
+    headings = [column.heading for column in table.columns]
+    return {row.cells[0]: dict(zip(headings, row.cells, strict=True)) for row in table.rows}
+
+
+def test_a_row_for_each_model_from_the_slowest_to_the_fastest():
+    table = before_and_after(RECORD)
+    assert [row.cells[0] for row in table.rows] == ["dense", "f3-cc", "f1-aa", "f2-bb"]
+    assert [row.cells[0] for row in table.rows if row.best] == ["f1-aa"]
+    assert [row.cells[0] for row in table.rows if not row.passed] == ["f2-bb"]
+    assert cells(RECORD)["f1-aa"]["size"] == "400 kB (40%)"
+    assert cells(RECORD)["f1-aa"]["speed-up"] == "2.50× (2.44–2.56)"
+
+
+def test_constraints_and_front_are_two_columns():
+    record = make(
+        [
+            finalist("a", 0.88, 0.4),
+            finalist("b", 0.88, 0.5, on_front=False),
+            finalist("c", 0.7, 0.3, feasible=False),
+            finalist("d", 0.7, 0.6, feasible=False, on_front=False),
+        ],
+        "a",
+    )
+    found = {name: (row["constraints"], row["front"]) for name, row in cells(record).items() if name != "dense"}
+    assert found == {
+        "a": ("met", "knee"),
+        "b": ("met", "dominated"),
+        "c": ("missed", "yes"),
+        "d": ("missed", "dominated"),
+    }
+    assert status(record, record.finalists[2]) == "constraints missed, on the front"
+
+
+def test_milliseconds_stand_beside_the_dense_models_of_the_same_measurement():
+    """The dense model's own measurement was made at another time, at another speed of the machine."""
+    slow = figures(0.88, 0.5, 5e5)
+    latency = replace(slow["latency"], details={"min_ms": 0.1, "dense_min_ms": 0.2})
+    record = make([finalist("a", 0.88, 0.5, measurements=slow | {"latency": latency})], "a")
+    assert cells(record)["a"]["ms (dense model)"] == "0.100 (0.200)"
+    assert cells(record)["dense"]["ms (dense model)"] == "0.080"
+
+
+def test_empty_columns_are_left_out():
+    without = {k: v for k, v in figures(0.88, 0.5, 5e5).items() if k not in ("latency", "macs")}
+    record = make([finalist("a", 0.88, 0.5, measurements=without, test=None)], "a")
+    record = replace(record, dense={"search": without, "selection": without, "test": {}})
+    headings = {column.heading for column in before_and_after(record).columns}
+    assert not {"speed-up", "ms (dense model)", "MACs", "test score", "test change"} & headings
+    assert {"speed-up", "ms (dense model)", "MACs", "test score", "test change"} <= set(cells(RECORD)["dense"])
+
+
+def test_failures_and_early_stops_are_notes():
+    broken = finalist("a", 0.5, 0.4, measurements={}, failure="it broke", feasible=False, on_front=False)
+    stopped = finalist("b", 0.8, 0.4, stopped="the loss became NaN in epoch 2")
+    rows = {row.cells[0]: row for row in before_and_after(make([broken, stopped], None)).rows}
+    assert rows["a"].notes == ("failed: it broke",)
+    assert rows["a"].cells[1] == "failed"
+    assert rows["b"].notes == ("fine-tuning stopped early: the loss became NaN in epoch 2",)
+
+
+def test_a_network_trained_from_scratch_is_a_baseline():
+    scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
+    row = cells(replace(RECORD, small_dense=scratch))["small-dense"]
+    assert (row["constraints"], row["front"]) == ("–", "baseline")
+
+
+def test_a_score_with_a_unit_is_no_share_anywhere():
+    """-3.2 dB is not -320 %, and a gain of 0.5 dB is not 50 points, even where both scores lie in [0, 1]."""
+    decibel = replace(RECORD, score_unit="dB", audit=replace(RECORD.audit, regret=0.25))
+    row = cells(decibel)["f1-aa"]
+    assert (row["score before recovery"], row["score after"], row["change"]) == (
+        "0.68 ± 0.02 dB",
+        "0.88 ± 0.02 dB",
+        "-0.02 dB",
+    )
+    assert "-0.02 dB of top-1 accuracy" in headline(decibel)
+    facts = audit_facts(decibel)
+    assert facts["regret"].startswith("0.25 dB: ")
+    assert facts["fine-tuned finalists from search to selection data"] == "-0.004 dB on average"
+    assert front_figure(decibel, "size").layout.yaxis.tickformat == ""
+    assert front_figure(RECORD, "size").layout.yaxis.tickformat == ".0%"
+
+
+def test_exact_latency_has_no_interval_to_divide_by():
+    exact = Measurement(0.5, "of dense", "measured")
+    record = make([finalist("a", 0.88, 0.5, measurements=figures(0.88, 0.5, 5e5) | {"latency": exact})], "a")
+    assert cells(record)["a"]["speed-up"] == "2.00× (2.00–2.00)"
+    assert cells(record)["a"]["ms (dense model)"] == "–"
