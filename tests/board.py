@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from end_to_end.conftest import until
+from waiting import until
 
 QEMU = "qemu-aarch64-static"
 TOOLS = {
@@ -112,7 +112,7 @@ def arm64_board() -> Iterator[Board]:
                 if init.stdout.readline() != b"started\n":
                     raise AssertionError(f"the board does not start: {(folder / 'log').read_text()}")
                 there = _connect(init.pid, wire)
-                until(lambda: _greets(there), 30, "the board's ssh server")
+                until(lambda: _greets(there), "the board's ssh server")
                 known_hosts = folder / "known_hosts"
                 known_hosts.write_text(f"{there} {(folder / 'host.pub').read_text()}")
                 yield Board(f"pi@{there}", 22, folder / "user", known_hosts, init.pid)

@@ -7,12 +7,13 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from waiting import until
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,7 @@ def ssh_server(folder: Path, **environment: str) -> Iterator[Server]:
     with (folder / "log").open("w") as log:
         server = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "config"], stderr=log)
     try:
-        end = time.monotonic() + 10
-        while "listening" not in (folder / "log").read_text():
-            assert time.monotonic() < end, "the ssh server does not start"
-            time.sleep(0.05)
+        until(lambda: "listening" in (folder / "log").read_text(), "the ssh server's start", alive=server)
         yield Server(port, folder)
     finally:
         server.terminate()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import psutil
+
+from waiting import until
 
 STUB = """#!{python}
 import os, shutil, sys
@@ -35,11 +36,8 @@ def running(marker: str) -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if any(marker in w for w in p.info["cmdline"] or [])]
 
 
-def gone(marker: str, seconds: float = 8.0) -> None:
-    end = time.monotonic() + seconds
-    while running(marker):
-        assert time.monotonic() < end, running(marker)
-        time.sleep(0.05)
+def gone(marker: str) -> None:
+    until(lambda: not running(marker), f"the end of {marker}")
 
 
 def adb_stub(folder: Path) -> str:

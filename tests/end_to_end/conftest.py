@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from conftest import REPOSITORY
 from ssh_server import ssh_server
+from waiting import LIMIT
 
 MODEL = """
 from conftest import make_workload
@@ -75,7 +75,7 @@ def secateur(project: Path, *arguments: str, **more: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=LIMIT * 5,
     )
 
 
@@ -84,16 +84,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     """A project after `secateur run tiny`."""
     project = make_project(tmp_path_factory.mktemp("project"))
     return project, secateur(project, "run", "tiny")
-
-
-def until(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 @pytest.fixture

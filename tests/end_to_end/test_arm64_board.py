@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from board import arm64_board, missing
-from end_to_end.conftest import until
 from nets import images, network
 from secateur.agent.latency import Protocol
 from secateur.errors import DeviceLost
 from secateur.evaluators.devices.session import Device, Setup, Work
 from secateur.evaluators.devices.ssh import Login, SshTransport
 from secateur.evaluators.onnx_export import INPUT, export
+from waiting import until
 
 pytestmark = pytest.mark.arm64
 PYTHON = ["/usr/bin/python3", "-c"]
@@ -88,7 +88,7 @@ def test_a_cable_pulled_out_loses_the_device_and_leaves_nothing_running_there(bo
     with pytest.raises(DeviceLost, match=board.host):
         while stream.receive(30) is not None:
             pass
-    until(lambda: not board.processes(marker), 60, "the end of the command on the board, at its deadline")
+    until(lambda: not board.processes(marker), "the end of the command on the board, at its deadline")
     with pytest.raises(DeviceLost, match=board.host):
         transport.get("/etc/hostname")
     transport.close()
@@ -113,7 +113,7 @@ def test_the_agent_measures_there_and_says_that_the_times_mean_nothing(board, tr
         np.testing.assert_allclose(found.parity[0], model(x).numpy(), rtol=0, atol=1e-5)
     assert found.report is not None
     device.close()
-    until(lambda: not board.processes("agent-"), 20, "the end of the agent")
+    until(lambda: not board.processes("agent-"), "the end of the agent")
 
 
 def test_a_measurement_that_is_cut_off_is_made_again_when_the_board_is_back(board, transport):
@@ -123,7 +123,7 @@ def test_a_measurement_that_is_cut_off_is_made_again_when_the_board_is_back(boar
     assert device.hello.machine.emulated
 
     def cut_and_restore():
-        until(lambda: len(board.processes("agent-")) >= 3, 60, "a measurement: timeout, agent and its child")
+        until(lambda: len(board.processes("agent-")) >= 3, "a measurement: timeout, agent and its child")
         board.cut()
         time.sleep(4)  # longer than the keepalive's patience
         board.restore()

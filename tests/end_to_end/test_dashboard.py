@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from end_to_end.conftest import command, environment, make_project, secateur
+from waiting import LIMIT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
@@ -39,7 +40,7 @@ def serving(project):
         yield printed.group(1)
     finally:
         server.send_signal(signal.SIGTERM)
-        out, err = server.communicate(timeout=30)
+        out, err = server.communicate(timeout=LIMIT)
     assert (server.returncode, out, err) == (0, "", "")
 
 
@@ -60,7 +61,7 @@ def page(url, tmp_path_factory):
         if path not in seen:
             done = subprocess.run(
                 [CHROMIUM, *QUIET, f"--user-data-dir={profile}", "--dump-dom", f"{url}{path}"],
-                capture_output=True, text=True, check=True, timeout=120,
+                capture_output=True, text=True, check=True, timeout=LIMIT,
             )  # fmt: skip
             text = re.sub(r"<(style|script)[^>]*>.*?</\1>", "", done.stdout, flags=re.S)
             seen[path] = html.unescape(re.sub(r"[|\s]*\|[|\s]*", "|", re.sub(r"<[^>]+>", "|", text)))
@@ -210,7 +211,7 @@ def test_a_run_beside_the_dashboard_is_seen_while_it_goes_on(tmp_path):
         assert live.poll() is None, live.stderr.read()
         time.sleep(0.1)
     with serving(project) as address:
-        live.communicate(timeout=300)
+        live.communicate(timeout=5 * LIMIT)
         assert live.returncode == 0
         (record,) = project.glob("mlruns/runs/*/record.json")
         study = json.loads(urlopen(f"{address.removesuffix('/dashboard')}/api/studies/1").read())

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from end_to_end.conftest import command, environment, make_project, secateur, until
+from end_to_end.conftest import command, environment, make_project, secateur
 from link import link_to
 from ssh_server import ssh_server
+from waiting import until
 
 TRIALS = 10
 RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", "--set", "recover.finalists=1", "--set", "recover.epochs=1")
@@ -54,7 +55,7 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
     project, link = board
     with (tmp_path / "out").open("w") as out:
         running = subprocess.Popen(command(*RUN), cwd=project, env=environment(), stdout=out, stderr=out)
-        until(lambda: measured(project) >= 4 or running.poll() is not None, 120, "some measurements")
+        until(lambda: measured(project) >= 4 or running.poll() is not None, "some measurements")
         link.cut()
         assert running.wait(120) == 75
     said = (tmp_path / "out").read_text()

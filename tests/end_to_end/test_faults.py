@@ -17,6 +17,7 @@ import urllib.request
 import pytest
 
 from end_to_end.conftest import command, environment, make_project, secateur
+from waiting import LIMIT, until
 
 
 def start(project, *arguments):
@@ -36,16 +37,6 @@ def evaluated(project) -> dict[str, str]:
         return dict(database.execute(query).fetchall())
 
 
-def wait_for(predicate, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if predicate():
-            return
-        time.sleep(0.05)
-    if process.poll() is not None:
-        raise AssertionError(process.communicate()[1])
-
-
 def kill(process):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -58,7 +49,7 @@ def test_killed_in_search_and_in_recovery_it_goes_on_and_loses_nothing(tmp_path)
     kept: dict[str, str] = {}
     for target in (2, 7, 12):
         process = start(project, "run", "tiny")
-        wait_for(lambda: told(project) >= target, process)  # noqa: B023
+        until(lambda: told(project) >= target, alive=process)  # noqa: B023
         time.sleep(rng.random() * 0.2)
         kill(process)
         now = evaluated(project)
@@ -67,7 +58,7 @@ def test_killed_in_search_and_in_recovery_it_goes_on_and_loses_nothing(tmp_path)
         kept = now
     process = start(project, "run", "tiny")
     finalists = project / "mlruns" / "runs"
-    wait_for(lambda: list(finalists.glob("*/finalists/*/checkpoint.safetensors")), process)
+    until(lambda: list(finalists.glob("*/finalists/*/checkpoint.safetensors")), alive=process)
     kill(process)
     done = secateur(project, "run", "tiny")
     assert done.returncode == 0, done.stderr
@@ -92,9 +83,9 @@ def told(project) -> int:
 def test_control_c_says_how_to_go_on(tmp_path):
     project = make_project(tmp_path)
     process = start(project, "run", "tiny")
-    wait_for(lambda: told(project) >= 3, process)
+    until(lambda: told(project) >= 3, alive=process)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert "the same command goes on from here" in stderr
     assert "Traceback" not in stderr
@@ -104,7 +95,7 @@ def test_control_c_says_how_to_go_on(tmp_path):
 def test_a_run_does_not_go_on_with_other_weights(tmp_path):
     project = make_project(tmp_path)
     process = start(project, "run", "tiny")
-    wait_for(lambda: told(project) >= 1, process)
+    until(lambda: told(project) >= 1, alive=process)
     kill(process)
     model = project / "my_model.py"
     model.write_text(model.read_text().replace('network("residual")', 'network("VGG")'))
@@ -130,13 +121,13 @@ def tracking_server(folder, port):
 
     def answers() -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as response:
                 return response.status == 200
         except OSError:
             return False
 
     try:
-        wait_for(answers, process)
+        until(answers, alive=process)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -186,12 +177,12 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
         pytest.skip("this machine does not let root mount a file system")
     try:
         process = start(project, "run", "tiny")
-        wait_for(lambda: told(project) >= 3, process)
+        until(lambda: told(project) >= 3, alive=process)
         filler = state / "filler"
         with filler.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
             while True:
                 stream.write(b"\0" * 65536)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=LIMIT)
         assert process.returncode == 75, stderr
         assert "run the same command again" in stderr
         assert "Traceback" not in stderr
@@ -207,7 +198,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
 def test_two_drivers_on_one_run_are_refused(tmp_path):
     project = make_project(tmp_path)
     process = start(project, "run", "tiny")
-    wait_for(lambda: told(project) >= 1, process)
+    until(lambda: told(project) >= 1, alive=process)
     second = secateur(project, "resume")
     kill(process)
     assert second.returncode == 75

@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pytest
 
 from end_to_end.conftest import command, environment, make_project, secateur
 from secateur.search.nni.guardian import processes_of
+from waiting import LIMIT, until
 
 TRIALS = 16
 """The start phases take about twelve."""
@@ -63,25 +63,14 @@ def left_over(project):
     return found
 
 
-def while_it_runs(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
-
-
 @dataclass
 class Act:
-    """A start of the command and how it ended. kept: the told trials then; left: processes that outlived it by 20 seconds."""
+    """A start of the command and how it ended. kept: the told trials then."""
 
     code: int
     out: str
     err: str
     kept: dict[int, tuple[str, str]]
-    left: set[int]
 
 
 @dataclass
@@ -103,11 +92,10 @@ class Story:
             start_new_session=True,
         )  # fmt: skip
         kill(process)
-        out, err = process.communicate(timeout=200)
-        patience = time.monotonic() + 20  # the guardian of a killed driver lets the manager stop in good order
-        while left_over(self.project) and time.monotonic() < patience:
-            time.sleep(0.1)
-        self.acts[name] = Act(process.returncode, out, err, stored(self.project), left_over(self.project))
+        out, err = process.communicate(timeout=5 * LIMIT)
+        # The guardian of a killed driver lets the manager stop in good order.
+        until(lambda: not left_over(self.project), "the end of every process of the run")
+        self.acts[name] = Act(process.returncode, out, err, stored(self.project))
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +103,13 @@ def story(tmp_path_factory):
     told = Story(make_project(tmp_path_factory.mktemp("project")))
 
     def kill_driver(process):
-        while_it_runs(lambda: nnis(told.project) >= 1, process)
+        until(lambda: nnis(told.project) >= 1, alive=process)
         os.killpg(process.pid, signal.SIGKILL)
 
     def kill_process(words):
         def kill(process):
             folder = told.run / "nni"
-            while_it_runs(lambda: processes_of(folder, "nni_trial") and processes_of(folder, words), process)
+            until(lambda: processes_of(folder, "nni_trial") and processes_of(folder, words), alive=process)
             for pid in processes_of(folder, words):
                 os.kill(pid, signal.SIGKILL)
 
@@ -178,7 +166,7 @@ def test_a_killed_tuner_or_manager_is_said_with_how_to_go_on(story):
 
 
 def test_no_process_outlives_any_end(story):
-    assert {name: act.left for name, act in story.acts.items()} == {name: set() for name in story.acts}
+    assert left_over(story.project) == set()  # and after each act: `Story.act` waits for it
 
 
 def test_every_experiment_is_told_what_was_known(story):
@@ -223,7 +211,7 @@ def code(story, tmp_path):
 def trial(code, *program):
     return subprocess.run(
         [sys.executable, *(program or ("-m", "secateur.pipelines.nni_trial")), str(code)],
-        env=environment(), capture_output=True, text=True, check=False, timeout=120,
+        env=environment(), capture_output=True, text=True, check=False, timeout=LIMIT,
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from end_to_end.conftest import until
 from secateur.errors import DefinitionError, ExperimentBroken
 from secateur.search.nni.experiment import Experiment
 from secateur.search.nni.guardian import processes_of
 from secateur.search.nni.settings import ExperimentSettings, RemoteMachine
+from waiting import until
 
 SPACE = {"x": {"_type": "uniform", "_value": [0.0, 1.0]}, "method": {"_type": "choice", "_value": ["l1", "l2"]}}
 
@@ -97,8 +97,8 @@ def test_a_dead_tuner_is_noticed_within_seconds(tmp_path, code):
     with experiment(tmp_path, code, "sleep", 3) as running:
         running.start()
         trials = running.finished()
-        tuner = until(lambda: processes_of(tmp_path / "nni", "--exp_params"), 20, "the tuner's process")
-        until(lambda: processes_of(tmp_path / "nni", "trial.py"), 20, "a trial")
+        tuner = until(lambda: processes_of(tmp_path / "nni", "--exp_params"), "the tuner's process")
+        until(lambda: processes_of(tmp_path / "nni", "trial.py"), "a trial")
         running._look()
         for pid in tuner:
             os.kill(pid, signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_a_dead_tuner_is_noticed_within_seconds(tmp_path, code):
 def test_a_killed_manager_is_an_error(tmp_path, code):
     with experiment(tmp_path, code, "sleep", 3) as running:
         running.start()
-        until(lambda: processes_of(tmp_path / "nni", "trial.py"), 20, "a trial")
+        until(lambda: processes_of(tmp_path / "nni", "trial.py"), "a trial")
         for pid in processes_of(tmp_path / "nni", "main.js"):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(ExperimentBroken, match="NNI's manager ended.*run the same command again to go on"):
@@ -133,14 +133,14 @@ def test_nothing_outlives_a_driver_that_was_killed(tmp_path, code):
     )
     process = subprocess.Popen([sys.executable, str(driver)])
     try:
-        until(lambda: len(processes_of(tmp_path / "nni", "trial.py")) == 2, 30, "two trials")
+        until(lambda: len(processes_of(tmp_path / "nni", "trial.py")) == 2, "two trials")
         guardians = [p.pid for p in psutil.Process(process.pid).children()]
         assert len(guardians) == 1
     finally:
         process.kill()
         process.wait()
-    until(lambda: not processes_of(tmp_path / "nni"), 20, "the end of manager, tuner and trials")
-    until(lambda: not psutil.pid_exists(guardians[0]), 10, "the end of the guardian")
+    until(lambda: not processes_of(tmp_path / "nni"), "the end of manager, tuner and trials")
+    until(lambda: not psutil.pid_exists(guardians[0]), "the end of the guardian")
 
 
 def test_a_manager_that_cannot_start_says_why(tmp_path, code):
@@ -183,7 +183,7 @@ def test_trials_on_a_remote_host(tmp_path, code, host):
 def test_nothing_outlives_a_killed_manager_on_a_remote_host(tmp_path, code, host):
     with experiment(tmp_path, code, "sleep", 2, remote=host) as running:
         running.start()
-        until(lambda: any("trial.py" in p.cmdline() for p in remote_processes(running.id)), 40, "a remote trial")
+        until(lambda: any("trial.py" in p.cmdline() for p in remote_processes(running.id)), "a remote trial")
         for pid in processes_of(tmp_path / "nni", "main.js", "--experiment-id"):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(ExperimentBroken, match="NNI's manager ended"):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import psutil
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from secateur.errors import StateError
 from secateur.execution import Inline, Pool
 from secateur.records import Candidate, Cut, Evaluation, Job
+from waiting import LIMIT, until
 
 WORKER = """
     import os, signal, sys, time
@@ -185,14 +185,12 @@ def test_no_worker_outlives_a_driver_that_is_killed(tmp_path):
         pool.wait()
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(driver)])
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not ((tmp_path / "begun").exists() and len(begun(tmp_path)) == 2):
-        time.sleep(0.05)
+    until(lambda: (tmp_path / "begun").exists() and len(begun(tmp_path)) == 2)
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=LIMIT)
     assert alive == []
 
 

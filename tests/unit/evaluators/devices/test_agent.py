@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from secateur.errors import DeviceLost, EvaluationFailed
 from secateur.evaluators.devices.bundle import bundle
 from secateur.evaluators.devices.local import LocalTransport
 from secateur.evaluators.devices.session import Device, Setup, Work
+from waiting import until
 
 SHORT = Protocol(block=3, least_rounds=3, most_rounds=3)
 ENDLESS = Protocol(block=1000, least_rounds=10**6, most_rounds=10**6)
@@ -83,13 +83,6 @@ def agents_of(folder) -> list[psutil.Process]:
         if any(word.startswith(str(folder / "device")) for word in words) and process.status() != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
-
-
-def until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.02)
 
 
 def test_it_measures_and_its_outputs_are_the_models(device):

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from secateur.search.nni import guardian
+from waiting import LIMIT, until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 
@@ -34,14 +34,7 @@ def start(tmp_path):
     yield start
     for process in started:
         process.stdin.close()
-        process.wait(20)
-
-
-def until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        process.wait(LIMIT)
 
 
 def log(tmp_path):
@@ -53,7 +46,7 @@ def test_everything_ends_with_the_driver(start, tmp_path):
     process = start(["sleep", "60"], ["setsid", "sh", "-c", "sleep 60 & wait"])
     until(lambda: len(guardian.processes_of(tmp_path, "sleep 60")) >= 3)
     process.stdin.close()
-    assert process.wait(20) == 0
+    assert process.wait(LIMIT) == 0
     assert guardian.processes_of(tmp_path) == []
     assert "guardian: the driver ended" in log(tmp_path)
 
@@ -79,7 +72,7 @@ def test_a_driver_whose_pipe_someone_else_holds_open_is_missed_too(tmp_path):
 def test_everything_ends_with_the_first_command_that_does(start, tmp_path):
     process = start(["sleep", "61"], ["sleep", "62"], afterwards=[["touch", str(tmp_path / "cleaned")]])
     os.kill(guardian.processes_of(tmp_path, "sleep 61")[0], signal.SIGKILL)
-    assert process.wait(20) == 0
+    assert process.wait(LIMIT) == 0
     assert guardian.processes_of(tmp_path) == []
     assert "guardian: sleep ended with -9" in log(tmp_path)
     assert (tmp_path / "cleaned").exists()
@@ -87,7 +80,7 @@ def test_everything_ends_with_the_first_command_that_does(start, tmp_path):
 
 def test_a_manager_that_does_not_listen_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(guardian, "GRACE", 0.2)
-    monkeypatch.setattr(guardian, "_first_end", lambda _: until(lambda: "up" in log(tmp_path)) or "asked to")
+    monkeypatch.setattr(guardian, "_first_end", lambda _: until(lambda: "up" in log(tmp_path) and "asked to"))
     guarded = guardian.Guarded([[sys.executable, "-c", STUBBORN]], str(tmp_path), str(tmp_path / "log"))
     assert guardian.guard(guarded) == "asked to"
     assert guardian.processes_of(tmp_path) == []
@@ -103,7 +96,7 @@ def test_only_marked_processes_are_found_and_killed(tmp_path):
         assert guardian.processes_of(tmp_path) == [marked.pid]
         assert guardian.processes_of(tmp_path, "sleep", "64") == []
         assert guardian.kill_all(tmp_path) == []
-        assert marked.wait(10) == -signal.SIGKILL
+        assert marked.wait(LIMIT) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         for process in (marked, other):
