@@ -286,7 +286,10 @@ class Evaluator:
                 told = True
                 race.on_part(measure_all(sofar, names, self.registry))
             costs = [n for n in race.objectives if n != "accuracy"]
-            scores = self.workload.score(sofar.outputs, sofar.targets)
+            try:
+                scores = self.workload.score(sofar.outputs, sofar.targets)
+            except WorkloadError:  # a score of the whole set may have nothing to say of a part
+                return False
             stopped = race.lost(scores, len(samples.targets), measure_all(sofar, costs, self.registry))
             return stopped is not None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.compression.costs import parameter_count
-from secateur.errors import EvaluationFailed
+from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
@@ -67,13 +67,25 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float]:
+def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float] | None:
+    """The 95 % interval of a score of the whole set; None where too few resamples have one."""
     rng = np.random.default_rng(0)
     count = len(context.targets)
     drawn = [torch.from_numpy(rng.integers(0, count, count)) for _ in range(resamples)]
-    values = [float(context.workload.score(context.outputs[i], context.targets[i])) for i in drawn]
+    values = [value for i in drawn if (value := _score_of_all(context, i)) is not None]
+    if len(values) < resamples / 2:
+        return None
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _score_of_all(context: Context, drawn: Tensor) -> float | None:
+    """A score that is one number for all samples, of the drawn ones; None where it has none (of one class, say)."""
+    try:
+        value = float(context.workload.score(context.outputs[drawn], context.targets[drawn]))
+    except WorkloadError:
+        return None
+    return value if np.isfinite(value) else None
 
 
 def latency(context: Context) -> Measurement:
@@ -213,6 +225,8 @@ def measure_all(context: Context, names: list[str], registry: Mapping[str, Metri
         metric = registry[name]
         measure = metric.measure if metric is METRICS.get(name) else guarded(metric.measure, f"The metric '{name}'")
         found[name] = measure(context)
+        if not isinstance(found[name], Measurement):
+            raise WorkloadError(f"The metric '{name}' gives a {type(found[name]).__name__}; a Measurement is needed.")
         if not np.isfinite(found[name].value):
             raise EvaluationFailed(f"{name} is {found[name].value}")
     return found

@@ -73,6 +73,7 @@ def _checked(prepared: Prepared) -> Checked:
     facts = {
         "workload": f"{prepared.workload.name}; samples: "
         + ", ".join(f"{role} {count:,}" for role, count in roles.items()),
+        "data looked through": _looked_through(prepared.looked_at),
         "search": f"{definition.search.sampler} (engine {definition.search.engine}), {definition.search.trials} candidates, "
         f"workers {definition.search.workers}, {len(space.parameters())} dimensions, "
         f"{space.size:.2g} different choices",
@@ -92,6 +93,11 @@ def _checked(prepared: Prepared) -> Checked:
         else "nothing: no 'register' in the pipeline",
     }
     return Checked(summaries(prepared), space.excluded, facts)
+
+
+def _looked_through(looked_at: Mapping[str, tuple[int, int]]) -> str:
+    parts = [f"{seen:,} of {count:,} of {role}" for role, (seen, count) in looked_at.items() if seen < count]
+    return f"drawn: {', '.join(parts)}; all of the others" if parts else "all samples"
 
 
 def _estimate(prepared: Prepared, seconds: float) -> str:

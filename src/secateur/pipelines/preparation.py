@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES, Unavailable, check_options
 from secateur.compression.costs import LayerCosts
+from secateur.compression.dependency import check_forward
 from secateur.compression.groups import find_groups
 from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, LocalDevice, PipelineDefinition, one_of
-from secateur.errors import DefinitionError, WorkloadError, first_line
+from secateur.errors import DefinitionError, WorkloadError
 from secateur.evaluators import METRICS, Evaluator, Metric, Place
 from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
@@ -21,16 +22,19 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.pipelines.state import STATE
-from secateur.records import ROLES, SHARE, GroupSummary, Workload
+from secateur.records import GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
+from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import build_model, load_attribute, load_workload
-from secateur.workloads.roles import as_tuple
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that the later stages work with, checked. Whoever prepares it closes it."""
+    """Everything that the later stages work with, checked. Whoever prepares it closes it.
+
+    looked_at: data role → (samples looked at, samples there are); empty in a worker.
+    """
 
     definition: PipelineDefinition
     workload: Workload
@@ -38,6 +42,7 @@ class Prepared:
     costs: LayerCosts
     space: SearchSpace
     evaluator: Evaluator
+    looked_at: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def close(self) -> None:
         """Let the devices go."""
@@ -108,6 +113,9 @@ def prepare(
     own_metrics = check_names(definition, root)
     workload = load_workload(definition.workload, root)
     model = build_model(workload)
+    looked_at = (
+        _inspected(definition, workload, model) if dense_onnx is None else {}
+    )  # the driver has done it for its workers
     found = find_groups(model, workload.example_inputs)
     # What happens to devices goes to the log: of a worker, or the terminal.
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)
@@ -123,81 +131,23 @@ def prepare(
         return channel_multiple(devices, definition.evaluator.batch, place.kept)
 
     space = build_space(definition.search_space, found, multiple)
-    _check_training(definition, workload, model)
     evaluator = Evaluator(
         definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
     )
-    return Prepared(definition, workload, model, found.costs, space, evaluator)
+    return Prepared(definition, workload, model, found.costs, space, evaluator, looked_at)
 
 
-def _check_training(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:
-    """Loss and score on two samples: shapes that do not fit show now and not after the search."""
-    _check_samples(workload)
-    inputs, targets = next(iter(torch.utils.data.DataLoader(workload.data.calibration, batch_size=2)))
-    with torch.no_grad():
-        outputs = model(*as_tuple(inputs))
-        for name, function in (("loss", workload.loss), ("score", workload.score)):
-            try:
-                value = function(outputs, targets)
-            except Exception as error:
-                raise WorkloadError(
-                    f"The workload's {name} fails on two calibration samples (outputs {tuple(outputs.shape)}, targets "
-                    f"{tuple(targets.shape)}): {type(error).__name__}: {error}"
-                ) from error
-            allowed = [()] if name == "loss" else [(), (len(targets),)]
-            if tuple(torch.as_tensor(value).shape) not in allowed:
-                raise WorkloadError(
-                    f"The workload's {name} gives {tuple(torch.as_tensor(value).shape)} for two calibration samples; it must "
-                    + (
-                        "be one number, the mean over the batch."
-                        if name == "loss"
-                        else "give one number a sample, or one for all."
-                    )
-                )
-            if not torch.isfinite(torch.as_tensor(value)).all():
-                raise WorkloadError(f"The workload's {name} on two calibration samples is {value}.")
-            if name == "score":
-                check_unit(workload, torch.as_tensor(value))
+def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> Mapping[str, tuple[int, int]]:
+    """Model, data, loss and score tried together: what does not fit must show now and not after the search."""
+    check_forward(model, workload.example_inputs)
+    inspected = inspect_workload(workload, model)
+    outputs = inspected.outputs
     if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
         raise WorkloadError(
             f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
             f"{tuple(outputs.shape)}. Set 'distill: null'."
         )
-
-
-def check_unit(workload: Workload, scores: torch.Tensor) -> None:
-    """Raises WorkloadError where scores that are called shares leave [0, 1]: every percentage shown would be wrong."""
-    if workload.score_unit != SHARE:
-        return
-    outside = scores[(scores < 0) | (scores > 1)]
-    if outside.numel():
-        raise WorkloadError(
-            f"The workload's score is {float(outside.flatten()[0]):.4g} on two calibration samples, but its unit is '{SHARE}': a "
-            'score in [0, 1]. Give the unit in the workload: Workload(…, score_unit="dB"), or score_unit="" for a plain number.'
-        )
-
-
-def _check_samples(workload: Workload) -> None:
-    """One sample of each role, against the example inputs: a dataset that does not fit must not show after the search."""
-    expected = [(tuple(x.shape[1:]), x.dtype) for x in workload.example_inputs]
-    for role in ROLES:
-        dataset = getattr(workload.data, role)
-        try:
-            inputs, _ = next(iter(torch.utils.data.DataLoader(dataset, batch_size=1)))
-            found = [(tuple(x.shape[1:]), x.dtype) for x in as_tuple(inputs)]
-        except Exception as error:
-            raise WorkloadError(
-                f"The first sample of the data role '{role}' cannot be read as (input, target): {type(error).__name__}: "
-                f"{first_line(error)}"
-            ) from error
-        if found != expected:
-            raise WorkloadError(
-                f"The data role '{role}' gives inputs {_shapes(found)}; example_inputs are {_shapes(expected)} (without the batch)."
-            )
-
-
-def _shapes(tensors: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
-    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in tensors)
+    return inspected.looked_at
 
 
 def check_device(prepared: Prepared) -> None:

@@ -19,6 +19,7 @@ from secateur.definition import WorkloadReference
 from secateur.errors import DefinitionError, WorkloadError, nearest
 from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads.calls import calling, guarded
+from secateur.workloads.functions import checked_loss, checked_score
 from secateur.workloads.roles import check_roles
 from secateur.workloads.samples import Samples, collate_of, map_style
 
@@ -52,8 +53,8 @@ def guarded_workload(workload: Workload) -> Workload:
     return replace(
         workload,
         data=roles,
-        loss=guarded(workload.loss, "The workload's loss"),
-        score=guarded(workload.score, "The workload's score"),
+        loss=checked_loss(workload.loss),
+        score=checked_score(workload.score),
         augment=guarded(workload.augment, "The workload's augment") if workload.augment is not None else None,
     )
 

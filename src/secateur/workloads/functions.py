@@ -1,0 +1,118 @@
+"""Loss and score of a workload: what they return is checked at every call, and tried before long work."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import WorkloadError
+from secateur.records import SHARE, Workload
+from secateur.workloads.calls import calling, guarded
+from secateur.workloads.roles import collect
+
+AT_ONCE = 64
+"""Samples that go through the model at once."""
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def checked_loss(loss: Callable[..., Any]) -> Function:
+    """The user's loss; raises WorkloadError where it raises or where it gives anything but one number as a tensor."""
+    call = guarded(loss, "The workload's loss")
+
+    @functools.wraps(loss, assigned=("__module__", "__name__", "__doc__"), updated=())
+    def checked(outputs: Tensor, targets: Tensor) -> Tensor:
+        value: Any = call(outputs, targets)
+        if not isinstance(value, Tensor):
+            raise WorkloadError(
+                f"The workload's loss gives a {type(value).__name__}; it must be a tensor with one number, the mean over the batch."
+            )
+        if value.dim():
+            raise WorkloadError(
+                f"The workload's loss gives {tuple(value.shape)} for {len(targets)} samples; it must be one number, the mean over "
+                "the batch."
+            )
+        return value
+
+    return checked
+
+
+def checked_score(score: Callable[..., Any]) -> Function:
+    """The user's score as a tensor of floats, () or (n,); raises WorkloadError where it raises or gives anything else."""
+    call = guarded(score, "The workload's score")
+
+    @functools.wraps(score, assigned=("__module__", "__name__", "__doc__"), updated=())
+    def checked(outputs: Tensor, targets: Tensor) -> Tensor:
+        value: Any = call(outputs, targets)
+        wanted = "it must give one number a sample, or one for all"
+        try:
+            scores = torch.as_tensor(value).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):  # what torch cannot read as numbers
+            raise WorkloadError(f"The workload's score gives a {type(value).__name__}; {wanted}.") from None
+        if tuple(scores.shape) not in ((), (len(targets),)):
+            raise WorkloadError(
+                f"The workload's score gives {tuple(scores.shape)} for {len(targets)} samples; {wanted}."
+            )
+        return scores if scores.dtype == torch.float64 else scores.float()
+
+    return checked
+
+
+def try_functions(workload: Workload, model: nn.Module, outputs: Tensor, targets: Tensor) -> None:
+    """Loss, its gradient and the score, tried on calibration samples. outputs: the model's, with their gradient.
+
+    A score of the whole set, which may say nothing of a few samples (an area under a curve), is tried on all search data then.
+    Raises WorkloadError.
+    """
+    samples = f"{len(targets)} calibration samples"
+    loss = workload.loss(outputs, targets)
+    if not torch.isfinite(loss):
+        raise WorkloadError(f"The workload's loss on {samples} is {loss.item()}.")
+    if not loss.requires_grad:
+        raise WorkloadError(
+            "The workload's loss carries no gradient, so nothing can be trained by it. Look for .detach(), .item(), argmax() or a "
+            "conversion to numpy in it."
+        )
+    with calling("The gradient of the workload's loss"):
+        torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    if _problem(workload, outputs.detach(), targets, samples) is not None:
+        inputs, targets = collect(workload.data.search)
+        searched, samples = _said(model, inputs), f"all {len(targets):,} search samples"
+        if problem := _problem(workload, searched, targets, samples):
+            raise WorkloadError(problem)
+
+
+def _said(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    with calling("The model on search samples"), torch.no_grad():
+        return torch.cat([model(*(x[i : i + AT_ONCE] for x in inputs)) for i in range(0, len(inputs[0]), AT_ONCE)])
+
+
+def _problem(workload: Workload, outputs: Tensor, targets: Tensor, samples: str) -> str | None:
+    """What is wrong with the score on these samples, or None."""
+    try:
+        scores = workload.score(outputs, targets)
+    except WorkloadError as error:
+        return f"{error} It was called on {samples}."
+    if not torch.isfinite(scores).all():
+        return f"The workload's score on {samples} is not finite."
+    check_unit(workload, scores, samples)
+    return None
+
+
+def check_unit(workload: Workload, scores: Tensor, samples: str) -> None:
+    """Raises WorkloadError where scores that are called shares leave [0, 1]: every percentage shown would be wrong.
+
+    samples: what the scores are of, for the message.
+    """
+    if workload.score_unit != SHARE:
+        return
+    outside = scores[(scores < 0) | (scores > 1)]
+    if outside.numel():
+        raise WorkloadError(
+            f"The workload's score is {float(outside.flatten()[0]):.4g} on {samples}, but its unit is '{SHARE}': a score in "
+            '[0, 1]. Give the unit in the workload: Workload(…, score_unit="dB"), or score_unit="" for a plain number.'
+        )

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_workload
+from secateur.errors import WorkloadError
+from secateur.evaluators.metrics import METRICS, Context, Metric, accuracy, measure_all
+from secateur.workloads.loading import guarded_workload
+
+
+def context(score, outputs, targets):
+    workload = guarded_workload(replace(make_workload(), score=score))
+    return Context(workload, None, outputs, outputs, targets, "host", None)
+
+
+def area(outputs, targets):
+    """Like scikit-learn's roc_auc_score: a plain float, an error where there is one class."""
+    positive = targets == 1
+    if positive.all() or not positive.any():
+        raise ValueError("Only one class present in y_true")
+    higher = outputs[positive][:, None] > outputs[~positive][None]
+    return np.float64(higher.float().mean())
+
+
+def test_resamples_of_one_class_are_left_out_of_the_interval():
+    targets = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0])  # one resample in ten holds no 1
+    found = accuracy(context(area, torch.tensor([3.0, 1.0, 0.0, 1.5, 0.2, 0.4, 0.6, 0.8]), targets))
+    assert found.value == pytest.approx(11 / 12)
+    low, high = found.interval
+    assert 0.5 < low < 11 / 12 < high <= 1
+
+
+def test_no_interval_where_most_resamples_have_no_score():
+    def fussy(outputs, targets):
+        if len(targets.unique()) < 4:
+            raise ValueError("all four are needed")
+        return torch.tensor(0.5)
+
+    assert accuracy(context(fussy, torch.rand(4), torch.arange(4))).interval is None
+
+
+def test_what_a_metric_of_the_project_raises_or_returns_is_one_line():
+    some = context(area, torch.rand(4), torch.tensor([0, 1, 0, 1]))
+    own = {**METRICS, "fails": Metric(lambda _: 1 / 0, "maximize", ""), "number": Metric(lambda _: 0.5, "maximize", "")}
+    with pytest.raises(
+        WorkloadError, match=r"The metric 'fails' raised ZeroDivisionError: .*\(at .*test_metrics.py:\d+\)"
+    ):
+        measure_all(some, ["fails"], own)
+    with pytest.raises(WorkloadError, match="The metric 'number' gives a float; a Measurement is needed"):
+        measure_all(some, ["number"], own)
