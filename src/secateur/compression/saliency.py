@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from secateur.errors import WorkloadError
 from secateur.records import Group, Member, Workload
 from secateur.workloads.calls import calling
-from secateur.workloads.roles import as_tuple
+from secateur.workloads.roles import as_tuple, drawn
 from secateur.workloads.samples import in_batches
 
 
@@ -24,22 +25,30 @@ from secateur.workloads.samples import in_batches
 class ChannelTensors:
     """One group's parameters by root channel; every entry is (channels, elements), float32.
 
-    producers: weights that write the channel (one entry per convolution or linear layer). consumers: weights that read it.
-    scales: those of batch norms. The `_grad` twins are gradients of the loss, empty for criteria without data.
+    producers, biases: weights that write the channel and what is added to them (one entry per convolution or linear layer; no
+    elements where a layer has no bias). written: which channels that layer has a row for, (channels,) of bool; a padded shortcut
+    leaves some without. consumers: weights that read the channel. scales: those of batch norms. The `_grad` twins are gradients
+    of the loss, empty for criteria without data.
     """
 
     name: str
     channels: int
     producers: list[Tensor]
+    biases: list[Tensor]
+    written: list[Tensor]
     consumers: list[Tensor]
     scales: list[Tensor]
     producers_grad: list[Tensor]
-    scales_grad: list[Tensor]
+    biases_grad: list[Tensor]
+    consumers_grad: list[Tensor]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A criterion: its function, whether it needs gradients on calibration data, and one line for people."""
+    """A criterion: its function, whether it needs gradients on calibration data, and one line for people.
+
+    Scores with gradients are taken batch by batch; their root mean square over the batches ranks the channels.
+    """
 
     score: Callable[[ChannelTensors], Tensor]
     summary: str
@@ -81,26 +90,45 @@ def next_layer(tensors: ChannelTensors) -> Tensor:
 def fpgm(tensors: ChannelTensors) -> Tensor:
     """Sum of distances to all other filters of the layer: filters near the geometric median are replaceable. (channels,), ≥ 0.
 
-    Source: He et al. 2019, arXiv:1811.00250, eq. 6; we sum over the layers of a coupled group.
+    Source: He et al. 2019, arXiv:1811.00250, eq. 6; we sum over the layers of a coupled group. A channel without a filter in a
+    layer (a padded shortcut) is no filter of zeros there.
     """
-    return _sum((torch.cdist(w, w).sum(1) for w in tensors.producers), tensors.channels)
+    total = torch.zeros(tensors.channels)
+    for weights, written in zip(tensors.producers, tensors.written, strict=True):
+        filters = weights[written]
+        total[written] += torch.cdist(filters, filters).sum(1)
+    return total
 
 
 def taylor(tensors: ChannelTensors) -> Tensor:
-    """First-order change of the loss if the channel were removed. (channels,), ≥ 0, in units of the loss.
+    """First-order change of the loss if the channel were removed, |Σ w·g| over all weights that read it. (channels,), ≥ 0.
 
-    |Σ w·g| over the weights that write the channel, plus the same over batch-norm scales; averaged over batches.
-    Source: Molchanov et al. 2019, arXiv:1906.10771, eq. 8 (they square, which ranks alike for one layer); we sum members.
+    In units of the loss. Removing a channel is removing what its readers make of it, and for a layer with weights w and inputs a
+    that is Σ w·∂L/∂w = Σ a·∂L/∂a. So the sum is exactly the derivative along the way from the whole to the cut network, with
+    biases, batch-norm shifts and any non-linearity in between, once for all coupled layers together. For batch norm and ReLU it
+    equals |γ·g_γ + β·g_β|. Where no layer reads the channel (queries meet keys), it is |Σ w·g + b·g_b| of the writers, each of
+    which sees the whole change: the largest of them.
+
+    Source: Molchanov et al. 2019, arXiv:1906.10771, eq. 8, with a gate on the channel's activations; they rank by the mean of
+    squares over batches, we by its root, which ranks alike and keeps the unit.
     """
-    written = ((w * g).sum(1).abs() for w, g in zip(tensors.producers, tensors.producers_grad, strict=True))
-    scaled = ((s * g).sum(1).abs() for s, g in zip(tensors.scales, tensors.scales_grad, strict=True))
-    return _sum((*written, *scaled), tensors.channels)
+
+    def products(values: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        return [(w * g).sum(1) for w, g in zip(values, gradients, strict=True)]
+
+    if tensors.consumers_grad:
+        return _sum(products(tensors.consumers, tensors.consumers_grad), tensors.channels).abs()
+    weights = products(tensors.producers, tensors.producers_grad)
+    added = products(tensors.biases, tensors.biases_grad)
+    return torch.stack([w + b for w, b in zip(weights, added, strict=True)]).abs().amax(0)
 
 
 def bn_scale(tensors: ChannelTensors) -> Tensor:
     """Sum of absolute batch-norm scales of the channel. (channels,), ≥ 0.
 
-    Source: Liu et al. 2017 (network slimming), arXiv:1708.06519, without their sparsity training.
+    Source: Liu et al. 2017 (network slimming), arXiv:1708.06519, without their sparsity training. As there, the shift does not
+    count: a channel with scale 0 is the constant of its shift, and recalibration gives that back to the batch norms behind it.
+    Where none follows, prefer `taylor`.
     """
     return _sum((s.abs().sum(1) for s in tensors.scales), tensors.channels)
 
@@ -156,8 +184,8 @@ def compute_saliencies(
 ) -> dict[str, dict[str, Tensor]]:
     """Score every root channel of every group by every method, once.
 
-    Methods with gradients average over `batches` batches of the calibration data. Scores are (width,), float32, on the CPU.
-    Raises WorkloadError where the loss on calibration data is not finite.
+    Methods with gradients see `batches` batches drawn from the calibration data. Scores are (width,), float32, on the CPU, finite
+    and ≥ 0. Raises WorkloadError where the loss on calibration data is not finite, or where a method's scores are not such.
     """
     scores: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
     modules = dict(model.named_modules())
@@ -170,32 +198,47 @@ def compute_saliencies(
     graded = [name for name in methods if METHODS[name].needs_gradients]
     if graded:
         count = 0
+        squares: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
         for _ in _backward_passes(model, workload, batches, batch):
             count += 1
             with torch.no_grad():
                 for group in groups:
-                    tensors = _arrange(group, modules)
+                    tensors = _arrange(group, modules, graded=True)
                     for name in available_methods(group, graded):
-                        total = scores[group.name].get(name, torch.zeros(group.width))
-                        scores[group.name][name] = total + _score(name, tensors)
+                        square = _score(name, tensors).square()
+                        squares[group.name][name] = squares[group.name].get(name, 0) + square
         for group in groups:
-            for name in available_methods(group, graded):
-                scores[group.name][name] /= count
+            for name, total in squares[group.name].items():
+                scores[group.name][name] = (total / count).sqrt()
         model.zero_grad(set_to_none=True)
     return scores
 
 
 def _score(method: str, tensors: ChannelTensors) -> Tensor:
+    """What a criterion says of a group, checked: NaN would be sorted, and thresholds over groups need scores from 0 on."""
     with calling(f"The saliency criterion '{method}' on '{tensors.name}'"):
-        return METHODS[method].score(tensors)
+        scores = METHODS[method].score(tensors)
+    if not isinstance(scores, Tensor) or scores.shape != (tensors.channels,):
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise WorkloadError(
+            f"The saliency criterion '{method}' gives {given} for '{tensors.name}'; a tensor ({tensors.channels},) is needed, one "
+            "score per channel."
+        )
+    wrong = (~torch.isfinite(scores) | (scores < 0)).nonzero()
+    if len(wrong):
+        channel = int(wrong[0])
+        raise WorkloadError(
+            f"The saliency criterion '{method}' gives {float(scores[channel]):g} for channel {channel} of '{tensors.name}'; scores "
+            "must be finite and not negative. Where it reads gradients, look at the loss; else leave it out of 'methods'."
+        )
+    return scores.float()
 
 
 def _backward_passes(model: nn.Module, workload: Workload, batches: int, batch: int) -> Iterator[None]:
     """Leave the gradients of one calibration batch after another in the parameters."""
     model.eval()
-    for i, (inputs, targets) in enumerate(in_batches(workload.data.calibration, batch)):
-        if i == batches:
-            return
+    samples = drawn(workload.data.calibration, batches * batch)
+    for i, (inputs, targets) in enumerate(in_batches(samples, batch)):
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), calling(f"The model or its loss on calibration batch {i}"):
             loss = workload.loss(model(*as_tuple(inputs)), targets)
@@ -208,27 +251,38 @@ def _backward_passes(model: nn.Module, workload: Workload, batches: int, batch: 
         yield
 
 
-def _arrange(group: Group, modules: Mapping[str, nn.Module]) -> ChannelTensors:
-    """Gather a group's weights and gradients by root channel."""
-    arranged = ChannelTensors(group.name, group.width, [], [], [], [], [])
+def _arrange(group: Group, modules: Mapping[str, nn.Module], *, graded: bool = False) -> ChannelTensors:
+    """Gather a group's weights by root channel, with the gradients that a backward pass has left in them."""
+    arranged = ChannelTensors(group.name, group.width, [], [], [], [], [], [], [], [])
     for member in group.members:
-        layer = modules[member.module]
-        weight = getattr(layer, "weight", None)
+        layer, width = modules[member.module], group.width
+        weight, bias = (cast("Tensor | None", getattr(layer, name, None)) for name in ("weight", "bias"))
         if weight is None:
             continue
         if member.kind == "batch norm":
-            arranged.scales.append(_by_root(weight, 0, member, group.width))
-            arranged.scales_grad.append(_by_root(weight.grad, 0, member, group.width))
+            arranged.scales.append(_by_root(weight, 0, member, width))
         elif member.kind in ("convolution", "transposed convolution", "linear"):
             transposed = member.kind == "transposed convolution"
             dimension = int((member.side == "in") != transposed)
-            gathered = _by_root(weight, dimension, member, group.width)
             if member.side == "in":
-                arranged.consumers.append(gathered)
+                arranged.consumers.append(_by_root(weight, dimension, member, width))
             else:
-                arranged.producers.append(gathered)
-                arranged.producers_grad.append(_by_root(weight.grad, dimension, member, group.width))
+                arranged.producers.append(_by_root(weight, dimension, member, width))
+                arranged.biases.append(_by_root(bias, 0, member, width))
+                arranged.written.append(torch.zeros(width).index_fill(0, torch.tensor(member.roots), 1).bool())
+            if graded and member.side == "in":
+                arranged.consumers_grad.append(_by_root(_gradient(weight), dimension, member, width))
+            elif graded:
+                arranged.producers_grad.append(_by_root(_gradient(weight), dimension, member, width))
+                arranged.biases_grad.append(_by_root(_gradient(bias), 0, member, width))
     return arranged
+
+
+def _gradient(tensor: Tensor | None) -> Tensor | None:
+    """What the backward pass has left; zero where the loss does not depend on the tensor."""
+    if tensor is None:
+        return None
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
 def _by_root(tensor: Tensor | None, dimension: int, member: Member, width: int) -> Tensor:

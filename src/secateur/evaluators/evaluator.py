@@ -36,7 +36,7 @@ from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import HostSession, host_for
 from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals, Workload
-from secateur.workloads.roles import collect
+from secateur.workloads.roles import collect, drawn
 
 TIMED_BATCHES = 4
 """Different batches that latency is measured on, taken in turn."""
@@ -339,7 +339,7 @@ class Evaluator:
 
     def _role(self, role: str) -> Samples:
         if role not in self._samples:
-            inputs, targets = collect(getattr(self.workload.data, role))
+            inputs, targets = collect(drawn(getattr(self.workload.data, role)))  # racing looks at the first share
             step = self.definition.batch
             arrays = [x.numpy() for x in inputs]
             batches = [

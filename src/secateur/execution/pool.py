@@ -34,10 +34,11 @@ class _Task:
 class _Worker:
     """One process, and what it is doing."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> None:
+        """seconds: until it must be ready."""
         self.log, self.ready = log, False
         self.task: _Task | None = None
-        self.deadline = float("inf")
+        self.deadline = time.monotonic() + seconds
         self._rest = b""
         with log.open("ab") as errors:
             self.process = subprocess.Popen(  # noqa: S603 # our own interpreter and module
@@ -92,10 +93,15 @@ class Pool:
         logs: Path,
         *,
         seconds: float = 600.0,
+        preparation: float = 600.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Starts the processes. logs: a folder for what they print. seconds: a job may take so long."""
+        """Starts the processes.
+
+        logs: a folder for what they print. seconds: a job may take so long. preparation: so long until a worker is ready.
+        """
         self.workers, self._command, self._logs, self._seconds = workers, command, logs, seconds
+        self._preparation = preparation
         self._stillborn = 0
         self._environment = dict(environment or os.environ)
         self._selector = selectors.DefaultSelector()
@@ -105,7 +111,7 @@ class Pool:
         self._pool = [self._start(i) for i in range(workers)]
 
     def _start(self, index: int) -> _Worker:
-        worker = _Worker(self._command, self._environment, self._logs / f"worker-{index}.log")
+        worker = _Worker(self._command, self._environment, self._logs / f"worker-{index}.log", self._preparation)
         self._selector.register(worker.output, selectors.EVENT_READ, index)
         return worker
 
@@ -135,7 +141,9 @@ class Pool:
             for key, _ in self._selector.select(None if soonest == float("inf") else max(0.0, soonest - now)):
                 self._listen(int(key.data))
             for index, worker in enumerate(self._pool):
-                if worker.deadline <= time.monotonic():
+                if worker.deadline <= time.monotonic() and not worker.ready:
+                    self._failed_start(index, f"and was still not ready after {self._preparation:g} s")
+                elif worker.deadline <= time.monotonic():
                     self._give_up(index, f"it took longer than {self._seconds:g} s")
         return self._finished.popleft()
 
@@ -151,7 +159,7 @@ class Pool:
             if "lost" in message:
                 raise (DeviceRefused if message["denied"] else DeviceLost)(message["lost"])
             if "ready" in message:
-                worker.ready, self._stillborn = True, 0
+                worker.ready, worker.deadline, self._stillborn = True, float("inf"), 0
             elif worker.task is not None:
                 evaluation = EVALUATION.validate_python(message["evaluation"])
                 self._finished.append((worker.task.number, replace(evaluation, attempts=worker.task.attempts)))
@@ -169,21 +177,34 @@ class Pool:
     def _buried(self, index: int) -> None:
         """A worker is gone: its job is tried again, a few times."""
         worker = self._pool[index]
-        task, log = worker.task, worker.log
-        code = self._replace(index)
+        task = worker.task
         if not worker.ready:
-            self._stillborn += 1
-            if self._stillborn >= ATTEMPTS:
-                lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
-                raise StateError(
-                    f"Workers end before they are ready, the last one {_how(code)}. The last lines of {log}:\n{lines}"
-                )
-        elif task is not None and task.attempts >= ATTEMPTS:
+            self._failed_start(index)
+            return
+        code = self._replace(index)
+        if task is not None and task.attempts >= ATTEMPTS:
             reason = f"its worker died {task.attempts} times, the last time {_how(code)}"
             self._finished.append((task.number, _failed(task, reason)))
         elif task is not None:
             self._waiting.appendleft(task)
         self._hand_out()
+
+    def _failed_start(self, index: int, hung: str | None = None) -> None:
+        """Replace a worker that ended before it was ready, or hung. hung: how, where it is still alive.
+
+        Raises StateError where that happens again and again.
+        """
+        log = self._pool[index].log
+        code = self._replace(index)
+        self._stillborn += 1
+        if self._stillborn >= ATTEMPTS:
+            lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
+            what = (
+                f"hang before they are ready: the last one was started {hung}"
+                if hung
+                else (f"end before they are ready, the last one {_how(code)}")
+            )
+            raise StateError(f"Workers {what}. The last lines of {log}:\n{lines}")
 
     def _replace(self, index: int) -> int:
         worker = self._pool[index]

@@ -17,11 +17,9 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from secateur.compression.storage import weights_digest
-from secateur.errors import DeviceLost, SecateurError, StateError, first_line
+from secateur.errors import DeviceLost, SecateurError, first_line
 from secateur.execution.protocol import EVALUATION, guarded, limit_memory
 from secateur.pipelines.stages import evaluation_of, problem_of
-from secateur.pipelines.state import read_run
 from secateur.pipelines.worker import rebuilt
 from secateur.records import Evaluation, Job, Measurement
 from secateur.search.nni import trial
@@ -34,12 +32,9 @@ _MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str,
 def evaluate(folder: Path) -> None:
     """Ask for the parameters, evaluate, finish. A candidate that fails is a result, with its reason.
 
-    Raises what `secateur.pipelines.preparation.prepare` raises, and StateError where the weights are not those of the run.
+    Raises what `secateur.pipelines.worker.rebuilt` raises.
     """
-    run = read_run(folder)
     prepared, saliencies = rebuilt(folder)
-    if not run.identity.startswith(weights_digest(prepared.model)[:16]):
-        raise StateError(f"the weights in {run.project} are not those that the run was started with")
     problem = problem_of(prepared, saliencies, _MEASUREMENTS.validate_json((folder / "dense/search.json").read_bytes()))
     candidate = problem.space.candidate(trial.parameters())
     key = problem.key(candidate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES, Unavailable, check_options
+from secateur.compression.batch_norm import dense_statistics
 from secateur.compression.costs import LayerCosts
 from secateur.compression.dependency import check_forward
 from secateur.compression.groups import find_groups
+from secateur.compression.storage import weights_digest
 from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, LocalDevice, PipelineDefinition, one_of
 from secateur.errors import DefinitionError, WorkloadError
 from secateur.evaluators import METRICS, Evaluator, Metric, Place
@@ -27,13 +30,17 @@ from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import build_model, load_attribute, load_workload
+from secateur.workloads.roles import check_calibration, collect
+
+LEAST_VALUES = 2
+"""Per channel of a batch norm, below which it has no variance."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Everything that the later stages work with, checked. Whoever prepares it closes it.
 
-    looked_at: data role → (samples looked at, samples there are); empty in a worker.
+    looked_at: data role → (samples looked at, samples there are); empty in a worker. seconds: it took to prepare.
     """
 
     definition: PipelineDefinition
@@ -43,6 +50,7 @@ class Prepared:
     space: SearchSpace
     evaluator: Evaluator
     looked_at: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def close(self) -> None:
         """Let the devices go."""
@@ -110,6 +118,7 @@ def prepare(
     dense_onnx: the dense model as exported earlier, for workers. lasting: keep measurements in the project's state, where there
     is one, and use those that are there.
     """
+    started = time.monotonic()
     own_metrics = check_names(definition, root)
     workload = load_workload(definition.workload, root)
     model = build_model(workload)
@@ -134,12 +143,38 @@ def prepare(
     evaluator = Evaluator(
         definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
     )
-    return Prepared(definition, workload, model, found.costs, space, evaluator, looked_at)
+    return Prepared(definition, workload, model, found.costs, space, evaluator, looked_at, time.monotonic() - started)
+
+
+def check_calibration_images(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:
+    """Raises DefinitionError where a batch norm cannot be recalibrated on so few samples: one value has no variance."""
+    for declared in (definition.evaluator, definition.search.fidelities):
+        if not declared.calibration_images:
+            continue
+        images, _ = collect(workload.data.calibration, declared.calibration_images)
+        for name, count in dense_statistics(model, images).count.items():
+            if count < LEAST_VALUES:
+                raise DefinitionError(
+                    f"{declared.where('calibration_images')}: with {len(images[0])} calibration samples the batch norm '{name}' "
+                    f"sees {count} value per channel, which has no variance. Use at least {LEAST_VALUES} samples, better 64 or "
+                    "more (the data role 'calibration' must hold so many); 0 turns recalibration off."
+                )
+
+
+def _check_builds(workload: Workload, model: nn.Module) -> None:
+    """Every process builds the model for itself: they must all get the same one."""
+    first = weights_digest(model)  # before the second call, which may return the very same module
+    if weights_digest(build_model(workload)) != first:
+        raise WorkloadError(
+            f"build_model of '{workload.name}' returned other weights at the second call; build_model must return the same weights "
+            "at every call. Load trained weights in it; where it draws random ones, seed it there (torch.manual_seed)."
+        )
 
 
 def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> Mapping[str, tuple[int, int]]:
     """Model, data, loss and score tried together: what does not fit must show now and not after the search."""
     check_forward(model, workload.example_inputs)
+    _check_builds(workload, model)
     inspected = inspect_workload(workload, model)
     outputs = inspected.outputs
     if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
@@ -147,6 +182,8 @@ def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Mod
             f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
             f"{tuple(outputs.shape)}. Set 'distill: null'."
         )
+    check_calibration(workload.data)
+    check_calibration_images(definition, workload, model)
     return inspected.looked_at
 
 

@@ -55,6 +55,9 @@ _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 _MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str, Measurement])
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
 
+LEAST_PREPARATION, SLOWER_PREPARATION = 600.0, 10.0
+"""A worker that is not ready after so many seconds, and so many times what the driver itself needed, hangs."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -252,7 +255,8 @@ def _workers(prepared: Prepared, run: RunFolder) -> Pool:
     command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--training-threads", str(threads)]
     if settings.limits.memory_gb is not None:
         command += ["--memory-gb", str(settings.limits.memory_gb)]
-    return Pool(command, settings.workers, run.path / "workers", seconds=settings.limits.seconds)
+    patience = max(LEAST_PREPARATION, SLOWER_PREPARATION * prepared.seconds)
+    return Pool(command, settings.workers, run.path / "workers", seconds=settings.limits.seconds, preparation=patience)
 
 
 def prior_front(run: RunFolder, definition: PipelineDefinition) -> list[Candidate]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from secateur.compression.saliency import Saliencies
+from secateur.compression.storage import weights_digest
 from secateur.definition import load_pipeline
+from secateur.errors import StateError
 from secateur.execution.protocol import serve
 from secateur.pipelines.calibration import load_predictor
 from secateur.pipelines.preparation import Prepared, prepare
@@ -22,10 +24,19 @@ from secateur.records import Evaluation, Job
 
 
 def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
-    """What a run's folder describes. Raises what `secateur.pipelines.preparation.prepare` raises."""
+    """What a run's folder describes.
+
+    Raises what `secateur.pipelines.preparation.prepare` raises, and StateError where the weights are not those of the run.
+    """
     run = read_run(folder)
     definition, _ = load_pipeline(str(folder / "definition.yaml"))
     prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes(), lasting=True)
+    if not run.identity.startswith(weights_digest(prepared.model)[:16]):
+        prepared.close()
+        raise StateError(
+            f"the weights that build_model gives now are not those that run {run.run_id} was started with. build_model must return "
+            "the same weights at every call, in every process; where they were changed on purpose, start a new run."
+        )
     load_predictor(prepared, run)
     return prepared, saliencies_of(prepared, run)
 

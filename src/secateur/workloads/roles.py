@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,13 @@ _SHARES = {
     "search": (0.10, 1, 2000),
     "calibration": (0.05, 64, 512),
 }
+
+_ORDER = 0
+"""Seed of the order in which samples of a role are drawn. No setting: the same samples in every process and run."""
+_LOOKED_AT = 512
+"""Samples of a role whose class labels are compared."""
+_CHANCE = 1e-3
+"""Probability below which a draw of one class is not taken for chance."""
 
 MAY_OVERLAP = {("train", "calibration")}
 """Calibration may be a part of train: neither scores anything."""
@@ -89,6 +96,37 @@ def check_roles(data: DataRoles) -> None:
             )
 
 
+def check_calibration(data: DataRoles) -> None:
+    """Raise WorkloadError where calibration data is of one class although train and search data are not.
+
+    Statistics and gradients of one class would stand for all. Only where targets are class labels, integers (n,), and only
+    where it cannot be chance: with rare classes, a fair draw may miss them.
+    """
+    labels = [_labels(role, _LOOKED_AT) for role in (data.calibration, data.train, data.search)]
+    if any(found is None for found in labels):
+        return
+    calibration, *others = (cast("Tensor", found) for found in labels)
+    only = int(calibration[0])
+    elsewhere = torch.cat(others)
+    share = (int((elsewhere == only).sum()) + 1) / (len(elsewhere) + 1)
+    if bool((calibration == only).all()) and share ** len(calibration) < _CHANCE:
+        raise WorkloadError(
+            f"The data role 'calibration' holds one class only ({only}, in all of its {len(calibration)} samples looked at); in "
+            f"train and search data {1 - share:.0%} are of others. Draw it from all of train, or leave it to "
+            "secateur.workloads.roles.split_roles."
+        )
+
+
+def _labels(dataset: Dataset[Any], count: int) -> Tensor | None:
+    """Class labels (n,) of drawn samples; None where targets are something else."""
+    found: list[Tensor] = []
+    for _, targets in in_batches(drawn(dataset, count), 64):
+        if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
+            return None
+        found.append(targets)
+    return torch.cat(found)
+
+
 @dataclass(frozen=True)
 class _Samples:
     """The dataset under all subsets, the indices used of it, and content hashes where its tensors lie in memory."""
@@ -129,10 +167,24 @@ def as_tuple(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
 
 
+def drawn(dataset: Dataset[Any], count: int | None = None) -> Subset[Any]:
+    """`count` samples (all of them where there are fewer, or by default), in the order of a permutation.
+
+    The first samples of a dataset that is sorted (by class, by day) do not stand for it; these do. The permutation depends on the
+    number of samples alone: it is the same in every process, and fewer samples are the first of more.
+    """
+    size = len(dataset)  # type: ignore[arg-type] # map-style datasets have a length
+    return Subset(dataset, np.random.default_rng(_ORDER).permutation(size)[:count].tolist())
+
+
 def collect(dataset: Dataset[Any], limit: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The first `limit` samples as tensors: inputs (one tensor per model input, (n, …)) and targets (n, …)."""
-    size = len(dataset) if limit is None else min(limit, len(dataset))  # type: ignore[arg-type] # map-style
-    loader = in_batches(Subset(dataset, range(size)), min(size, 1024))
+    """Samples as tensors: inputs (one tensor per model input, (n, …)) and targets (n, …).
+
+    limit: so many, `drawn`; by default the whole dataset as it is.
+    """
+    chosen = dataset if limit is None else drawn(dataset, limit)
+    size = len(chosen)  # type: ignore[arg-type] # map-style datasets have a length
+    loader = in_batches(chosen, min(size, 1024))
     inputs: list[tuple[Tensor, ...]] = []
     targets: list[Tensor] = []
     for batch, target in loader:

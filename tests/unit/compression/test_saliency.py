@@ -1,23 +1,38 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from scipy.stats import kendalltau
 from torch import nn
 
 from conftest import make_workload
-from nets import images, network
+from nets import images, network, shaken
 from secateur.compression.groups import find_groups
-from secateur.compression.saliency import METHODS, ChannelTensors, available_methods, compute_saliencies
+from secateur.compression.saliency import METHODS, ChannelTensors, Method, available_methods, compute_saliencies
+from secateur.compression.surgery import cut, removals_of
 from secateur.errors import WorkloadError
+from secateur.workloads.roles import collect
 
 
 def tensors(**given) -> ChannelTensors:
-    empty = {field.name: [] for field in dataclasses.fields(ChannelTensors)} | {"name": "g", "channels": 3}
-    return ChannelTensors(**(empty | given))
+    """A group of three channels, every layer with a filter for each, without biases where none are given."""
+    writers = given.get("producers", [])
+    filled = {field.name: [] for field in dataclasses.fields(ChannelTensors)} | {
+        "name": "g",
+        "channels": 3,
+        "written": [torch.ones(len(w), dtype=torch.bool) for w in writers],
+        "biases": [torch.zeros(len(w), 0) for w in writers],
+        "biases_grad": [torch.zeros(len(w), 0) for w in writers],
+    }
+    return ChannelTensors(**(filled | given))
 
 
+ONES = torch.ones(3, 2)
+GRAD = torch.tensor([[1.0, 1.0], [5.0, 2.0], [0.0, -3.0]])
+BIAS = torch.tensor([[0.0], [1.0], [2.0]])
 WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 1.0], [2.0, 2.0]])
 
 
@@ -33,28 +48,138 @@ WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 1.0], [2.0, 2.0]])
         ("fpgm", {"producers": [WEIGHT]}, [34**0.5 + 37**0.5, 34**0.5 + 5**0.5, 37**0.5 + 5**0.5]),
         # Energies 25, 1, 8: ascending 1/34, 8/33, 25/25.
         ("lamp", {"producers": [WEIGHT]}, [1.0, 1 / 34, 8 / 33]),
+        # The middle channel has no filter there (a padded shortcut): the others are as far as they were, and it is at no distance.
+        ("fpgm", {"producers": [WEIGHT], "written": [torch.tensor([True, False, True])]}, [37**0.5, 0.0, 37**0.5]),
+        # Two layers that read it: what they do to the loss adds up with its sign.
         (
             "taylor",
-            {"producers": [WEIGHT], "producers_grad": [torch.tensor([[1.0, 1.0], [5.0, 2.0], [0.0, -3.0]])]},
-            [1.0, 2.0, 6.0],
+            {"consumers": [WEIGHT, ONES], "consumers_grad": [GRAD, -ONES], "producers": [WEIGHT]},
+            [3.0, 0.0, 8.0],
         ),
+        # Nothing reads it: what writes it counts, bias included.
+        ("taylor", {"producers": [WEIGHT], "producers_grad": [GRAD]}, [1.0, 2.0, 6.0]),
+        (
+            "taylor",
+            {"producers": [WEIGHT], "producers_grad": [GRAD], "biases": [BIAS], "biases_grad": [2 * BIAS]},
+            [1.0, 4.0, 2.0],
+        ),
+        # Queries and keys: each of them sees the whole change, so it counts once.
+        ("taylor", {"producers": [WEIGHT, WEIGHT], "producers_grad": [GRAD, GRAD]}, [1.0, 2.0, 6.0]),
     ],
 )
 def test_criteria_by_hand(method, given, expected):
     torch.testing.assert_close(METHODS[method].score(tensors(**given)), torch.tensor(expected))
 
 
-def test_taylor_is_the_change_of_the_loss_to_first_order():
-    """For a loss that is linear in the weights, the first order is everything: removing the channel changes it by the score."""
-    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    direction = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
-    (weight * direction).sum().backward()
-    score = METHODS["taylor"].score(tensors(channels=4, producers=[weight.detach()], producers_grad=[weight.grad]))
-    for channel in range(4):
-        removed = weight.detach().clone()
-        removed[channel] = 0
-        change = ((weight.detach() - removed) * direction).sum().abs()
-        torch.testing.assert_close(score[channel], change)
+class Small(nn.Module):
+    """A convolution with a bias, a batch norm, a function that does not vanish at zero, and what reads the channels."""
+
+    def __init__(self, function=nn.functional.silu):
+        super().__init__()
+        self.write = nn.Conv2d(3, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.read = nn.Conv2d(6, 4, 3)
+        self.head = nn.Linear(4, 5)
+        self.function = function
+
+    def forward(self, x):
+        return self.head(self.function(self.read(self.function(self.norm(self.write(x))))).mean((2, 3)))
+
+
+def scored(model, method="taylor"):
+    """Scores of `write`'s channels, and the change of the same loss where each of them alone is removed."""
+    workload = make_workload(model.eval())
+    group = next(g for g in find_groups(model, workload.example_inputs).groups if g.name == "write")
+    (x,), y = collect(workload.data.calibration, 64)
+    scores = compute_saliencies(model, [group], [method], workload, batches=1, batch=64)["write"][method]
+    with torch.no_grad():
+        whole = workload.loss(model(x), y)
+        without = [workload.loss(cut(model, removals_of([group], {"write": (c,)}))(x), y) for c in range(group.width)]
+    return scores, torch.stack(without) - whole
+
+
+@pytest.mark.parametrize("function", [nn.functional.relu, nn.functional.silu, torch.sigmoid, torch.cos])
+def test_taylor_is_the_change_of_the_loss_where_that_is_small(function):
+    """Readers that hardly listen: the first order is then nearly everything, whatever function stands in between."""
+    model = Small(function)
+    with torch.no_grad():
+        shaken(model).read.weight.mul_(0.003)
+    scores, change = scored(model)
+    torch.testing.assert_close(scores, change.abs(), rtol=0.03, atol=1e-6)
+
+
+def test_taylor_ranks_channels_of_a_trained_looking_net_as_their_removal_does():
+    scores, change = scored(shaken(Small()))
+    assert kendalltau(scores, change.abs()).statistic > 0.5
+
+
+def test_a_channel_of_scale_zero_whose_shift_matters_is_not_the_first_to_go():
+    model = shaken(Small(nn.functional.relu))
+    with torch.no_grad():
+        model.norm.weight[2], model.norm.bias[2] = 0.0, 20.0
+    scores, change = scored(model)
+    assert int(change.abs().argmax()) == int(scores.argmax()) == 2
+
+
+def test_taylor_of_a_batch_norm_and_relu_is_that_of_scale_and_shift():
+    model = shaken(Small(nn.functional.relu))
+    workload = make_workload(model)
+    group = next(g for g in find_groups(model, workload.example_inputs).groups if g.name == "write")
+    score = compute_saliencies(model, [group], ["taylor"], workload, batches=1)["write"]["taylor"]
+    (x,), y = collect(workload.data.calibration, 32)
+    workload.loss(model(x), y).backward()
+    norm = model.norm
+    torch.testing.assert_close(score, (norm.weight * norm.weight.grad + norm.bias * norm.bias.grad).abs())
+
+
+def test_scores_with_gradients_are_root_mean_squares_over_batches():
+    model = shaken(Small())
+    workload = make_workload(model)
+    groups = find_groups(model, workload.example_inputs).groups
+    each = []
+
+    def spy(tensors):
+        each.append(METHODS["taylor"].score(tensors))
+        return each[-1]
+
+    name = groups[0].name
+    METHODS["spy"] = Method(spy, "watches", needs_gradients=True)
+    try:
+        found = compute_saliencies(model, groups[:1], ["spy"], workload, batches=2)[name]["spy"]
+    finally:
+        del METHODS["spy"]
+    torch.testing.assert_close(found, ((each[0] ** 2 + each[1] ** 2) / 2).sqrt())
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda t: torch.full((t.channels,), math.nan), "gives nan for channel 0 of"),
+        (lambda t: torch.arange(t.channels) - 1.0, "gives -1 for channel 0 of"),
+        (lambda t: torch.zeros(t.channels, 2), r"gives \(8, 2\) for 'conv1'; a tensor \(8,\) is needed"),
+        (lambda _: 1.0, "gives float for"),
+    ],
+)
+@pytest.mark.parametrize("needs_gradients", [False, True])
+def test_what_a_criterion_answers_is_checked(workload, monkeypatch, answer, said, needs_gradients):
+    model = workload.build_model()
+    groups = find_groups(model, workload.example_inputs).groups
+    monkeypatch.setitem(METHODS, "mine", Method(answer, "the project's own", needs_gradients=needs_gradients))
+    with pytest.raises(WorkloadError, match=f"criterion 'mine' {said}"):
+        compute_saliencies(model, groups, ["mine"], workload)
+
+
+def test_a_gradient_that_is_not_finite_is_not_sorted(workload):
+    model = workload.build_model()
+    groups = find_groups(model, workload.example_inputs).groups
+
+    def root_of_zero(outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets) + torch.sqrt(
+            outputs.sum() * 0
+        )  # 0, and its slope is not finite
+
+    with pytest.raises(WorkloadError, match="criterion 'taylor' gives nan"):
+        compute_saliencies(model, groups, ["taylor"], dataclasses.replace(workload, loss=root_of_zero))
 
 
 def test_coupled_layers_are_arranged_by_root_channel():

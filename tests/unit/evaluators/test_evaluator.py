@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from conftest import REPOSITORY, make_workload
 from nets import NETWORKS, TwoConvolutions, images, network, shaken
@@ -25,6 +26,7 @@ from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
 from secateur.records import Job, Measurement
 from secateur.search_spaces import build_space
+from secateur.workloads.roles import collect, drawn
 
 FAST = Protocol(block=2, least_rounds=2, most_rounds=2)
 
@@ -124,9 +126,28 @@ def test_the_dense_candidate_is_the_dense_network(tiny):
     assert found.measurements["size"].value == dense["size"].value
 
 
+def test_samples_of_a_sorted_role_are_drawn_so_that_the_first_share_stands_for_all(tiny):
+    """Racing looks at a share of the search data; a folder that is read class by class must not show it one class."""
+    evaluator, _, _ = tiny
+    workload = evaluator.workload
+    _, targets = collect(workload.data.search)
+    by_class = Subset(workload.data.search, targets.argsort(stable=True).tolist())
+    data = dataclasses.replace(workload.data, search=by_class)
+    made = Evaluator(
+        evaluator.definition,
+        dataclasses.replace(workload, data=data),
+        evaluator.model,
+        evaluator.costs,
+        here(evaluator.definition),
+        dense_onnx=evaluator.files.dense.onnx,
+    )
+    seen = made._role("search").targets
+    assert sorted(seen.tolist()) == sorted(targets.tolist())
+    assert seen.tolist() == [int(by_class[i][1]) for i in drawn(by_class).indices] != sorted(targets.tolist())
+
+
 def test_a_probe_tells_the_damage_on_calibration_images(tiny):
     from secateur.compression.selection import resolve
-    from secateur.workloads.roles import collect
 
     evaluator, space, saliencies = tiny
     candidate = space.uniform(0.4, "l2")
@@ -188,7 +209,6 @@ def test_a_refined_network_is_what_is_measured(tiny):
 
 def test_accuracy_is_that_of_the_torch_module(tiny):
     from secateur.compression.selection import resolve
-    from secateur.workloads.roles import collect
 
     evaluator, space, saliencies = tiny
     candidate = space.uniform(0.4, "l2")

@@ -50,6 +50,9 @@ WORKER = """
         if "stillborn" in sys.argv:
             print("no such library", file=sys.stderr)
             os._exit(3)
+        if "asleep" in sys.argv or ("asleep once" in sys.argv and not (folder / "slept").exists()):
+            (folder / "slept").touch()
+            time.sleep(600)
         return evaluate
 
     serve(prepare, 0.6 if "limited" in sys.argv else None)
@@ -62,10 +65,9 @@ def pool(tmp_path):
     script.write_text(textwrap.dedent(WORKER))
     opened = []
 
-    def open_pool(workers=1, *arguments, seconds=60.0):
-        opened.append(
-            Pool([sys.executable, str(script), str(tmp_path), *arguments], workers, tmp_path / "logs", seconds=seconds)
-        )
+    def open_pool(workers=1, *arguments, **limits):
+        command = [sys.executable, str(script), str(tmp_path), *arguments]
+        opened.append(Pool(command, workers, tmp_path / "logs", **({"seconds": 60.0} | limits)))
         return opened[-1]
 
     yield open_pool
@@ -169,6 +171,21 @@ def test_workers_that_cannot_start_end_the_search(pool, argument, message):
     made.submit(1, job("fine"))
     with pytest.raises(StateError, match=message):
         made.wait()
+
+
+def test_workers_that_hang_while_they_prepare_end_the_search(pool):
+    made = pool(1, "asleep", preparation=0.5)
+    made.submit(1, job("fine"))
+    with pytest.raises(StateError, match=r"hang before they are ready: the last one .* still not ready after 0\.5 s"):
+        made.wait()
+
+
+def test_a_worker_that_hung_once_while_it_prepared_is_replaced(pool, tmp_path):
+    made = pool(1, "asleep once", preparation=0.1)
+    made._preparation = 120.0  # for those that come after it
+    until(lambda: (tmp_path / "slept").exists())
+    made.submit(1, job("fine", 7))
+    assert made.wait()[1].measurements["size"].value == 7
 
 
 def test_no_worker_outlives_a_driver_that_is_killed(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +9,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from secateur.errors import WorkloadError
 from secateur.records import ROLES, DataRoles
-from secateur.workloads.roles import check_roles, collect, split_roles
+from secateur.workloads.roles import check_calibration, check_roles, collect, drawn, split_roles
 
 
 def numbered(count, start=0):
@@ -92,9 +93,9 @@ def test_calibration_may_be_a_part_of_train_and_nothing_may_be_empty():
 
 
 def test_collect_takes_one_input_or_several():
-    (x,), y = collect(numbered(10), 4)
-    assert x.shape == (4, 1)
-    assert y.tolist() == [0, 1, 2, 3]
+    (x,), y = collect(numbered(10))
+    assert x.shape == (10, 1)
+    assert y.tolist() == list(range(10))
 
     class Two(Decoded):
         def __getitem__(self, i):
@@ -103,3 +104,49 @@ def test_collect_takes_one_input_or_several():
     (a, b), _ = collect(Two(), 3)
     assert a.shape == (3, 1)
     assert b.shape == (3, 2)
+
+
+def by_class(count=1000, classes=10):
+    """A folder of images as ImageFolder reads it: one class after the other."""
+    labels = torch.arange(count) * classes // count
+    return TensorDataset(torch.zeros(count, 1), labels)
+
+
+def test_a_part_of_sorted_data_stands_for_all_of_it():
+    _, labels = collect(by_class(), 100)
+    assert torch.bincount(labels, minlength=10).min() >= 3
+    (_, few), (_, more), (_, all_of_them) = (collect(numbered(1000), n) for n in (64, 256, 5000))
+    assert few.tolist() == more.tolist()[:64] == all_of_them.tolist()[:64]
+    assert sorted(all_of_them.tolist()) == list(range(1000))
+
+
+def test_every_process_draws_the_same_samples():
+    """Whatever its own random numbers are: so the numbers stand here."""
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 # what a user's code may do
+    assert list(drawn(numbered(1000), 8).indices) == [459, 206, 222, 162, 711, 814, 350, 890]
+
+
+def labelled(*labels):
+    return TensorDataset(torch.arange(len(labels)).float()[:, None], torch.tensor(labels))
+
+
+def test_calibration_of_one_class_is_refused():
+    mixed = by_class()
+    sorted_out = roles(train=mixed, search=mixed, calibration=Subset(mixed, range(64)))
+    with pytest.raises(WorkloadError, match="'calibration' holds one class only \\(0, in all of its 64"):
+        check_calibration(sorted_out)
+    check_calibration(roles(train=mixed, search=mixed, calibration=drawn(mixed, 64)))
+
+
+def test_a_draw_that_missed_a_rare_class_by_chance_is_not_refused():
+    rare = labelled(*[0] * 990, *[1] * 10)
+    check_calibration(roles(train=rare, search=rare, calibration=labelled(*[0] * 64)))
+    check_calibration(roles(train=labelled(0, 1), search=labelled(1, 0), calibration=labelled(1)))
+
+
+def test_targets_that_are_no_classes_say_nothing_about_classes():
+    numbers = TensorDataset(torch.zeros(64, 1), torch.zeros(64))
+    masks = TensorDataset(torch.zeros(64, 1), torch.zeros(64, 4, 4).long())
+    for targets in (numbers, masks):
+        check_calibration(roles(train=by_class(), search=by_class(), calibration=targets))
