@@ -31,8 +31,8 @@ def result(ratio: float = 0.5, reference_ms: float = 2.0, **more: Any) -> dict[s
     faster = {name: ratio * value for name, value in times.items()}
     return {
         "result": {
-            "protocol": 2, "cores": [3], "ratio": ratio, "interval": [ratio, ratio], "rounds": 8,
-            "candidate_ms": faster, "reference_ms": times, "drift": 0.0, "disturbed": False, "throttled": False, "before": ROOM, "after": ROOM, **more,
+            "protocol": 2, "cores": [3], "ratio": ratio, "interval": [ratio, ratio], "rounds": 8, "copies": 4,
+            "candidate_ms": faster, "reference_ms": times, "drift": 0.0, "disturbed": False, "waited": 0.0, "throttled": False, "before": ROOM, "after": ROOM, **more,
         }
     }  # fmt: skip
 

@@ -108,7 +108,7 @@ def test_the_agent_measures_there_and_says_that_the_times_mean_nothing(board, tr
     assert device.hello.machine.emulated
     assert device.fingerprint.endswith("EMULATED")
     inputs = [(x.numpy(),)]
-    found = device.measure(Work(content, content, inputs, Protocol(2, 2, 2), parity=inputs))
+    found = device.measure(Work(content, content, inputs, Protocol(block=2, copies=2, rounds=1), parity=inputs))
     with torch.no_grad():
         np.testing.assert_allclose(found.parity[0], model(x).numpy(), rtol=0, atol=1e-5)
     assert found.report is not None
@@ -118,14 +118,14 @@ def test_the_agent_measures_there_and_says_that_the_times_mean_nothing(board, tr
 
 def test_a_measurement_that_is_cut_off_is_made_again_when_the_board_is_back(board, transport):
     content = export(network("residual"), (images(2),)).SerializeToString()
-    work = Work(content, content, [(images(1).numpy(),)], Protocol(20, 4, 4))
+    work = Work(content, content, [(images(1).numpy(),)], Protocol(block=20, copies=2, rounds=2))
     device = measuring_on(transport)
     assert device.hello.machine.emulated
 
     def cut_and_restore():
         until(lambda: len(board.processes("agent-")) >= 3, "a measurement: timeout, agent and its child")
         board.cut()
-        time.sleep(4)  # longer than the keepalive's patience
+        time.sleep(4)  # longer than the keepalive lasts
         board.restore()
 
     meanwhile = threading.Thread(target=cut_and_restore)

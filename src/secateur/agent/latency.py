@@ -1,15 +1,23 @@
-"""Latency on a noisy machine: alternating blocks of candidate and reference, the smallest run of each, the median ratio.
+"""Latency on a noisy machine: alternating blocks of candidate and reference, the smallest run of each block, the ratio per copy.
 
 A plain mean of 100 runs spreads by 7 to 12 % between repeats on a shared host; the ratio of block minima by well under 1 %,
-because both sides meet the same disturbances, the minimum forgets them and the median forgets the blocks that had no quiet run.
+because both sides meet the same disturbances and the minimum forgets them.
 
-What lasts longer than a measurement it cannot forget: while a neighbour uses the same caches for some seconds, both models are 12 %
-slower, and not by the same factor. The reference is the canary: rounds in which it takes longer than it is known to are set aside,
-and others are made instead, as long as there is patience.
+Where the tensors of an opened model lie in memory decides some 0.3 % of its time, so the rounds of one opened copy resemble each
+other. Each model is opened several times; a copy's figure is the median of its rounds, and the interval is Student's t over the
+copies, not over the rounds. How many copies and rounds there are is fixed beforehand: stopping once an interval is narrow makes it
+too narrow.
+
+A disturbance that outlasts a measurement slows both models, and not by the same factor. The reference is the canary: it is known
+how long it takes on a quiet device. Rounds in a disturbed stretch are replaced by others while the waiting allowance lasts. Whether
+a stretch is disturbed is judged by the rounds before and after a round, never by the round itself: choosing rounds by their own
+reference time would choose those in which the reference was lucky (2 % of bias on a loaded machine). What remains disturbed widens
+the interval.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,119 +25,164 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 3
+VERSION = 4
 """Of this protocol: figures compare, and are kept, only within one version."""
 
+Array = NDArray[np.float64]
 Block = Callable[[int, int], Sequence[float]]
 """(number of the first run, runs) → seconds of each run."""
+Pair = tuple[Block, Block]
+"""One opened copy of the candidate and one of the reference."""
+
+LEVERAGE = 0.6
+"""By how much a disturbance may change the ratio, as a share of how much it slows the reference, in logarithms: a neighbour in the
+same caches made a reference 12 % slower and its candidate 19 %."""
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Runs per block, and when to stop: at least `least_rounds`, then once the interval is narrow enough, or at the most.
+    """How two models are timed: `copies` of each, `rounds` of each copy, a block of so many runs of each model in a round.
 
-    width: of the 95 % interval of the median ratio, relative to it. loud: a round counts where the reference is at most so much
-    slower than it is known to be. patience: seconds of loud rounds (and `least_rounds` of them) after which all count. copies: how
-    often each model is opened, the rounds taking them in turn: where its tensors come to lie decides some 0.3 % of its time.
+    loud: a round is disturbed where the reference, in the rounds around it, is slower by more than this share than on a quiet
+    device. allowance: seconds that may be spent on rounds that replace disturbed ones.
     """
 
     block: int = 10
-    least_rounds: int = 24
-    most_rounds: int = 60
-    width: float = 0.005
-    copies: int = 4
+    copies: int = 8
+    rounds: int = 4
     loud: float = 0.02
-    patience: float = 10.0
+    allowance: float = 0.0
 
 
 @dataclass(frozen=True)
 class Comparison:
     """ratio: candidate over reference, with its 95 % interval. runs, reference_runs: (rounds, block) seconds of single runs.
 
-    rounds: those that count. disturbed: too few were quiet, so all count. usual: seconds of the reference, the median of its block
-    minima. drift: how much slower the reference ended than it began, over all rounds.
+    rounds: those that count. copies: those that the interval rests on. disturbed: most rounds were, so all of them count. level:
+    seconds of the reference, the median of its block minima. drift: how much slower the reference ended than it began, over all
+    rounds. waited: seconds spent on rounds that replace others.
     """
 
     ratio: float
     interval: tuple[float, float]
     rounds: int
-    runs: NDArray[np.float64]
-    reference_runs: NDArray[np.float64]
+    copies: int
+    runs: Array
+    reference_runs: Array
     disturbed: bool
-    usual: float
+    level: float
     drift: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class _Round:
+    copy: int
+    runs: Sequence[float]
+    reference_runs: Sequence[float]
 
 
 def compare(
-    candidate: Block,
-    reference: Block,
+    opened: Callable[[int], Pair],
     protocol: Protocol,
-    usual: float = float("inf"),
+    known: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Time both in alternating blocks. The first run of each is a warm-up and is not counted.
+    """Time both models in alternating blocks, copy by copy.
 
-    usual: what the reference is known to take (see `Comparison`).
+    opened: copy number → that copy of both models; called again for a copy that gets further rounds. known: seconds of the
+    reference on a quiet device, infinity where that is not known.
     """
-    candidate(0, 1)
-    reference(0, 1)
-    runs: list[Sequence[float]] = []
-    reference_runs: list[Sequence[float]] = []
-    seconds: list[float] = []
-    while True:
-        started = clock()
-        sides = [(reference, reference_runs), (candidate, runs)]
-        if len(seconds) % 2:
-            sides.reverse()  # whichever comes first meets a different cache
-        for block, times in sides:
-            times.append(block(len(seconds) * protocol.block, protocol.block))
-        seconds.append(clock() - started)
-        if len(seconds) < protocol.least_rounds:
-            continue
-        minima = np.min(reference_runs, axis=1)
-        quiet = minima <= min(usual, float(np.median(minima))) * (1 + protocol.loud)
-        waited = float(np.sum(seconds, where=~quiet))
-        disturbed = int(quiet.sum()) < protocol.least_rounds
-        impatient = int((~quiet).sum()) >= protocol.least_rounds and waited > protocol.patience
-        if disturbed and not impatient:
-            continue
-        counted = np.ones(len(seconds), bool) if disturbed else quiet
-        ratios = (np.min(runs, axis=1) / minima)[counted]
-        interval = median_interval(ratios, np.arange(len(seconds))[counted] % protocol.copies)
-        narrow = interval[1] - interval[0] <= protocol.width * float(np.median(ratios))
-        if narrow or impatient or len(ratios) >= protocol.most_rounds:
-            break
+    rounds: list[_Round] = []
+
+    def measure(copy: int, count: int) -> None:
+        candidate, reference = opened(copy)
+        for number in range(len(rounds), len(rounds) + count):
+            first = number * protocol.block
+            if number % 2:  # whichever comes first meets a different cache
+                runs, reference_runs = candidate(first, protocol.block), reference(first, protocol.block)
+            else:
+                reference_runs, runs = reference(first, protocol.block), candidate(first, protocol.block)
+            rounds.append(_Round(copy, runs, reference_runs))
+
+    for copy in range(protocol.copies):
+        measure(copy, protocol.rounds)
+    started, waited = clock(), 0.0
+    while waited < protocol.allowance and (lacking := _lacking(rounds, protocol, known)):
+        for copy in lacking:
+            measure(copy, 1)
+            waited = clock() - started
+            if waited >= protocol.allowance:
+                break
+    return _judged(rounds, protocol, known, waited)
+
+
+def _judged(rounds: Sequence[_Round], protocol: Protocol, known: float, waited: float) -> Comparison:
+    copies = np.array([entry.copy for entry in rounds])
+    runs, reference_runs = (np.array([getattr(r, side) for r in rounds]) for side in ("runs", "reference_runs"))
+    minima = reference_runs.min(axis=1)
+    quiet = quiet_rounds(minima, known, protocol.loud)
+    disturbed = 2 * int(quiet.sum()) < protocol.copies * protocol.rounds
+    # A copy without a quiet round keeps all of its rounds: how far it lies from the others is part of the interval.
+    without = ~np.isin(copies, copies[quiet])
+    counted = np.ones(len(rounds), bool) if disturbed else quiet | without
+    logs = np.log(runs.min(axis=1) / minima)[counted]
+    level = float(np.median(minima[counted]))
+    excess = max(0.0, math.log(level / known)) if math.isfinite(known) else 0.0
+    centre, half = log_interval(logs, copies[counted])
+    half = math.hypot(half, LEVERAGE * excess)
     return Comparison(
-        float(np.median(ratios)),
-        interval,
-        len(ratios),
-        np.array(runs)[counted],
-        np.array(reference_runs)[counted],
+        math.exp(centre),
+        (math.exp(centre - half), math.exp(centre + half)),
+        int(counted.sum()),
+        len(np.unique(copies)),
+        runs[counted],
+        reference_runs[counted],
         disturbed,
-        float(np.median(minima[counted])),
+        level,
         _drift(minima),
+        waited,
     )
 
 
-def _drift(minima: NDArray[np.float64]) -> float:
+def quiet_rounds(minima: Array, known: float, loud: float) -> NDArray[np.bool_]:
+    """Which rounds lie in a quiet stretch: the reference was not loud in the round before nor in the one after.
+
+    minima: (rounds,) seconds of the reference, in order of time. Where the quiet level is not known it is at most their median.
+    """
+    loud_rounds = minima > min(known, float(np.median(minima))) * (1 + loud)
+    before = np.concatenate([loud_rounds[1:2], loud_rounds[:-1]])  # the first and the last round have one neighbour
+    after = np.concatenate([loud_rounds[1:], loud_rounds[-2:-1]])
+    return ~(before | after)
+
+
+def _lacking(rounds: Sequence[_Round], protocol: Protocol, known: float) -> list[int]:
+    """Copies that have fewer quiet rounds than they should."""
+    minima = np.array([min(entry.reference_runs) for entry in rounds])
+    quiet = quiet_rounds(minima, known, protocol.loud)
+    counts = np.bincount(np.array([entry.copy for entry in rounds])[quiet], minlength=protocol.copies)
+    return [copy for copy in range(protocol.copies) if counts[copy] < protocol.rounds]
+
+
+def log_interval(logs: Array, copies: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean over copies of the median of each copy's values, and the half width of its 95 % interval: Student's t over copies.
+
+    logs: (rounds,) logarithms of ratios. copies: (rounds,) which copy each comes from. One copy says nothing about others: its
+    half width is infinite.
+    """
+    each = np.array([np.median(logs[copies == copy]) for copy in np.unique(copies)])
+    if len(each) < 2:
+        return float(each[0]), math.inf
+    return float(each.mean()), t_quantile(len(each) - 1) * float(each.std(ddof=1)) / math.sqrt(len(each))
+
+
+def t_quantile(freedom: int) -> float:
+    """The .975 quantile of Student's t, to .2 %. freedom: degrees of freedom, at least 1."""
+    return _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.37 / freedom + 2.8 / freedom**2
+
+
+def _drift(minima: Array) -> float:
     """Last over first third of the reference's block minima, less one."""
     third = max(1, len(minima) // 3)
     return float(np.median(minima[-third:]) / np.median(minima[:third]) - 1)
-
-
-def median_interval(
-    values: NDArray[np.float64], copies: NDArray[np.int64] | None = None, resamples: int = 200
-) -> tuple[float, float]:
-    """The bootstrap 95 % interval of the median (percentile method), seeded.
-
-    copies: which copy of the models each value comes from. Copies are drawn first, and then values within them: those of one copy
-    resemble each other (cluster bootstrap, Davison and Hinkley 1997).
-    """
-    rng = np.random.default_rng(0)
-    groups = [values] if copies is None else [values[copies == copy] for copy in np.unique(copies)]
-    medians = [
-        np.median(np.concatenate([rng.choice(group, len(group)) for group in (groups[i] for i in drawn)]))
-        for drawn in rng.integers(0, len(groups), (resamples, len(groups)))
-    ]
-    low, high = np.percentile(medians, [2.5, 97.5])
-    return float(low), float(high)

@@ -12,21 +12,20 @@ import resource
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .latency import VERSION, Block, Comparison, Protocol, compare
+from .copies import Copies
+from .latency import VERSION, Comparison, Protocol, compare
 from .machine import State, energy_counters, read_counters, spent_between, state
+from .reference_times import ReferenceTimes
 from .runtimes import RUNTIMES, Array, Batch, RuntimeFailure, Session, Settings
-from .usual import Usual
 
 ENERGY_SECONDS = 1.0
 """Time over which energy is read: counters are updated about every millisecond."""
-SMALL_BYTES = 2**24
-"""Files up to which a model is opened several times: copies of a large one may not fit."""
 KEPT_BYTES = 512 * 2**20
 """Pushed files that stay on the device, and as much of engines that were built there; the oldest go first."""
 SLOWED = 0.05
@@ -62,24 +61,24 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if "memory" in figures:
             for side in ("candidate", "reference"):
                 answer[f"{side}_memory_bytes"] = _peak_memory(request["runtime"], files[side], settings, batches)
-        timing = Protocol(**request["timing"])
-        small = max(files[side].stat().st_size for side in ("candidate", "reference")) <= SMALL_BYTES
-        timing = replace(timing, copies=timing.copies if small and "latency" in figures else 1)
-        candidates = [runtime.open(files["candidate"], settings) for _ in range(timing.copies)]
-        candidate = candidates[0]
+        copies = Copies(lambda side: runtime.open(files[side], settings), _bytes(files), batches)
         if "parity" in files:
-            answer["parity"] = [_packed(candidate.run(batch)) for batch in _batches(files["parity"])]
+            answer["parity"] = [_packed(copies.candidate.run(batch)) for batch in _batches(files["parity"])]
         if "latency" in figures:
-            references = [runtime.open(files["reference"], settings) for _ in range(timing.copies)]
-            answer.update(_timed(candidates, references, batches, timing, cores, _Canary(request, folder)))
+            answer.update(_timed(copies, Protocol(**request["timing"]), cores, _Canary(request, folder)))
         if "energy" in figures:
-            answer["energy_mj"] = _energy(candidate, batches, request.get("energy_command"))
+            answer["energy_mj"] = _energy(copies.candidate, batches, request.get("energy_command"))
         if "sample" in files:
-            outputs = np.concatenate([candidate.run(batch) for batch in _batches(files["sample"])])
+            outputs = np.concatenate([copies.candidate.run(batch) for batch in _batches(files["sample"])])
             answer["sample"] = _written(outputs, folder)
     for place in (folder / "files", cache):
         _forget_the_oldest(place, keep=set(files.values()))
     return answer
+
+
+def _bytes(files: dict[str, Path]) -> int:
+    """Of one copy of both models."""
+    return sum(files[side].stat().st_size for side in ("candidate", "reference"))
 
 
 class _Canary:
@@ -90,47 +89,33 @@ class _Canary:
         about = [files["reference"]["sha256"], files["inputs"]["sha256"]]
         about += [request["runtime"], request["threads"], sorted(request.get("options", {}).items())]
         self._key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-        self._usual = Usual(folder)
+        self._times = ReferenceTimes(folder)
 
-    def compare(self, candidate: Block, reference: Block, protocol: Protocol) -> Comparison:
-        """With as much patience as the device is worth."""
-        if not self._usual.worth_waiting:
-            protocol = replace(protocol, patience=0.0)
-        found = compare(candidate, reference, protocol, self._usual.seconds(self._key))
-        self._usual.note(self._key, found.usual, in_vain=found.disturbed)
+    def compare(self, copies: Copies, protocol: Protocol) -> Comparison:
+        """Judged by what the reference takes on the quiet device."""
+        found = compare(copies, protocol, self._times.seconds(self._key))
+        self._times.note(self._key, found.level, disturbed=found.disturbed)
         return found
 
 
-def _timed(
-    candidates: Sequence[Session],
-    references: Sequence[Session],
-    batches: Sequence[Batch],
-    protocol: Protocol,
-    cores: set[int],
-    canary: _Canary,
-) -> dict[str, Any]:
+def _timed(copies: Copies, protocol: Protocol, cores: set[int], canary: _Canary) -> dict[str, Any]:
     before = state(cores)
-    found = canary.compare(_in_turn(candidates, batches, protocol), _in_turn(references, batches, protocol), protocol)
+    found = canary.compare(copies, protocol)
     after = state(cores)
     return {
         "ratio": found.ratio,
         "interval": list(found.interval),
         "rounds": found.rounds,
+        "copies": found.copies,
         "candidate_ms": _summary(found.runs),
         "reference_ms": _summary(found.reference_runs),
         "drift": found.drift,
         "disturbed": found.disturbed,
+        "waited": found.waited,
         "throttled": _throttled(before, after, found),
         "before": asdict(before),
         "after": asdict(after),
     }
-
-
-def _in_turn(copies: Sequence[Session], batches: Sequence[Batch], protocol: Protocol) -> Block:
-    """Blocks of runs, each round on the next copy; their first runs, which load what is loaded late, are behind them."""
-    for session in copies:
-        session.run(batches[0])
-    return lambda first, count: copies[first // protocol.block % len(copies)].block(batches, first, count)
 
 
 def _summary(runs: Array) -> dict[str, float]:

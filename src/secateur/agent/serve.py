@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .latency import median_interval
+from .latency import log_interval
 from .machine import energy_counters, machine
 from .measuring import Refused, measure
 from .processes import die_with
@@ -58,7 +58,7 @@ def main() -> None:
             }
         }
     )
-    median_interval(np.ones(2))  # whatever numpy loads at first use is loaded before the forks
+    log_interval(np.ones(2), np.arange(2))  # whatever numpy loads at first use is loaded before the forks
     requests = _Requests()
     while True:
         line = requests.next(IDLE)

@@ -23,7 +23,7 @@ WIDTHS = tuple(range(2, 66, 2))
 """Channels of the layer between two others, in steps that tell the periods apart."""
 NEIGHBOURS, PIXELS = 32, 16
 """Channels before and after it, and the side of its feature map: a middle layer of a small CNN."""
-TIMING = Protocol(least_rounds=8, most_rounds=8, patience=3.0, copies=1)
+TIMING = Protocol(copies=2, rounds=4)
 
 
 def channel_multiple(devices: Devices, batch: int, kept: Kept | None) -> int:

@@ -40,8 +40,8 @@ from secateur.workloads.roles import collect, drawn
 
 TIMED_BATCHES = 4
 """Different batches that latency is measured on, taken in turn."""
-SEARCH = Protocol(least_rounds=8, most_rounds=8, patience=3.0, copies=2)
-"""How a candidate of the search is timed, in a third of the time that a finalist takes."""
+SEARCH = Protocol(copies=6, rounds=2)
+"""How a candidate of the search is timed, in less than half of the time that a finalist takes."""
 PROBED_IMAGES = 64
 """Calibration samples for probes where candidates are not recalibrated."""
 
@@ -269,8 +269,8 @@ class Evaluator:
         samples = self._role(role)
         timing = self.protocol
         if role == "search":
-            rounds = min(SEARCH.least_rounds, timing.least_rounds)
-            timing = replace(SEARCH, block=timing.block, least_rounds=rounds, most_rounds=rounds)
+            copies, rounds = min(SEARCH.copies, timing.copies), min(SEARCH.rounds, timing.rounds)
+            timing = replace(SEARCH, block=timing.block, copies=copies, rounds=rounds)
         names = list(dict.fromkeys(names))
         # A prediction decides who is worth the device's time; without one the device is asked first, so that the race knows costs.
         foreseen = self._foreseen(network, names) if race is not None else None

@@ -29,7 +29,7 @@ MULTIPLES = (4, 8, 16, 32)
 """Channels that hardware may compute at a time: what operators that were not measured are interpolated with."""
 LEAST_SHARE = 0.05
 """Of an operator's own time, that is left when the price of a run is taken off: noise must not make it free."""
-TIMING = Protocol(least_rounds=8, most_rounds=8, patience=3.0, copies=1)
+TIMING = Protocol(copies=2, rounds=4)
 
 
 @dataclass(frozen=True)

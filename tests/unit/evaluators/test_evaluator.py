@@ -28,7 +28,7 @@ from secateur.records import Job, Measurement
 from secateur.search_spaces import build_space
 from secateur.workloads.roles import collect, drawn
 
-FAST = Protocol(block=2, least_rounds=2, most_rounds=2)
+FAST = Protocol(block=2, copies=2, rounds=1)
 
 
 def run_onnx(file: bytes, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def evaluator_for(**settings) -> Evaluator:
     workload = make_workload(model)
     objectives = {"accuracy": "maximize", "latency": "minimize"}
     definition = EvaluatorDefinition.model_validate({"objectives": objectives, **settings})
-    place = Place(open_devices(definition, REPOSITORY), Protocol(block=2, least_rounds=2, most_rounds=2))
+    place = Place(open_devices(definition, REPOSITORY), Protocol(block=2, copies=2, rounds=1))
     return Evaluator(definition, workload, model, find_groups(model, workload.example_inputs).costs, place)
 
 

@@ -125,7 +125,7 @@ class Device:
             return self._twice(work)
         except _AgentDied as death:
             try:
-                self._twice(Work(work.reference, work.reference, work.inputs, Protocol(1, 2, 2)))
+                self._twice(Work(work.reference, work.reference, work.inputs, Protocol(block=1, copies=2, rounds=1)))
             except (_AgentDied, EvaluationFailed) as error:
                 raise DeviceLost(
                     f"{self.name}: {death}, and does not measure the reference model either ({error})."

@@ -28,8 +28,8 @@ from secateur.evaluators.devices.local import LocalTransport
 from secateur.evaluators.devices.session import Device, Setup, Work
 from waiting import until
 
-SHORT = Protocol(block=3, least_rounds=3, most_rounds=3)
-ENDLESS = Protocol(block=1000, least_rounds=10**6, most_rounds=10**6)
+SHORT = Protocol(block=3, copies=3, rounds=1)
+ENDLESS = Protocol(block=1000, copies=2, rounds=10**6)
 
 
 def perceptron(width: int) -> bytes:
@@ -100,21 +100,27 @@ def test_it_measures_and_its_outputs_are_the_models(device):
 
 def test_the_device_remembers_how_fast_its_reference_is(device):
     """A reference that is known to be much faster than it ever is here: the device is never quiet, and the figure says so."""
-    impatient = dataclasses.replace(WORK, timing=dataclasses.replace(SHORT, patience=0.0))
-    assert not device.measure(impatient).report.disturbed
-    memory = Path(device.setup.folder) / "usual.json"
+    timing = dataclasses.replace(SHORT, loud=10.0)  # other programs here may slow it by less than that
+    work = dataclasses.replace(WORK, timing=timing)
+    assert not device.measure(work).report.disturbed
+    memory = Path(device.setup.folder) / "reference_times.json"
     known = json.loads(memory.read_text())
     ((key, seconds),) = known["seconds"].items()
     memory.write_text(json.dumps({**known, "seconds": {key: seconds / 100}}))
-    assert device.measure(impatient).report.disturbed
-    assert json.loads(memory.read_text())["given_up"] > 0
-    other = dataclasses.replace(impatient, reference=perceptron(65))
+    loud = device.measure(work).report
+    assert loud.disturbed
+    assert loud.waited == 0.0
+    assert loud.interval[1] > 2 * loud.ratio, "a hundred times slower than it is known to be: little is certain"
+    waiting = device.measure(dataclasses.replace(WORK, timing=dataclasses.replace(timing, allowance=0.2))).report
+    assert waiting.disturbed
+    assert waiting.waited >= 0.2
+    other = dataclasses.replace(work, reference=perceptron(65))
     assert not device.measure(other).report.disturbed, "another reference is not known"
 
 
 def test_copies_of_a_model_are_timed_in_turn(device):
-    found = device.measure(dataclasses.replace(WORK, timing=dataclasses.replace(SHORT, copies=3))).report
-    assert found.rounds >= 3
+    found = device.measure(dataclasses.replace(WORK, timing=dataclasses.replace(SHORT, copies=5))).report
+    assert (found.copies, found.rounds) == (5, 5)
     assert found.ratio > 0
 
 
@@ -182,7 +188,7 @@ def measuring(device, work):
 
 def test_a_measuring_process_that_is_killed_is_tried_again(device, tmp_path):
     device.measure(WORK)
-    thread, outcome = measuring(device, dataclasses.replace(WORK, timing=Protocol(1000, 60, 60, 0.0)))
+    thread, outcome = measuring(device, dataclasses.replace(WORK, timing=Protocol(block=1000, copies=2, rounds=30)))
     (agent,) = agents_of_device(device)
     until(agent.children)
     agent.children()[0].kill()

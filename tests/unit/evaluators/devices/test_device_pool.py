@@ -110,8 +110,10 @@ def test_measurements_are_kept_by_model_device_runtime_and_protocol(tmp_path):
     assert kept.get(WORK, devices.fingerprint + " hotter") is None
     assert kept.get(dataclasses.replace(WORK, candidate=b"other"), devices.fingerprint) is None
     assert kept.get(dataclasses.replace(WORK, reference=b"other"), devices.fingerprint) is None
-    longer = dataclasses.replace(WORK, timing=dataclasses.replace(WORK.timing, least_rounds=9))
+    longer = dataclasses.replace(WORK, timing=dataclasses.replace(WORK.timing, rounds=9))
     assert kept.get(longer, devices.fingerprint) is None
+    patient = dataclasses.replace(WORK, timing=dataclasses.replace(WORK.timing, allowance=9.0))
+    assert kept.get(patient, devices.fingerprint) == report, "how long one may wait says nothing about the figure"
 
 
 def test_a_damaged_note_of_a_measurement_is_none(tmp_path):
