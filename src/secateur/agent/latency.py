@@ -154,7 +154,8 @@ def quiet_rounds(minima: Array, known: float, loud: float) -> NDArray[np.bool_]:
     loud_rounds = minima > min(known, float(np.median(minima))) * (1 + loud)
     before = np.concatenate([loud_rounds[1:2], loud_rounds[:-1]])  # the first and the last round have one neighbour
     after = np.concatenate([loud_rounds[1:], loud_rounds[-2:-1]])
-    return ~(before | after)
+    quiet: NDArray[np.bool_] = ~(before | after)
+    return quiet
 
 
 def _lacking(rounds: Sequence[_Round], protocol: Protocol, known: float) -> list[int]:
