@@ -31,11 +31,11 @@ class Health:
 class Report:
     """One measurement: candidate against reference, alternately, on one device.
 
-    ratio: candidate over reference, with its 95 % interval, which rests on so many opened copies of each. drift: how much slower
-    the reference ended than it began. disturbed: the device did not become quiet, so disturbed rounds count as well and
-    the interval is wider. waited: seconds spent on rounds that replace disturbed ones. throttled: the device says so, or its clock fell while
-    the reference slowed. *_memory_bytes: growth of a process that opens and runs the model, at its peak. energy_mj: millijoules of
-    one run, everything that the meter sees included.
+    ratio: candidate over reference, with its 95 % interval, which rests on so many opened copies of each. drift: how much
+    slower the reference ended than it began. disturbed: the device did not become quiet, so disturbed rounds count as well
+    and the interval is wider. waited: seconds spent on rounds that replace disturbed ones. throttled: the device says so, or
+    its clock fell while the reference slowed. *_memory_bytes: growth of a process that opens and runs the model, at its peak.
+    energy_mj: millijoules of one run, everything that the meter sees included.
     """
 
     protocol: int
