@@ -13,6 +13,7 @@ from pathlib import Path
 
 from secateur.errors import SecateurError
 from secateur.files import disk_errors, private_folder
+from secateur.redaction import scrubbed
 
 LOGGER = logging.getLogger("secateur")
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -24,6 +25,14 @@ class _File(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # the interface
         """Say nothing; by default logging prints a traceback."""
+
+
+class _Scrubbed(logging.Formatter):
+    """Lines without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, its traceback included."""
+        return scrubbed(super().format(record))
 
 
 class _Onwards(logging.Handler):
@@ -43,7 +52,7 @@ def logging_to(file: Path) -> Iterator[None]:
     """
     with disk_errors(file):
         written = _File(file, encoding="utf-8")
-    written.setFormatter(logging.Formatter(_FORMAT))
+    written.setFormatter(_Scrubbed(_FORMAT))
     before, propagated = LOGGER.level, LOGGER.propagate
     onwards = _Onwards(LOGGER.getEffectiveLevel())
     LOGGER.setLevel(min(logging.INFO, LOGGER.getEffectiveLevel()))
@@ -77,7 +86,7 @@ def _write(handler: logging.Handler, level: int, text: str) -> None:
 
 
 def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error)).rstrip()
+    return scrubbed("".join(traceback.format_exception(error)).rstrip())
 
 
 def traceback_file(error: BaseException, state: Path, command: str = "") -> Path | None:

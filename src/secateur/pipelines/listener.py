@@ -91,7 +91,7 @@ class _Reporting(Listener):
 
     def stage(self, name: str) -> None:
         self._stage = name
-        self._say(name)
+        self._say("begins")
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002 # the interface
         self._trials = prepared.definition.search.trials

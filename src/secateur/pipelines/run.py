@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from secateur.compression.saliency import Saliencies
 from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
 from secateur.errors import DefinitionError, EvaluationFailed, NothingBetter, SecateurError, StateError
 from secateur.evaluators.onnx_export import OUTPUT, input_names
-from secateur.execution import Pool
+from secateur.execution import Inline, Pool
+from secateur.execution.protocol import guarded
 from secateur.files import write
 from secateur.logs import logging_to
 from secateur.pipelines.budgets import check_budgets
@@ -32,6 +34,7 @@ from secateur.pipelines.recording import Found, record_of
 from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
     dense_on,
+    evaluation_of,
     judge,
     problem_of,
     recover_finalist,
@@ -40,7 +43,7 @@ from secateur.pipelines.stages import (
     train_small_dense,
 )
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
-from secateur.records import Candidate, Measurement, Recovered, RunRecord, Version
+from secateur.records import Candidate, Evaluation, Job, Measurement, Recovered, RunRecord, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
 from secateur.search.dashboard import Original
@@ -49,6 +52,7 @@ from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
 from secateur.search.study import Study, storage_errors
+from secateur.workloads.live import is_live
 from secateur.workloads.roles import collect
 
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
@@ -123,6 +127,7 @@ def run_pipeline(
     """
     listener = listener or Listener()
     check_training_device(device)
+    check_live(definition)
     open_state(root)
     listener.stage("check")
     with closing(prepare(definition, root, lasting=True)) as prepared:
@@ -186,7 +191,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     with watch.stage("check"):
         saliencies = saliencies_of(prepared, run)
         calibrate(prepared, saliencies, run)
-    with _workers(prepared, run) as pool:  # they prepare while the dense model is measured
+    with _workers(prepared, saliencies, run) as pool:  # they prepare while the dense model is measured
         with watch.stage("check"):
             dense_search = _dense(prepared, run, "search")
             problem = problem_of(prepared, saliencies, dense_search, prior_front(run, definition))
@@ -248,15 +253,40 @@ def _engine(prepared: Prepared, run: RunFolder, listener: Listener) -> Callable[
     return nni_search(prepared, run, listener.experiment)
 
 
-def _workers(prepared: Prepared, run: RunFolder) -> Pool:
-    """The processes that evaluate candidates of this run."""
+def _workers(prepared: Prepared, saliencies: Saliencies, run: RunFolder) -> AbstractContextManager[Executor]:
+    """The processes that evaluate candidates of this run; a model that is in no file is evaluated in this one."""
     settings = prepared.definition.search
+    if is_live(prepared.definition.workload):
+        return nullcontext(Inline(partial(_evaluated, prepared, saliencies)))
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
     command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--training-threads", str(threads)]
     if settings.limits.memory_gb is not None:
         command += ["--memory-gb", str(settings.limits.memory_gb)]
     patience = max(LEAST_PREPARATION, SLOWER_PREPARATION * prepared.seconds)
     return Pool(command, settings.workers, run.path / "workers", seconds=settings.limits.seconds, preparation=patience)
+
+
+def _evaluated(prepared: Prepared, saliencies: Saliencies, job: Job) -> Evaluation:
+    """What a worker would do, in this process, whose number of threads is left as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if job.steps else prepared.definition.evaluator.threads)
+    try:
+        return guarded(partial(evaluation_of, prepared, saliencies), job)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_live(definition: PipelineDefinition) -> None:
+    """Raises DefinitionError where a model that is in no file is to be evaluated in other processes."""
+    search_settings = definition.search
+    if not is_live(definition.workload):
+        return
+    for key, wanted in (("engine", "optuna"), ("workers", 1)):
+        if getattr(search_settings, key) != wanted:
+            raise DefinitionError(
+                f"{search_settings.where(key)}: a model that lives in this process is evaluated in it: '{key}' must be {wanted}. "
+                "Write a factory and a pipeline for anything else (`secateur init`)."
+            )
 
 
 def prior_front(run: RunFolder, definition: PipelineDefinition) -> list[Candidate]:

@@ -20,6 +20,7 @@ from secateur.errors import DefinitionError, WorkloadError, nearest
 from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads.calls import calling, guarded
 from secateur.workloads.functions import checked_loss, checked_score
+from secateur.workloads.live import found as found_live
 from secateur.workloads.roles import check_roles
 from secateur.workloads.samples import Samples, collate_of, map_style
 
@@ -30,6 +31,8 @@ def load_workload(reference: WorkloadReference, root: Path) -> Workload:
     Raises DefinitionError where the factory or one of its options does not exist, WorkloadError where it raises or where what
     it returns cannot be used (overlapping data roles included).
     """
+    if (live := found_live(reference)) is not None:
+        return guarded_workload(live)
     factory = load_attribute(reference.factory, root, reference.where("factory"), "workload factory")
     _check_options(factory, reference)
     with calling(f"{reference.where()}: the workload factory {reference.factory}"):

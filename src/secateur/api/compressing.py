@@ -1,0 +1,122 @@
+"""`compress`: a run without YAML, for a model that lives in this process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from secateur.api.callbacks import Callbacks
+from secateur.api.finished import Run
+from secateur.api.running import Overrides, run
+from secateur.compression.storage import weights_digest
+from secateur.errors import WorkloadError
+from secateur.records import DataRoles, Direction, Workload
+from secateur.workloads.live import LIVE, digest_of, held
+from secateur.workloads.loading import build_model, guarded_workload
+from secateur.workloads.roles import collect, split_roles
+from secateur.workloads.samples import Samples, collate_of, map_style
+from secateur.workloads.scores import top1
+
+Data = DataRoles | Dataset[Any] | Mapping[str, Dataset[Any]]
+"""The five roles; or one data set, or `{"train": …, "test": …}`, of which `split_roles` makes the roles that are missing."""
+
+
+def compress(
+    model: nn.Module,
+    data: Data,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.cross_entropy,
+    score: Callable[[Tensor, Tensor], Tensor] = top1,
+    example_inputs: tuple[Tensor, ...] | None = None,
+    workload: Mapping[str, Any] | None = None,
+    name: str = "model",
+    objectives: Mapping[str, Direction] | None = None,
+    constraints: Mapping[str, Mapping[str, float]] | None = None,
+    search_space: str | Mapping[str, Any] = "cnn_channels",
+    evaluator: str | Mapping[str, Any] = "local_cpu",
+    trials: int = 60,
+    epochs: int = 3,
+    set: Overrides | None = None,  # noqa: A002 # the name that the command line has
+    project: str | Path | None = None,
+    device: str = "cpu",
+    fresh: bool = False,
+    callbacks: Callbacks = (),
+    progress: bool = True,
+) -> Run:
+    """Search, measure, fine-tune and judge smaller versions of a trained module; the module itself is not changed.
+
+    data: see Data. loss, score: as in `Workload`; the defaults are those of a classifier. example_inputs: a tuple of tensors with a
+    batch dimension; by default the inputs of two calibration samples. workload: further fields of `Workload` (`score_name`,
+    `augment`, …). name: of the runs. objectives, constraints: replace those of the evaluator. search_space, evaluator: a name, a
+    path, or a mapping as YAML has it. trials: candidates of the search. epochs: fine-tuning of each finalist; 0 leaves it out. set:
+    any other key of a pipeline, `{"recover.learning_rate": 0.01}`. The rest is as in `secateur.run`; the run lies in `mlruns/` of
+    the project, by default the working directory.
+
+    Candidates are evaluated in this process, one after the other: worker processes could not rebuild the module. So there is no
+    limit of time or memory for a candidate, and one that crashes the interpreter ends the run. The same call goes on with an
+    unfinished run where weights, options, the size of the data and its first and last samples are the same; `loss`, `score` and
+    the other samples are not compared. `secateur resume` cannot: the module is in no file.
+
+    Raises what `secateur.run` raises.
+    """
+    roles = _roles(data)
+    live = Workload(
+        name=name,
+        build_model=lambda: copy.deepcopy(model),
+        example_inputs=_two_samples(roles) if example_inputs is None else example_inputs,
+        data=roles,
+        loss=loss,
+        score=score,
+        **(workload or {}),
+    )
+    dense = build_model(live)
+    key = weights_digest(dense)[:16]
+    definition = {
+        "name": name,
+        "workload": {"factory": LIVE, "live": key, "data": digest_of(guarded_workload(live).data)},
+        "search_space": search_space if isinstance(search_space, str) else dict(search_space),
+        "evaluator": evaluator if isinstance(evaluator, str) else dict(evaluator),
+        "search": {"trials": trials},
+        "recover": {"epochs": epochs} if epochs else None,
+    }
+    changes: dict[str, Any] = {}
+    if objectives is not None:
+        changes["evaluator.objectives"] = dict(objectives)
+    if constraints is not None:
+        changes["evaluator.constraints"] = {metric: dict(goals) for metric, goals in constraints.items()}
+    with held(live, key):
+        found = run(
+            definition,
+            set={**changes, **(set or {})},
+            project=project,
+            device=device,
+            fresh=fresh,
+            callbacks=callbacks,
+            progress=progress,
+        )
+    return Run(found.folder, lambda: copy.deepcopy(dense))
+
+
+def _roles(data: Data) -> DataRoles:
+    if isinstance(data, DataRoles):
+        return data
+    if not isinstance(data, Mapping):
+        return split_roles(data)
+    given = dict(data)
+    if "train" not in given:
+        raise WorkloadError(f"The data has no role 'train'; it has: {', '.join(given) or 'none'}.")
+    train = given.pop("train")
+    return split_roles(train, seed=0, **given)
+
+
+def _two_samples(data: DataRoles) -> tuple[Tensor, ...]:
+    """The default of `example_inputs`."""
+    dataset = map_style(data.calibration, "calibration")
+    inputs, _ = collect(Samples(dataset, collate_of(dataset), "calibration"), 2)
+    return inputs

@@ -1,0 +1,89 @@
+"""A run's figures as rows for a data frame, and as a table for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from secateur.records import Measurement, RunRecord
+from secateur.report import HEADINGS, headline
+from secateur.report import rows as report_rows
+from secateur.report.table import status
+
+Rows = list[dict[str, Any]]
+
+
+def finalists_table(record: RunRecord) -> tuple[Rows, str]:
+    """The dense model and the finalists, and the name of the column that tells them apart."""
+    dense = record.dense
+    rows: Rows = [
+        {
+            "model": "dense",
+            "status": "original",
+            "passed": True,
+            **_figures(dense["selection"]),
+            "searched_accuracy": _value(dense["search"].get("accuracy")),
+            "test_accuracy": _value(dense["test"].get("accuracy")),
+        }
+    ]
+    rows += [
+        {
+            "model": finalist.name,
+            "status": status(record, finalist),
+            "passed": finalist in record.registered,
+            **_figures(finalist.measurements),
+            "searched_accuracy": _value(finalist.searched.get("accuracy")),
+            "test_accuracy": _value(finalist.test),
+        }
+        for finalist in record.finalists
+    ]
+    return rows, "model"
+
+
+def trials_table(record: RunRecord) -> tuple[Rows, str]:
+    """All trials of the search, and the name of the column with their numbers."""
+    rows = []
+    for trial in record.trials:
+        evaluation = trial.evaluation
+        cuts = {f"{name}.kept": cut.kept for name, cut in evaluation.candidate.cuts.items()}
+        rows.append(
+            {
+                "trial": trial.number,
+                "arm": trial.arm,
+                "label": trial.label,
+                "same_as": trial.same_as,
+                "failure": evaluation.failure,
+                "stopped": evaluation.stopped,
+                "seconds": evaluation.seconds,
+                **_figures(evaluation.measurements),
+                **cuts,
+            }
+        )
+    return rows, "trial"
+
+
+def _figures(measurements: Mapping[str, Measurement]) -> dict[str, float]:
+    found = {}
+    for name, measurement in measurements.items():
+        found[name] = measurement.value
+        if measurement.interval is not None:
+            found[f"{name}_low"], found[f"{name}_high"] = measurement.interval
+        found |= {f"{name}_{detail}": value for detail, value in measurement.details.items() if detail == "p50_ms"}
+    return found
+
+
+def _value(measurement: Measurement | None) -> float | None:
+    return None if measurement is None else measurement.value
+
+
+def html_table(record: RunRecord) -> str:
+    """The table of the report, without its page."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
+    lines = []
+    for row in report_rows(record):
+        weight = ' style="font-weight:bold"' if row.best else ""
+        lines.append(f"<tr{weight}>{''.join(f'<td>{escape(cell)}</td>' for cell in row.cells)}</tr>")
+    return (
+        f"<p>{escape(headline(record))}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )

@@ -1,0 +1,74 @@
+"""Workloads that live in this process alone: a model in a notebook, which no factory can build again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from secateur.definition import WorkloadReference
+from secateur.errors import WorkloadError
+from secateur.records import ROLES, DataRoles, Workload
+
+LIVE = "secateur:compress"
+"""Stands for the factory in the definition of such a run."""
+_HELD: dict[str, Workload] = {}
+
+
+@contextlib.contextmanager
+def held(workload: Workload, key: str) -> Iterator[None]:
+    """Let `load_workload` find a workload under a key (its option `live`) until the end of the block."""
+    _HELD[key] = workload
+    try:
+        yield
+    finally:
+        del _HELD[key]
+
+
+def is_live(reference: WorkloadReference) -> bool:
+    """Whether the workload is one that only the process which started the run has."""
+    return reference.factory == LIVE
+
+
+def found(reference: WorkloadReference) -> Workload | None:
+    """The workload of a definition where it is a live one, None where a factory makes it.
+
+    Raises WorkloadError where the model has gone with the process that had it.
+    """
+    if not is_live(reference):
+        return None
+    workload = _HELD.get(str(reference.options.get("live")))
+    if workload is None:
+        raise WorkloadError(
+            "This run was started from Python by secateur.compress: its model and data are in no file. To go on with it, call "
+            "secateur.compress with the same model, data and options; to load a result, pass the dense module."
+        )
+    return workload
+
+
+def digest_of(data: DataRoles) -> str:
+    """Hash of the roles' sizes and of the first and the last sample of each: other data is another run."""
+    digest = hashlib.sha256()
+    for role in ROLES:
+        dataset = getattr(data, role)
+        digest.update(f"{role} {len(dataset)}".encode())
+        for index in (0, len(dataset) - 1):
+            _update(digest, dataset[index])
+    return digest.hexdigest()[:16]
+
+
+def _update(digest: Any, sample: Any) -> None:
+    if isinstance(sample, torch.Tensor):
+        digest.update(sample.detach().cpu().contiguous().numpy().tobytes())
+    elif isinstance(sample, (tuple, list)):
+        for part in sample:
+            _update(digest, part)
+    elif isinstance(sample, dict):
+        for name, part in sorted(sample.items()):
+            digest.update(str(name).encode())
+            _update(digest, part)
+    else:
+        digest.update(repr(sample).encode())
