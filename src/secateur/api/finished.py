@@ -17,7 +17,7 @@ from secateur.errors import NothingBetter, WorkloadError
 from secateur.pipelines.run import read_record, versions_of
 from secateur.pipelines.state import RunFolder, find_run
 from secateur.records import Recovered, RunRecord, Version
-from secateur.report.figures import AXES, front_figure
+from secateur.report.front_figure import AXES, front_figure
 from secateur.workloads.loading import build_model, load_workload
 
 if TYPE_CHECKING:

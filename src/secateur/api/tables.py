@@ -7,9 +7,8 @@ from html import escape
 from typing import Any
 
 from secateur.records import Measurement, RunRecord
-from secateur.report import HEADINGS, headline
-from secateur.report import rows as report_rows
-from secateur.report.table import status
+from secateur.report import before_and_after, headline
+from secateur.report.table import constraints, place
 
 Rows = list[dict[str, Any]]
 
@@ -20,7 +19,8 @@ def finalists_table(record: RunRecord) -> tuple[Rows, str]:
     rows: Rows = [
         {
             "model": "dense",
-            "status": "original",
+            "constraints": None,
+            "front": None,
             "passed": True,
             **_figures(dense["selection"]),
             "searched_accuracy": _value(dense["search"].get("accuracy")),
@@ -30,7 +30,8 @@ def finalists_table(record: RunRecord) -> tuple[Rows, str]:
     rows += [
         {
             "model": finalist.name,
-            "status": status(record, finalist),
+            "constraints": constraints(record, finalist),
+            "front": place(record, finalist),
             "passed": finalist in record.registered,
             **_figures(finalist.measurements),
             "searched_accuracy": _value(finalist.searched.get("accuracy")),
@@ -79,9 +80,10 @@ def _value(measurement: Measurement | None) -> float | None:
 
 def html_table(record: RunRecord) -> str:
     """The table of the report, without its page."""
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
+    table = before_and_after(record)
+    head = "".join(f"<th>{escape(column.heading)}</th>" for column in table.columns)
     lines = []
-    for row in report_rows(record):
+    for row in table.rows:
         weight = ' style="font-weight:bold"' if row.best else ""
         lines.append(f"<tr{weight}>{''.join(f'<td>{escape(cell)}</td>' for cell in row.cells)}</tr>")
     return (
