@@ -88,6 +88,7 @@ class Group:
     """Coupled layers that lose the same channels: the unit of choice. Named after its root layer.
 
     width: output channels of the root layer. removable: the root channels that may go (a padded shortcut pins the rest).
+    least: how many channels must stay, one at least.
     parameters: elements of all tensors that the group's channels touch. macs: multiply-accumulates of the member layers,
     for one sample.
     """
@@ -99,6 +100,7 @@ class Group:
     removable: tuple[int, ...]
     parameters: int
     macs: int
+    least: int = 1
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ because a convolution or linear layer's count is proportional to the input and t
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
+from secateur.compression.copies import copied
 from secateur.records import Removals
 
 
@@ -48,9 +49,14 @@ def parameters_after(model: nn.Module, removals: Removals) -> int:
     total = 0
     seen: set[int] = set()
     for name, layer in model.named_modules():
+        touched = name in removals.out or name in removals.in_
         gone_out, gone_in = len(removals.out.get(name, ())), len(removals.in_.get(name, ()))
         transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd | nn.Embedding)
-        for parameter in layer.parameters(recurse=False):
+        parameters = list(layer.parameters(recurse=False))
+        if touched and parametrize.is_parametrized(layer):  # the cut makes these tensors plain
+            seen.update(id(parameter) for parameter in layer.parametrizations.parameters())
+            parameters += [getattr(layer, tensor) for tensor in layer.parametrizations]
+        for parameter in parameters:
             if id(parameter) in seen:
                 continue
             seen.add(id(parameter))
@@ -70,7 +76,7 @@ def _kept(width: int, removed: tuple[int, ...] | None) -> float:
 def layer_costs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> LayerCosts:
     """Count the MACs of every convolution and linear layer with one forward pass of one sample."""
     sample = tuple(x[:1] for x in example_inputs)
-    counted = copy.deepcopy(model).eval()
+    counted = copied(model).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         counted(*sample)
     by_module = counter.get_flop_counts()

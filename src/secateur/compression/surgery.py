@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
+from secateur.compression.copies import copied
 from secateur.compression.dependency import prune_layer
 from secateur.records import Group, Removals
 
@@ -33,9 +34,15 @@ def removals_of(groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -
     )
 
 
-def cut(model: nn.Module, removals: Removals) -> nn.Module:
-    """A copy of the module without the removed channels. Tensors keep dtype and device."""
-    smaller = copy.deepcopy(model)
+def cut(model: nn.Module, removals: Removals, *, shared: bool = False) -> nn.Module:
+    """A copy of the module without the removed channels. Tensors keep dtype and device.
+
+    Parametrized tensors (weight norm, say) of layers that lose channels become plain ones.
+    shared: layers that keep all their channels share their tensors with the original, for whoever only runs the copy.
+    Raises ModelError where the module cannot be copied.
+    """
+    smaller = _copy(model, removals) if shared else copied(model)
+    _make_plain(smaller, removals)
     for name, indices in removals.out.items():
         prune_layer(smaller.get_submodule(name), "out", indices)
     for name, indices in removals.in_.items():
@@ -48,8 +55,10 @@ def zeroed(model: nn.Module, removals: Removals) -> nn.Module:
     """A copy of the module, same shapes, in which the removed channels are zero where they arise and where they are read.
 
     A batch norm's scale and shift become zero as well: what it would add to a removed channel must not reach anyone.
+    For running only: layers that keep all their channels share their tensors with the original.
     """
-    masked = copy.deepcopy(model)
+    masked = _copy(model, removals)
+    _make_plain(masked, removals)
     for name, indices in removals.out.items():
         layer = masked.get_submodule(name)
         gone = torch.tensor(indices)
@@ -62,6 +71,28 @@ def zeroed(model: nn.Module, removals: Removals) -> nn.Module:
         layer = masked.get_submodule(name)
         layer.weight.index_fill_(0 if _is_transposed(layer) else 1, torch.tensor(indices), 0.0)  # type: ignore[operator] # cut layers have a weight tensor
     return masked
+
+
+def _copy(model: nn.Module, removals: Removals) -> nn.Module:
+    """A copy that has tensors of its own only in the layers that lose channels."""
+    own = {id(t) for name in {*removals.out, *removals.in_} for t in model.get_submodule(name).parameters()}
+    own |= {id(t) for name in removals.out for t in model.get_submodule(name).buffers()}
+    return copied(model, [t for t in (*model.parameters(), *model.buffers()) if id(t) not in own])
+
+
+def _make_plain(model: nn.Module, removals: Removals) -> None:
+    """Turn parametrized tensors of layers that lose channels into what they compute, in place: those can be cut.
+
+    torch's own `remove_parametrizations` takes the property away from the class, which all copies of the layer share.
+    """
+    for name in {*removals.out, *removals.in_}:
+        layer = model.get_submodule(name)
+        if parametrize.is_parametrized(layer):
+            values = {tensor: getattr(layer, tensor) for tensor in layer.parametrizations}  # type: ignore[union-attr] # a ModuleDict, by torch's construction
+            layer.__class__ = type(layer).__bases__[0]
+            del layer.parametrizations
+            for tensor, value in values.items():
+                layer.register_parameter(tensor, nn.Parameter(value.detach().clone()))
 
 
 def _is_transposed(layer: nn.Module) -> bool:

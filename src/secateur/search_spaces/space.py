@@ -216,7 +216,7 @@ def _multiple(group: Group, rule: GroupRule, asked: int) -> int:
 def _widths(group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
     """Channel counts that may stay: multiples within the rule's range, and the whole width where nothing must go."""
     least_removed, most_removed = rule.removed
-    floor = max(rule.at_least, group.width - len(group.removable), 1)
+    floor = max(rule.at_least, group.width - len(group.removable), group.least)
     widths = {
         width
         for width in range(multiple, group.width, multiple)

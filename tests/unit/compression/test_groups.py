@@ -47,6 +47,7 @@ def test_channels_that_meet_zeros_are_pinned():
     group = next(g for g in find_groups(shaken(WideFirst()), (images(),)).groups if g.name == "wide")
     assert group.width == 12
     assert group.removable == (2, 3, 4, 5, 6, 7)
+    assert group.least == 7, "without all six the narrow layer would have no channel left"
 
 
 def test_what_cannot_be_cut_stays_whole_with_the_reason():

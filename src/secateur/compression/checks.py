@@ -1,0 +1,130 @@
+"""What a model must do before its couplings are traced: run, give one tensor, and say the same twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.compression.copies import check_hooked_weights, copied
+from secateur.errors import ModelError
+
+ROUNDING = 1e-4
+"""Largest difference between two outputs, relative to the largest output, that is rounding."""
+
+
+def check_model(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+    """Everything that would make tracing or the proof fail for a reason of its own. model: in evaluation mode.
+
+    Raises ModelError naming the layer.
+    """
+    check_hooked_weights(model)
+    _check_statistics(model)
+    check_forward(model, example_inputs)
+    _check_repeatable(model, example_inputs)
+
+
+def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+    """One forward pass, with an eye on what tracing needs: one output tensor, with a gradient path to the weights.
+
+    Raises ModelError naming the innermost layer where it fails.
+    """
+    model = copied(model).requires_grad_(True)
+    entered: list[str] = []
+
+    def leave(*_: object) -> None:  # a hook that returns something would replace the layer's output
+        entered.pop()
+
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: entered.append(name)))
+        hooks.append(module.register_forward_hook(leave))
+    inputs = tuple(x.clone() for x in example_inputs)
+    versions = [x._version for x in inputs]
+    try:
+        outputs = model(*inputs)
+    except Exception as error:  # whatever the user's forward raises becomes one clear error
+        where = f"layer '{entered[-1]}' ({type(model.get_submodule(entered[-1])).__name__})" if entered else "the model"
+        raise ModelError(f"The forward pass fails in {where}: {type(error).__name__}: {error}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(outputs, Tensor):
+        raise ModelError(
+            f"The model returns a {type(outputs).__name__}; one tensor is needed. Wrap the model so that forward() returns "
+            "the tensor that loss and score take."
+        )
+    changed = [number for number, x in enumerate(inputs) if x._version != versions[number]]
+    if changed:
+        raise ModelError(
+            f"The model changes its input {changed[0]} in place, so whoever passes the same tensor twice gets another answer. "
+            "Look for operations such as clamp_() or inplace=True on the input in forward(), or begin it with x = x.clone()."
+        )
+    if outputs.grad_fn is None:
+        raise ModelError(
+            "The model's output carries no gradient, so its layers cannot be traced. Look for torch.no_grad(), .detach(), "
+            ".data, argmax() or a conversion to numpy in forward()."
+        )
+
+
+def _check_statistics(model: nn.Module) -> None:
+    for name, layer in model.named_modules():
+        for statistic in ("running_mean", "running_var"):
+            values = getattr(layer, statistic, None)
+            if isinstance(values, Tensor) and not torch.isfinite(values).all():
+                count = int((~torch.isfinite(values)).sum())
+                raise ModelError(
+                    f"The batch norm '{name}' holds NaN or infinity in {count} of {values.numel()} entries of its {statistic}, so "
+                    "the model's outputs mean nothing. Its training diverged, or the checkpoint is damaged."
+                )
+
+
+@torch.no_grad()
+def _check_repeatable(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+    """The same input twice: the proof compares networks, and must not take chance for a difference between them."""
+    first, second = (model(*example_inputs) for _ in range(2))
+    if not torch.isfinite(first).all():
+        where = _first_layer(model, example_inputs, lambda a, _: not bool(torch.isfinite(a).all()))
+        raise ModelError(f"The model's output for the example inputs holds NaN or infinity{where}.")
+    gap = (first - second).abs().max().item() if first.shape == second.shape else float("inf")
+    if not gap <= ROUNDING * first.abs().max().item():
+        where = _first_layer(model, example_inputs, lambda a, b: a.shape != b.shape or not torch.allclose(a, b))
+        raise ModelError(
+            f"Two runs of the dense model on the same input differ by {gap:.2g}{where}, although it is in evaluation mode. Look "
+            "for dropout that stays active (F.dropout without training=self.training), random numbers or counters in forward()."
+        )
+
+
+def _first_layer(model: nn.Module, example_inputs: tuple[Tensor, ...], wrong: Callable[[Tensor, Tensor], bool]) -> str:
+    """The first layer to finish whose outputs of two runs are wrong, as a part of a sentence."""
+    runs = []
+    for _ in range(2):
+        with _outputs_by_layer(model) as seen:
+            model(*example_inputs)
+        runs.append(seen)
+    for name, output in runs[0].items():
+        if name and name in runs[1] and wrong(output, runs[1][name]):
+            return f", first behind layer '{name}' ({type(model.get_submodule(name)).__name__})"
+    return ""
+
+
+@contextmanager
+def _outputs_by_layer(model: nn.Module) -> Any:
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            seen.setdefault(name, output.clone())
+
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
+        for name, layer in model.named_modules()
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,66 @@
+"""Copies of the user's module: its tensors may be shared where nobody changes them, and what cannot be copied says why."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator
+
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from secateur.errors import ModelError, first_line
+
+
+def copied(model: nn.Module, shared: Collection[Tensor] = ()) -> nn.Module:
+    """A deep copy of a module. shared: tensors that the copy takes from the original instead of copying them.
+
+    Raises ModelError where Python cannot copy the module, naming the layer and what to do.
+    """
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    except Exception as error:  # whatever the user's attributes raise when they are copied
+        raise ModelError(_why_not(model, error)) from error
+
+
+def check_hooked_weights(model: nn.Module) -> None:
+    """Raises ModelError where a hook recomputes a layer's weight before each call: such a weight cannot be cut or copied."""
+    remedies = [f"{remedy} in build_model" for _, remedy in _hooked(model)]
+    if remedies:
+        names = ", ".join(f"'{name}'" for name, _ in list(_hooked(model))[:5])
+        raise ModelError(
+            f"The weights of {names} are recomputed by a hook before each call, so they cannot be cut. "
+            f"Make them plain: {remedies[0]}{'' if len(remedies) == 1 else ', and so on for each layer'}."
+        )
+
+
+def _hooked(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Layers whose weight torch's older tools recompute in a hook, each with the call that makes it a plain parameter."""
+    for name, layer in model.named_modules():
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                yield name, f"torch.nn.utils.remove_weight_norm(model.get_submodule('{name}'))"
+            elif isinstance(hook, SpectralNorm):
+                yield name, f"torch.nn.utils.remove_spectral_norm(model.get_submodule('{name}'))"
+            elif isinstance(hook, BasePruningMethod):
+                yield name, f"torch.nn.utils.prune.remove(model.get_submodule('{name}'), '{hook._tensor_name}')"
+
+
+def _why_not(model: nn.Module, error: Exception) -> str:
+    for name, layer in model.named_modules():
+        for attribute, value in vars(layer).items():
+            if attribute.startswith("_") and attribute in vars(nn.Module()):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception as inner:  # noqa: BLE001 # the same as above
+                where = f"'{attribute}' of layer '{name}'" if name else f"its attribute '{attribute}'"
+                return (
+                    f"The model cannot be copied: {where} (a {type(value).__name__}) raises {type(inner).__name__}: "
+                    f"{first_line(inner)}. Create it inside forward(), or give the layer a __deepcopy__ method."
+                )
+    return (
+        f"The model cannot be copied: {type(error).__name__}: {first_line(error)}. copy.deepcopy(model) has to work; look for "
+        "hooks and attributes that hold open files, locks or generators."
+    )

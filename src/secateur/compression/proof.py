@@ -1,0 +1,171 @@
+"""The proof of groups: without any of their channels a network computes what it computes with these channels zeroed.
+
+A coupling can be right for one set of channels and wrong for the next (halves of one convolution that gate each other, attention
+heads, norms over channel groups). So a group is proven with seeded random sets of several sizes, from one channel to all but one,
+together with other groups and in random subsets of them. All groups share their plans: a network whose groups are all right takes
+`PLANS` pairs of forward passes; where a plan fails, it is bisected down to the groups that are to blame.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from secateur.compression.checks import ROUNDING
+from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.errors import first_line
+from secateur.records import Group, Removals
+
+SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3, 1.0)
+"""Shares of a group's removable channels that leave; 0 stands for one or two channels, 1 for all that may go."""
+SUBSETS = 4
+"""Disjoint random subsets of the groups that are cut besides, at random widths: the rest of the network is whole there."""
+PLANS = len(SHARES) + SUBSETS
+
+Plan = Mapping[str, Sequence[int]]
+"""Group name → root channels that leave."""
+
+
+class Proof:
+    """Compares networks without channels with networks in which they are zero, on an example and on noise."""
+
+    def __init__(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+        """model: in evaluation mode, on the CPU. example_inputs: as `model(*example_inputs)` takes them."""
+        self._model = model
+        self._inputs = _two_inputs(model, example_inputs)
+
+    def proven(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
+        """The groups that may be cut, in any combination, and the reasons of those that must not be.
+
+        Where one channel is too few for the model to run and two are enough (it squeezes dimensions of one, say), the group
+        comes back with `least` raised.
+        """
+        refuted: dict[str, str] = {}
+        for group in _likely(groups):
+            if reason := self._disproof([group], {group.name: _drawn(group, 1 / 2, "alone")}):
+                refuted[group.name] = reason
+        proven = {group.name: group for group in groups if group.name not in refuted}
+        for plan in plans(list(proven.values())):
+            suspects = [group for name, group in proven.items() if name in plan]
+            plan |= {group.name: plan[group.name][: group.width - group.least] for group in suspects}
+            while reason := self._disproof(suspects, plan):
+                culprit, reason = self._culprit(suspects, plan, reason)
+                gone = plan[culprit.name]
+                if len(gone) == culprit.width - culprit.least > 1 and not self._disproof(
+                    [culprit], {culprit.name: gone[1:]}
+                ):
+                    proven[culprit.name] = replace(culprit, least=culprit.least + 1)
+                    plan[culprit.name] = gone[1:]
+                else:
+                    refuted[culprit.name] = reason
+                    del proven[culprit.name]
+                    suspects.remove(culprit)
+        return list(proven.values()), refuted
+
+    def disproof(self, removals: Removals) -> str | None:
+        """Why these removals are wrong, or None: the outputs of the cut and of the zeroed network agree."""
+        try:
+            with torch.no_grad():
+                reference = zeroed(self._model, removals)(*self._given())
+                actual = cut(self._model, removals, shared=True)(*self._given())
+        except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
+            return f"the model does not run without its channels: {type(error).__name__}: {first_line(error)}"
+        if actual.shape != reference.shape:
+            return "its channels are the model's output"
+        gap = (actual - reference).abs().max().item()
+        if not gap <= ROUNDING * reference.abs().max().item():
+            return f"removing its channels is not the same as zeroing them: outputs differ by {gap:.2g}"
+        return None
+
+    def _disproof(self, groups: Sequence[Group], plan: Plan) -> str | None:
+        if not groups:
+            return None
+        reason = self.disproof(removals_of(groups, {group.name: plan[group.name] for group in groups}))
+        norm = next((m for g in groups for m in g.members if m.kind in ("layer norm", "group norm")), None)
+        if reason is None or norm is None or "not the same" not in reason:
+            return reason
+        return f"{reason} ('{norm.module}' normalises over these channels)"
+
+    def _culprit(self, suspects: Sequence[Group], plan: Plan, reason: str) -> tuple[Group, str]:
+        """Bisect groups that fail together to one that is to blame; where no half fails, it fails with the other half only."""
+        suspects, company = list(suspects), list[Group]()
+        while len(suspects) > 1:
+            middle = len(suspects) // 2
+            first, second = suspects[:middle], suspects[middle:]
+            if found := self._disproof([*company, *first], plan):
+                suspects, reason = first, found
+            elif found := self._disproof([*company, *second], plan):
+                suspects, reason = second, found
+            else:
+                company, suspects = [*company, *first], second
+        if company:
+            return suspects[0], f"together with {', '.join(g.name for g in company[:3])}: {reason}"
+        return suspects[0], reason
+
+    def _given(self) -> list[Tensor]:
+        """The inputs, anew: a forward pass may change what it is given."""
+        return [x.clone() for x in self._inputs]
+
+
+def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
+    """The sets of channels that groups are proven with: all groups at once, then disjoint subsets of them.
+
+    Each group meets every share once, neighbours meet different ones, and the same groups give the same plans.
+    """
+    together = [
+        {
+            group.name: _drawn(group, SHARES[(number + position) % len(SHARES)], str(number))
+            for position, group in enumerate(groups)
+        }
+        for number in range(len(SHARES))
+    ]
+    shuffled = sorted(groups, key=lambda group: random.Random(group.name).random())  # noqa: S311 # no secrets
+    subsets = [
+        {group.name: _drawn(group, random.Random(f"width {group.name}").random(), "subset") for group in subset}  # noqa: S311
+        for subset in (shuffled[start::SUBSETS] for start in range(SUBSETS))
+    ]
+    return [*together, *(subset for subset in subsets if subset)]
+
+
+def _drawn(group: Group, share: float, purpose: str) -> tuple[int, ...]:
+    """A random set of a group's removable channels, at least one of them; odd in number where it would be half of them."""
+    draw = random.Random(f"{purpose} {group.name}")  # noqa: S311 # the same at every call; no secrets
+    most = group.width - group.least
+    count = round(share * most) if share else draw.choice((1, 2))
+    if 2 * count == group.width and count < most:
+        count += draw.choice((-1, 1))
+    return tuple(sorted(draw.sample(group.removable, min(max(count, 1), most))))
+
+
+def _likely(groups: Sequence[Group]) -> list[Group]:
+    """Groups that are usually wrong, and cost a bisection in each plan if they are: behind a norm, and the model's output."""
+    return [
+        group
+        for group in groups
+        if group is groups[-1] or any(m.kind in ("layer norm", "group norm") for m in group.members)
+    ]
+
+
+@torch.no_grad()
+def _two_inputs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """One example and one sample of noise (less noise, or none, where the model does not take it)."""
+    for strength in (1.0, 0.1):
+        inputs = tuple(torch.cat([x[:1], _noisy(x[:1], strength)]) for x in example_inputs)
+        try:
+            if torch.isfinite(model(*(x.clone() for x in inputs))).all():
+                return inputs
+        except Exception:  # noqa: BLE001, S112 # whatever the user's forward raises for inputs that it does not take
+            continue
+    return tuple(torch.cat([x[:1], x[:1]]) for x in example_inputs)
+
+
+def _noisy(example: Tensor, strength: float) -> Tensor:
+    """Gaussian noise in the example's shape, or the example with some; integers (token numbers) are kept as they are."""
+    if not example.is_floating_point():
+        return example
+    noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+    return noise if strength == 1.0 else example * (1 + strength * noise)

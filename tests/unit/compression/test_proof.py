@@ -1,0 +1,165 @@
+"""No accepted group may be wrong for any set of its channels, however plausible its coupling looked."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from nets import NETWORKS, images, network, residual, shaken
+from odd_nets import ODD, Decoder, Heads
+from secateur.compression import dependency
+from secateur.compression.groups import FoundGroups, find_groups
+from secateur.compression.proof import PLANS, SHARES, Proof, plans
+from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.errors import ModelError
+from secateur.records import Group, Member
+
+
+def check_random_cuts(model: nn.Module, found: FoundGroups, x: torch.Tensor, times: int = 12) -> None:
+    """Each group alone and all groups together, with other sets of channels than the proof's."""
+    draw = random.Random(11)
+    for _ in range(times):
+        for groups in (*([group] for group in found.groups), found.groups):
+            removed = {}
+            for group in groups:
+                most = group.width - group.least
+                removed[group.name] = draw.sample(group.removable, draw.randint(1, most))
+            removals = removals_of(groups, removed)
+            with torch.no_grad():
+                smaller, masked = cut(model, removals)(x), zeroed(model, removals)(x)
+            torch.testing.assert_close(smaller, masked, rtol=1e-3, atol=1e-4, msg=f"without {removed}")
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_tracing_gets_wrong_is_cut_right_or_stays_whole(kind):
+    torch.manual_seed(0)
+    model = shaken(kind())
+    found = find_groups(model, (images(),))
+    assert "second" in {group.name for group in found.groups}, "what is ordinary may be cut all the same"
+    check_random_cuts(model, found, images(3, seed=9))
+
+
+def test_attention_heads_stay_whole_with_the_reason():
+    torch.manual_seed(0)
+    model = shaken(Heads())
+    tokens = torch.randn(2, 6, 8)
+    found = find_groups(model, (tokens,))
+    reasons = {e.name: e.reason for e in found.excluded}
+    layers = {member.module for group in found.groups for member in group.members if member.side == "out"}
+    assert not layers & {"q", "k", "v"}
+    assert "does not run without" in reasons["q"] or "not the same" in reasons["q"]
+    check_random_cuts(model, found, tokens)
+
+
+def test_a_decoder_with_grouped_queries_is_traced_to_an_end():
+    torch.manual_seed(0)
+    model = Decoder(layers=2).eval()
+    tokens = torch.randint(0, 32, (2, 6))
+    found = find_groups(model, (tokens,))
+    assert [group.name for group in found.groups] == ["layers.0.gate", "layers.1.gate"]
+    reasons = {e.name: e.reason for e in found.excluded}
+    assert "cannot be followed through the model: more than" in reasons["layers.0.k"]
+    assert "bare parameter" in reasons["layers.0.o"]
+    check_random_cuts(model, found, tokens, times=3)
+
+
+def test_shapes_whose_inference_does_not_end_spoil_the_groups_behind_them(monkeypatch):
+    monkeypatch.setattr(dependency, "MOST_INFERENCES", 3)
+    with pytest.raises(ModelError, match="cannot map the operation 'Cat': .* does not end within 3 steps"):
+        find_groups(network("dense block"), (images(),))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_groups_that_are_right_share_their_plans(name, monkeypatch):
+    model = network(name)
+    groups = find_groups(model, (images(),)).groups
+    proof, counted = Proof(model, (images(),)), []
+    disproof = proof.disproof
+    monkeypatch.setattr(proof, "disproof", lambda removals: (counted.append(removals), disproof(removals))[1])
+    assert proof.proven(groups) == (list(groups), {})
+    assert len(counted) <= PLANS + 1, "however many groups there are"
+
+
+def a_group(name: str, width: int = 16, removable: int | None = None) -> Group:
+    channels = tuple(range(removable or width))
+    member = Member(name, "out", "convolution", channels, channels)
+    return Group(name, "Conv2d", (member,), width, channels, 0, 0, least=max(1, width - len(channels)))
+
+
+def test_every_group_meets_every_share_and_never_loses_its_last_channel():
+    groups = [a_group("one"), a_group("two", 7), a_group("three", 2), a_group("pinned", 16, 8)]
+    drawn = plans(groups)
+    assert len(drawn) == PLANS
+    for group in groups:
+        counts = [len(plan[group.name]) for plan in drawn if group.name in plan]
+        assert len(counts) == len(SHARES) + 1
+        assert min(counts) in (1, 2)
+        assert max(counts) == (8 if group.name == "pinned" else group.width - 1)
+        assert all(set(plan[group.name]) <= set(group.removable) for plan in drawn if group.name in plan)
+    assert any(len(plan["one"]) % 2 for plan in drawn if "one" in plan)
+    assert plans(groups) == drawn, "seeded: a resumed run proves the same"
+
+
+class _Accuser(Proof):
+    """A proof that finds fault with what it is told to, without a network."""
+
+    def __init__(self, *wrong: set[str]) -> None:
+        self.wrong = wrong
+
+    def disproof(self, removals):
+        guilty = [names for names in self.wrong if names <= set(removals.out)]
+        return f"{sorted(guilty[0])} is wrong" if guilty else None
+
+
+def test_a_plan_that_fails_is_bisected_to_all_groups_that_are_to_blame():
+    groups = [a_group(f"g{i}") for i in range(16)]
+    proven, refuted = _Accuser({"g3"}, {"g11"}, {"g12"}).proven(groups)
+    assert [group.name for group in proven] == [f"g{i}" for i in range(16) if i not in (3, 11, 12)]
+    assert refuted == {name: f"['{name}'] is wrong" for name in ("g3", "g11", "g12")}
+
+
+def test_groups_that_are_wrong_together_only_lose_one_of_them():
+    groups = [a_group(f"g{i}") for i in range(9)]
+    _, refuted = _Accuser({"g2", "g7"}).proven(groups)
+    assert len(refuted) == 1
+    name, reason = refuted.popitem()
+    assert name in {"g2", "g7"}
+    assert reason.startswith("together with g")
+
+
+class OnlyPositive(nn.Module):
+    """A logarithm in front: noise as an input gives NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = residual()
+
+    def forward(self, x):
+        return self.body(torch.log(x))
+
+
+def test_models_that_do_not_take_noise_are_proven_near_the_example():
+    model = shaken(OnlyPositive())
+    assert len(find_groups(model, (images().abs() + 0.1,)).groups) == 6
+
+
+class Squeezing(nn.Module):
+    """A single channel would be squeezed away with the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 8, 3, padding=1)
+        self.two = nn.Conv2d(8, 6, 3, padding=1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.two(torch.relu(self.one(x)))).mean((2, 3), keepdim=True).squeeze())
+
+
+def test_where_one_channel_is_too_few_two_stay():
+    found = find_groups(shaken(Squeezing()), (images(),))
+    assert {group.name: group.least for group in found.groups} == {"one": 1, "two": 2}
+    check_random_cuts(shaken(Squeezing()), found, images(3))
