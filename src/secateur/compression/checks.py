@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secateur.compression.copies import check_hooked_weights, copied
 from secateur.errors import ModelError
+from secateur.workloads.calls import raised
 
 ROUNDING = 1e-4
 """Largest difference between two outputs, relative to the largest output, that is rounding."""
@@ -46,9 +47,9 @@ def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
     versions = [x._version for x in inputs]
     try:
         outputs = model(*inputs)
-    except Exception as error:  # whatever the user's forward raises becomes one clear error
+    except (Exception, SystemExit) as error:  # whatever the user's forward raises becomes one clear error
         where = f"layer '{entered[-1]}' ({type(model.get_submodule(entered[-1])).__name__})" if entered else "the model"
-        raise ModelError(f"The forward pass fails in {where}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"The forward pass fails in {where}, which {raised(error)}.") from error
     finally:
         for hook in hooks:
             hook.remove()

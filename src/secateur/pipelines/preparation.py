@@ -12,8 +12,8 @@ from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES, Unavailable, check_options
 from secateur.compression.batch_norm import dense_statistics
+from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts
-from secateur.compression.dependency import check_forward
 from secateur.compression.groups import find_groups
 from secateur.compression.storage import weights_digest
 from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, LocalDevice, PipelineDefinition, one_of
@@ -173,7 +173,7 @@ def _check_builds(workload: Workload, model: nn.Module) -> None:
 
 def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> Mapping[str, tuple[int, int]]:
     """Model, data, loss and score tried together: what does not fit must show now and not after the search."""
-    check_forward(model, workload.example_inputs)
+    check_model(model, workload.example_inputs)
     _check_builds(workload, model)
     inspected = inspect_workload(workload, model)
     outputs = inspected.outputs
