@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.databases import Schema, ensure
 from secateur.errors import RegistryUnreachable, first_line
 from secateur.files import sha256_of
 from secateur.records import Measurement, Recovered, RunRecord, Version
@@ -29,6 +30,31 @@ _PATIENCE = {
 """MLflow's own defaults wait four minutes for a server that is down. What the user has set stands."""
 
 DENSE = "dense"
+DATABASE = "mlflow.db"
+"""The embedded database, in the project's state folder; `artifacts/` beside it."""
+
+
+def _make_database(file: Path) -> None:
+    """Run MLflow's migrations on a new file. It syncs to disk after each of them, which only a file in its place needs."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import Engine, event
+
+    def hurry(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    try:
+        SqlAlchemyStore(f"sqlite:///{file}", (file.parent / "artifacts").resolve().as_uri()).engine.dispose()
+    finally:
+        event.remove(Engine, "connect", hurry)
+
+
+_SCHEMA = Schema("MLflow", ("alembic_version", "experiments"), ("runs", "registered_models"), _make_database)
+
+
+def open_embedded(state: Path) -> None:
+    """Make the embedded database of a project where there is none, or only half of one. Raises StateError."""
+    ensure(state / DATABASE, _SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -72,15 +98,18 @@ def publish(package: Package, target: Target) -> Published:
         os.environ.setdefault(key, value)
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    uri = target.tracking_uri or f"sqlite:///{(package.state / 'mlflow.db').resolve()}"
+    uri = target.tracking_uri or f"sqlite:///{(package.state / DATABASE).resolve()}"
     try:
+        if target.tracking_uri is None:
+            open_embedded(package.state)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         return _Publisher(package, target, embedded=target.tracking_uri is None).publish()
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RegistryUnreachable(
             f"MLflow at {_without_credentials(uri)} could not take run {package.record.run_id}: {first_line(error)}. Everything is "
             f"in {package.folder}; send it later with: secateur flush {package.record.run_id}{_from_here(package.state.parent)}"

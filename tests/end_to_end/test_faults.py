@@ -134,6 +134,66 @@ def tracking_server(folder, port):
         process.wait()
 
 
+CREATE = """
+import sys
+from pathlib import Path
+from secateur.registry import open_embedded
+
+open_embedded(Path(sys.argv[1]))
+"""
+
+
+def test_killed_while_mlflow_s_database_is_made_the_next_start_makes_it(tmp_path):
+    """kill -9 at random moments of the some sixty migrations."""
+    rng = random.Random(7)
+    state = tmp_path / "mlruns"
+    state.mkdir()
+    for _ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", CREATE, str(state)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        with contextlib.suppress(AssertionError):  # it was quicker
+            until(lambda: list(state.glob(".mlflow.db.*.part")), alive=process)
+        time.sleep(rng.random())
+        kill(process)
+        assert not list(state.glob("mlflow.db.broken-*"))
+    made = subprocess.run(
+        [sys.executable, "-c", CREATE, str(state)], env=environment(), check=False, capture_output=True
+    )
+    assert made.returncode == 0, made.stderr
+    with contextlib.closing(sqlite3.connect(state / "mlflow.db")) as database:
+        assert database.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+    assert not list(state.glob("*.part*"))
+
+
+def test_a_half_migrated_database_is_set_aside_and_the_run_registers(tmp_path):
+    """What an earlier version left where it was killed: MLflow's first tables, and some migrations."""
+    from alembic import command as alembic
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine, text
+
+    project = make_project(tmp_path)
+    database = project / "mlruns" / "mlflow.db"
+    database.parent.mkdir()
+    engine = create_engine(f"sqlite:///{database}")
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        config = _get_alembic_config(str(engine.url))
+        config.attributes["connection"] = connection
+        alembic.upgrade(config, "+10")
+        connection.execute(text("DELETE FROM alembic_version"))  # a migration's tables are there, its mark is not yet
+    engine.dispose()
+    (project / "mlruns" / "studies.db").touch()
+    done = secateur(project, "run", "tiny", "--set", "search.trials=6")
+    assert done.returncode == 0, done.stderr
+    assert "half-made" in done.stderr
+    assert "registered: tiny-model version 1" in done.stdout
+    (aside,) = project.glob("mlruns/mlflow.db.broken-*")
+    assert aside.stat().st_size > 0
+
+
 def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
     project, port = make_project(tmp_path), free_port()
     address = f"http://127.0.0.1:{port}"

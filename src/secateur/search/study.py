@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from secateur.databases import Schema, ensure
 from secateur.errors import StateError, first_line
 from secateur.records import Arm, Direction, Evaluation, Trial
 from secateur.search.board import ARTIFACTS, Board, store_artifact
@@ -185,10 +186,23 @@ def storage_errors(database: Path) -> Iterator[None]:
         ) from error
 
 
+def _make_database(file: Path) -> None:
+    storage = RDBStorage(f"sqlite:///{file}")
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+_SCHEMA = Schema("Optuna", ("alembic_version", "version_info"), ("studies",), _make_database)
+
+
 def open_storage(database: Path) -> RDBStorage:
-    """SQLite with a write-ahead log, shared with the dashboard. Raises StateError where it cannot be written."""
+    """SQLite with a write-ahead log, shared with the dashboard. Raises StateError where it cannot be used."""
     with storage_errors(database):
-        storage = RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+        ensure(database, _SCHEMA)
+        try:
+            storage = RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+        except RuntimeError as error:  # made by another version of Optuna
+            raise StateError(f"{database} cannot be used: {first_line(error, 500)}") from error
 
     # A listener on this engine alone: MLflow's own databases are none of our business.
     @event.listens_for(storage.engine, "connect")
