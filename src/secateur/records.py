@@ -188,7 +188,8 @@ class Measurement:
 class Goal:
     """What a model must hold in one metric, as an absolute limit in the metric's unit.
 
-    limit: after recovery. limit_in_search: before it. text: for people.
+    limit: after recovery. limit_in_search: before it. text: for people. drop: of `max_drop`, the loss
+    against the dense model that is allowed.
     """
 
     metric: str
@@ -196,6 +197,7 @@ class Goal:
     limit: float
     limit_in_search: float
     text: str
+    drop: float | None = None
 
     def violation(self, value: float, *, in_search: bool) -> float:
         """How far a value lies on the wrong side, as a share of the limit; ≤ 0 holds."""
@@ -281,8 +283,10 @@ class Recovered:
 
     trial: its number in the search. searched: its figures there (search data), before recovery. measurements: after recovery
     (selection data). on_search: its score on search data after recovery. test: its score on test data, only where it is
-    registered. epochs, seconds: of fine-tuning. folder:
-    relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it could not be measured, or None.
+    registered. change, test_change: finalist's score minus the dense model's, sample by sample, on selection and on test data.
+    missed: goals that it has not been shown to keep, with the figures. veto: why test data refuses it the alias.
+    epochs, seconds: of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it
+    could not be measured, or None.
     """
 
     name: str
@@ -299,6 +303,10 @@ class Recovered:
     failure: str | None = None
     test: Measurement | None = None
     on_search: Measurement | None = None
+    change: Measurement | None = None
+    test_change: Measurement | None = None
+    missed: tuple[str, ...] = ()
+    veto: str | None = None
 
 
 @dataclass(frozen=True)

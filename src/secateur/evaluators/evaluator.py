@@ -35,6 +35,7 @@ from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Se
 from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import HostSession, host_for
+from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals, Workload
 from secateur.workloads.roles import collect, drawn
 
@@ -71,17 +72,19 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measured:
-    """A network with its files, and its figures."""
+    """A network with its files, its figures, and its scores on the data role that they come from."""
 
     network: Network
     measurements: Mapping[str, Measurement]
+    scores: Scores
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """Figures, and why they rest on fewer samples than there are, or None."""
+    """Figures, the outputs that they rest on, and why these are of fewer samples than there are, or None."""
 
     measurements: Mapping[str, Measurement]
+    outputs: Tensor
     stopped: str | None
 
 
@@ -254,8 +257,17 @@ class Evaluator:
         Raises EvaluationFailed where an exported model does not agree with the module or a figure is not finite, ModelError
         where it cannot be exported.
         """
-        network = self.files.exported(module, macs)
-        return Measured(network, self.measure(network, role, self.everything))
+        return self.score(self.files.exported(module, macs), role, self.everything)
+
+    def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
+        """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""
+        taken = self._take(network, role, names, None)
+        return Measured(network, taken.measurements, scores_of(self.workload, taken.outputs, self._role(role).targets))
+
+    def dense_scores(self, role: str) -> Scores:
+        """The dense model's scores on one data role."""
+        samples = self._role(role)
+        return scores_of(self.workload, samples.dense_outputs, samples.targets)
 
     def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`).
@@ -298,7 +310,8 @@ class Evaluator:
         if foreseen is not None and stopped is None and not hopeless(outputs):
             asked = self._ask_device(network, names, timing)
             answer = replace(asked, foreseen=foreseen.foreseen) if asked is not None else None
-        return _Taken(measure_all(self._context(network, samples, outputs, answer), names, self.registry), stopped)
+        found = measure_all(self._context(network, samples, outputs, answer), names, self.registry)
+        return _Taken(found, outputs, stopped)
 
     def time(self, network: Network) -> Report:
         """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost."""

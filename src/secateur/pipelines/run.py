@@ -28,6 +28,7 @@ from secateur.logs import logging_to
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists, show_registered
+from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener, logged, reporting, together
 from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.recording import Found, record_of
@@ -35,11 +36,9 @@ from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
     dense_on,
     evaluation_of,
-    judge,
     problem_of,
     recover_finalist,
     saliencies_of,
-    score_on_test,
     train_small_dense,
 )
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
@@ -227,8 +226,9 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     listener.stage("gate")
     with watch.stage("gate"):
         dense_selection = _dense(prepared, run, "selection")
-        judged, best = judge(prepared, finalists, dense_selection)
-        tested, dense_test = score_on_test(prepared, judged, run)
+        judged = judge(prepared, finalists, dense_selection, run)
+        tested, dense_test = score_on_test(prepared, judged, dense_selection, run)
+        best = elect(prepared, tested, dense_selection)
     small_dense = None
     if definition.search.baselines.small_dense and best is not None:
         listener.stage("recover")

@@ -1,4 +1,4 @@
-"""One function per arrow: prepared → trials → finalists → recovered → judged."""
+"""One function per arrow: prepared → trials → finalists → recovered."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from secateur.compression.costs import parameters_after
 from secateur.compression.saliency import Saliencies, compute_saliencies
 from secateur.compression.selection import resolve
-from secateur.compression.storage import load_compressed, save_compressed
+from secateur.compression.storage import save_compressed
 from secateur.compression.surgery import cut
 from secateur.definition import RecoverDefinition
 from secateur.errors import EvaluationFailed, ModelError
-from secateur.evaluators import Network
+from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
@@ -29,12 +29,11 @@ from secateur.records import (
     Job,
     Measurement,
     Recovered,
-    Removals,
     Trial,
 )
 from secateur.recovery.fine_tune import Tuned, fine_tune, train_steps
-from secateur.search.front import front, knee
-from secateur.search.goals import goals_of, holds
+from secateur.search.front import front
+from secateur.search.goals import goals_of
 from secateur.search.ledger import Problem, by_hypervolume, feasible, own
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
@@ -245,48 +244,8 @@ def _measured(prepared: Prepared, compressed: CompressedModel, tuned: Recovered,
         on_search = evaluator.measure(measured.network, "search", ["accuracy"])
     except (EvaluationFailed, ModelError) as error:
         return replace(tuned, failure=str(error))
+    save_scores(measured.scores, folder / "scores-selection.npz")
     write(folder / "model.onnx", measured.network.onnx)
     if measured.network.converted is not None:
         write(folder / f"model.{evaluator.runtime.format}", measured.network.converted)
     return replace(tuned, measurements=measured.measurements, on_search=on_search["accuracy"])
-
-
-def judge(
-    prepared: Prepared, finalists: Sequence[Recovered], dense: Mapping[str, Measurement]
-) -> tuple[list[Recovered], str | None]:
-    """The gate, on selection data: constraints, and the front recomputed with the dense model on it. Also the knee's name.
-
-    The rule for the knee is that of `secateur.search.front.knee`, over the members that pass.
-    """
-    objectives, goals = prepared.definition.evaluator.objectives, goals_on(prepared, dense)
-    nobody = Removals({}, {}, {}).key
-    dense_evaluation = Evaluation(prepared.space.dense(), nobody, dense)
-    evaluations = {f.name: Evaluation(f.candidate, f.name, f.measurements, f.failure) for f in finalists}
-    on_front = front([dense_evaluation, *evaluations.values()], objectives)
-    judged = []
-    for finalist in finalists:
-        keeps = finalist.failure is None and holds(goals, finalist.measurements, in_search=False)
-        member = any(evaluations[finalist.name] is e for e in on_front)
-        judged.append(replace(finalist, on_front=member, feasible=keeps))
-    passed = [f for f in judged if f.on_front and f.feasible]
-    if not passed:
-        return judged, None
-    allowed = {g.metric: dense[g.metric].value - g.limit for g in goals if g.sense == "at_least"}
-    return judged, passed[knee([evaluations[f.name] for f in passed], dense, objectives, allowed)].name
-
-
-def score_on_test(
-    prepared: Prepared, finalists: Sequence[Recovered], run: RunFolder
-) -> tuple[list[Recovered], Measurement]:
-    """The only touch of the test role: what passed the gate, and the dense model beside it."""
-    evaluator = prepared.evaluator
-    scored = []
-    for finalist in finalists:
-        if finalist.on_front and finalist.feasible:
-            module = load_compressed(run.path / finalist.folder / "compressed", prepared.model)
-            onnx = (run.path / finalist.folder / "model.onnx").read_bytes()
-            measured = evaluator.measure(Network(module, onnx, 0), "test", ["accuracy"])
-            finalist = replace(finalist, test=measured["accuracy"])
-        scored.append(finalist)
-    dense = evaluator.measure(evaluator.files.dense, "test", ["accuracy"])
-    return scored, dense["accuracy"]

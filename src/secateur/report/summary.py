@@ -79,7 +79,9 @@ def result(record: RunRecord) -> str:
     if not passed:
         return f"None of the {len(record.finalists)} finalists passed the gate."
     count = f"{len(passed)} of {len(record.finalists)} finalists passed the gate."
-    best = next(f for f in passed if f.name == record.knee)
+    best = knee_of(record)
+    if best is None:
+        return f"{count} Test data contradicts the constraints for each of them: none gets the alias."
     parts = []
     if "latency" in best.measurements:
         parts.append(f"{times(1 / best.measurements['latency'].value)} faster")

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from secateur.records import Measurement, Recovered, RunRecord
-from secateur.report.units import UNKNOWN, difference, kilobytes, of_dense, score_with_interval, short, times
+from secateur.report.units import (
+    UNKNOWN,
+    difference,
+    difference_with_interval,
+    kilobytes,
+    of_dense,
+    score_with_interval,
+    short,
+    times,
+)
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,9 @@ def _is_baseline(record: RunRecord, finalist: Recovered) -> bool:
 def notes(finalist: Recovered) -> list[str]:
     """What else is to be said of a finalist."""
     said = [f"failed: {finalist.failure}"] if finalist.failure is not None else []
+    said += [f"not shown: {reason}" for reason in finalist.missed]
+    if finalist.veto is not None:
+        said.append(f"no alias: {finalist.veto}")
     if finalist.stopped is not None:
         said.append(f"fine-tuning stopped early: {finalist.stopped}")
     return said
@@ -159,7 +171,10 @@ def status(record: RunRecord, finalist: Recovered) -> str:
 
 
 def change(record: RunRecord, finalist: Recovered, role: str) -> str:
-    """The change of the score against the dense model's on a data role."""
+    """The change of the score against the dense model's on a data role, with its interval where it was taken sample by sample."""
+    paired = finalist.test_change if role == "test" else finalist.change
+    if paired is not None:
+        return difference_with_interval(paired, record.score_unit)
     after = finalist.test if role == "test" else finalist.measurements.get("accuracy")
     before = record.dense.get(role, {}).get("accuracy")
     return UNKNOWN if after is None or before is None else difference(after.value - before.value, record.score_unit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ FOUND: tuple[Provenance, ...] = ("measured", "computed")
 """Provenances of what a front is made of."""
 Objectives = Mapping[str, Direction]
 Points = NDArray[np.float64]
+Better = Callable[[Evaluation, Evaluation, str], bool]
+"""Whether the first of two evaluations beats the second in a metric, beyond noise."""
 
 
 def as_costs(evaluations: Sequence[Evaluation], objectives: Objectives) -> Points:
@@ -27,25 +29,38 @@ def _cost(measurement: Measurement, direction: Direction) -> tuple[float, float,
     return (low, measurement.value, high) if direction == "minimize" else (-high, -measurement.value, -low)
 
 
-def dominates(left: Evaluation, right: Evaluation, objectives: Objectives) -> bool:
-    """At least as good in every objective, and better beyond noise (the intervals do not meet) in one of them."""
-    beyond_noise = False
-    for name, direction in objectives.items():
-        _, left_value, left_high = _cost(left.measurements[name], direction)
-        right_low, right_value, _ = _cost(right.measurements[name], direction)
-        if not left_value <= right_value:
-            return False
-        beyond_noise = beyond_noise or left_high < right_low
-    return beyond_noise
+def clearly_better(left: Measurement, right: Measurement, direction: Direction) -> bool:
+    """Whether one figure beats another beyond noise: the 95 % interval of their difference does not contain zero.
+
+    For figures that were measured independently; exact ones have no noise. Two scores of the same samples are not independent: then
+    the rule is stricter than it says (`secateur.judging.paired` compares them sample by sample). Source: the interval of a
+    difference from those of its parts is MOVER's, Zou & Donner 2008, Statistics in Medicine 27:1693-1702.
+    """
+    _, left_value, left_high = _cost(left, direction)
+    right_low, right_value, _ = _cost(right, direction)
+    return right_value - left_value > float(np.hypot(left_high - left_value, right_value - right_low))
 
 
-def front(evaluations: Sequence[Evaluation], objectives: Objectives) -> list[Evaluation]:
+def dominates(left: Evaluation, right: Evaluation, objectives: Objectives, better: Better | None = None) -> bool:
+    """At least as good in every objective, and better beyond noise in one of them. better: other than `clearly_better`."""
+
+    def beats(name: str) -> bool:
+        if better is not None:
+            return better(left, right, name)
+        return clearly_better(left.measurements[name], right.measurements[name], objectives[name])
+
+    costs = ((_cost(e.measurements[n], d)[1] for e in (left, right)) for n, d in objectives.items())
+    return all(one <= other for one, other in costs) and any(map(beats, objectives))
+
+
+def front(evaluations: Sequence[Evaluation], objectives: Objectives, better: Better | None = None) -> list[Evaluation]:
     """The evaluations that none of the others dominates, in their order. Failed ones never belong.
 
-    A prediction, or a time on an emulated device, is no figure of a front: one that has such an objective is left out.
+    better: what counts as better beyond noise, other than `clearly_better`. A prediction, or a time on an emulated device, is no
+    figure of a front: an evaluation that has such an objective is left out.
     """
     sound = [e for e in evaluations if e.complete and all(_counts(e, name) for name in objectives)]
-    return [e for e in sound if not any(dominates(other, e, objectives) for other in sound if other is not e)]
+    return [e for e in sound if not any(dominates(other, e, objectives, better) for other in sound if other is not e)]
 
 
 def _counts(evaluation: Evaluation, name: str) -> bool:

@@ -38,7 +38,8 @@ def goals_of(
             elif name == "at_least":
                 in_search = min(limit, base - _loose(max(0.0, base - limit), base, constraint, recovers=recovers))
             sense = "at_least" if name in ("max_drop", "at_least") else "at_most"
-            goals.append(Goal(metric, sense, limit, in_search, text))  # type: ignore[arg-type] # one of the two
+            drop = value if name == "max_drop" else None
+            goals.append(Goal(metric, sense, limit, in_search, text, drop))  # type: ignore[arg-type] # one of the two
     return tuple(goals)
 
 

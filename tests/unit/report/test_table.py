@@ -72,6 +72,26 @@ def test_failures_and_early_stops_are_notes():
     assert rows["b"].notes == ("fine-tuning stopped early: the loss became NaN in epoch 2",)
 
 
+def test_what_was_not_shown_and_what_test_data_refuses_are_notes():
+    figures_say = "accuracy within 0.05: -2.8 points, and a loss of 5.3 points cannot be excluded"
+    unsure = finalist("a", 0.87, 0.4, feasible=False, missed=(figures_say,))
+    refused = finalist("b", 0.88, 0.5, veto="on test data -13.3 points (-17.7 to -9.9): not within 0.05")
+    record = make([unsure, refused], None)
+    rows = {row.cells[0]: row for row in before_and_after(record).rows}
+    assert rows["a"].notes == (f"not shown: {figures_say}",)
+    assert rows["b"].notes == (f"no alias: {refused.veto}",)
+    assert headline(record) == (
+        "1 of 2 finalists passed the gate. Test data contradicts the constraints for each of them: none gets the alias."
+    )
+
+
+def test_a_change_that_was_taken_sample_by_sample_has_its_interval():
+    change = Measurement(-0.02, "score", "measured", 100, (-0.05, 0.01))
+    record = make([finalist("a", 0.88, 0.4, change=change, test_change=change)], "a")
+    assert (cells(record)["a"]["change"], cells(record)["a"]["test change"]) == ("-2.0 points (-5.0 to +1.0)",) * 2
+    assert headline(record).endswith("-2.0 points (-5.0 to +1.0) of top-1 accuracy on selection data.")
+
+
 def test_a_network_trained_from_scratch_is_a_baseline():
     scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
     row = cells(replace(RECORD, small_dense=scratch))["small-dense"]

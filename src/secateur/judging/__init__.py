@@ -1,0 +1,1 @@
+"""Comparing networks with each other: what may be registered, and what gets the alias."""

@@ -1,0 +1,101 @@
+"""The gate: what a tuned network must have shown, on data that the search never saw, before it is registered.
+
+A goal holds where it has been *shown*, not where the figure happens to lie on the right side (non-inferiority):
+
+    max_drop on the score        the one-sided 95 % bound of the paired loss is at most what is allowed
+    at_least on the score        the one-sided 95 % bound of the network's own score is at least the limit
+    limits on anything else      the whole 95 % interval keeps the limit; a figure without an interval (bytes, MACs) is exact
+
+Test data can only refuse: a network whose test score contradicts a goal, the whole 95 % interval beyond the limit, does not get the
+alias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from secateur.evaluators.sample_scores import Scores
+from secateur.judging.paired import ONE_SIDED, SURELY_AT_LEAST, change, own
+from secateur.records import Direction, Evaluation, Goal
+from secateur.report.units import amount, difference, difference_with_interval, score
+from secateur.search.front import clearly_better, front
+
+SCORE = "accuracy"
+"""The metric that is compared sample by sample."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network at the gate: its figures and its scores, on selection data."""
+
+    evaluation: Evaluation
+    scores: Scores
+
+
+def better(left: Contender, right: Contender, metric: str, direction: Direction) -> bool:
+    """Whether one network beats another in a metric beyond noise: the 95 % interval of the difference does not contain zero.
+
+    The score is compared sample by sample; figures with an interval as independent ones; exact figures as they are.
+    """
+    if metric == SCORE:
+        low, high = change(left.scores, right.scores).bounds
+        return low > 0 if direction == "maximize" else high < 0
+    return clearly_better(left.evaluation.measurements[metric], right.evaluation.measurements[metric], direction)
+
+
+def front_of(contenders: Sequence[Contender], objectives: Mapping[str, Direction]) -> list[Contender]:
+    """The contenders that none of the others dominates (as `secateur.search.front` has it), compared by `better`."""
+    of = {id(contender.evaluation): contender for contender in contenders}
+
+    def beats(left: Evaluation, right: Evaluation, metric: str) -> bool:
+        return better(of[id(left)], of[id(right)], metric, objectives[metric])
+
+    return [of[id(member)] for member in front([c.evaluation for c in contenders], objectives, beats)]
+
+
+def missed(goals: Sequence[Goal], contender: Contender, dense: Contender, unit: str) -> tuple[str, ...]:
+    """The goals that a network has not been shown to keep, each with the figures that say so. unit: of the score."""
+    found = (_missed(goal, contender, dense, unit) for goal in goals)
+    return tuple(reason for reason in found if reason is not None)
+
+
+def _missed(goal: Goal, contender: Contender, dense: Contender, unit: str) -> str | None:
+    figure = contender.evaluation.measurements.get(goal.metric)
+    if figure is None:
+        return f"{goal.text}: not measured"
+    if goal.metric != SCORE:
+        low, high = figure.bounds
+        end = low if goal.sense == "at_least" else high
+        kept = goal.violation(end, in_search=False) <= 0
+        return None if kept else f"{goal.text}: {figure.value:.4g} {figure.unit}, and it may be {end:.4g}"
+    if goal.drop is None:
+        least = own(contender.scores, ONE_SIDED).low
+        kept = least >= goal.limit
+        return None if kept else f"{goal.text}: {score(figure.value, unit)}, and it may be {score(least, unit)}"
+    changed = change(contender.scores, dense.scores)
+    least = changed.details[SURELY_AT_LEAST]
+    return (
+        None
+        if least >= -goal.drop
+        else f"{goal.text}: {difference(changed.value, unit)}, and a loss of {amount(-least, unit)} cannot be excluded"
+    )
+
+
+def veto(goals: Sequence[Goal], tested: Scores, dense: Scores, unit: str) -> str | None:
+    """Why test data refuses a network the alias, or None. tested, dense: scores on test data.
+
+    It does where a goal on the score is contradicted: with 95 % confidence more is lost than allowed, or the limit is missed.
+    """
+    for goal in (g for g in goals if g.metric == SCORE):
+        if goal.drop is None:
+            found = own(tested)
+            if found.high < goal.limit:
+                return (
+                    f"on test data {score(found.value, unit)}, and at most {score(found.high, unit)}: not {goal.text}"
+                )
+        else:
+            changed = change(tested, dense)
+            if changed.bounds[1] < -goal.drop:
+                return f"on test data {difference_with_interval(changed, unit)}: not {goal.text}"
+    return None

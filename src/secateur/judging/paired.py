@@ -1,0 +1,127 @@
+"""Differences of scores between two networks that were scored on the same samples, with their intervals.
+
+Both networks see the same samples, so most of what makes a score uncertain (which samples were drawn) is in both and cancels: the
+interval of the paired difference is far narrower than those of the two scores. `benchmarks/paired.py` measures how often the
+intervals cover the true difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import norm, t
+
+from secateur.errors import EvaluationFailed
+from secateur.evaluators.sample_scores import Scores
+from secateur.records import Measurement
+
+CONFIDENCE = 0.95
+ONE_SIDED = 2 * CONFIDENCE - 1
+"""Confidence of a two-sided interval each of whose ends is a one-sided 95 % bound."""
+SURELY_AT_LEAST = "one_sided_low"
+"""Detail of a difference: the lower end of its one-sided 95 % interval, in the unit of the score."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and a two-sided interval for it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def change(network: Scores, reference: Scores) -> Measurement:
+    """The score of a network minus that of a reference on the same samples, with its 95 % interval.
+
+    Its detail `one_sided_low` is what the difference is at least, with 95 % confidence. Raises EvaluationFailed where there are
+    too few samples for an interval.
+    """
+    found = difference(network, reference)
+    at_least = difference(network, reference, ONE_SIDED).low
+    interval = (found.low, found.high)
+    return Measurement(found.value, "score", "measured", network.samples, interval, details={SURELY_AT_LEAST: at_least})
+
+
+def difference(left: Scores, right: Scores, confidence: float = CONFIDENCE) -> Interval:
+    """How much more `left` scores than `right` on the same samples, with a two-sided interval.
+
+    Tango's for scores of 0 and 1, Student's t for other scores a sample, the bootstrap for one number for all samples.
+    Raises EvaluationFailed where the samples differ or are too few for an interval.
+    """
+    if left.samples != right.samples or left.per_sample != right.per_sample:
+        raise EvaluationFailed("two networks were not scored on the same samples")
+    if not left.per_sample:
+        return _bootstrap(left.values - right.values, left.samples, confidence)
+    if _binary(left.values) and _binary(right.values):
+        won, lost = (int(np.sum(a > b)) for a, b in ((left.values, right.values), (right.values, left.values)))
+        return tango(won, lost, left.samples, confidence)
+    return _student(left.values - right.values, confidence)
+
+
+def own(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
+    """A network's own score, with a two-sided interval.
+
+    Wilson's for scores of 0 and 1, Student's t for others, the bootstrap for one number for all samples.
+    """
+    if not scores.per_sample:
+        return _bootstrap(scores.values, scores.samples, confidence)
+    if not _binary(scores.values):
+        return _student(scores.values, confidence)
+    z, n, share = float(norm.ppf((1 + confidence) / 2)), scores.samples, scores.value
+    centre, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))
+
+
+def tango(won: int, lost: int, samples: int, confidence: float = CONFIDENCE) -> Interval:
+    """Score interval for the difference of two shares that were counted on the same samples.
+
+    won, lost: samples that only the left (only the right) of two networks gets right. Source: Tango 1998, Statistics in Medicine
+    17:891-908; the nuisance parameter is the maximum-likelihood estimate under each difference, as given there.
+    """
+    z = float(norm.ppf((1 + confidence) / 2))
+    value = (won - lost) / samples
+    if won == lost == 0:
+        end = z * z / (samples + z * z)
+        return Interval(0.0, -end, end)
+
+    def beyond(delta: float, sign: float) -> float:
+        """Zero where the score statistic is `-sign` times the normal quantile."""
+        a, b = 2.0 * samples, -won - lost + (2 * samples - won + lost) * delta
+        q = (sqrt(max(b * b + 4 * a * lost * delta * (1 - delta), 0.0)) - b) / (2 * a)
+        return won - lost - samples * delta + sign * z * sqrt(max(samples * (2 * q + delta * (1 - delta)), 0.0))
+
+    high = float(brentq(beyond, value, 1.0, args=(1.0,))) if value < 1 else 1.0
+    low = float(brentq(beyond, -1.0, value, args=(-1.0,))) if value > -1 else -1.0
+    return Interval(value, low, high)
+
+
+def _student(differences: NDArray[np.float64], confidence: float) -> Interval:
+    count = len(differences)
+    if count < 2:
+        raise EvaluationFailed("one sample is too few for an interval: the data role needs more")
+    return _around(float(differences.mean()), float(differences.std(ddof=1)) / sqrt(count), count, confidence)
+
+
+def _bootstrap(values: NDArray[np.float64], samples: int, confidence: float) -> Interval:
+    """values: the figure itself, then its bootstrap draws; draws without a figure are left out.
+
+    Student's interval with the bootstrap's standard error: at 250 samples the percentiles of the draws cover less (93 to 94 %).
+    """
+    drawn = values[1:][np.isfinite(values[1:])]
+    if len(drawn) < 2 or samples < 2:
+        raise EvaluationFailed("the score of resampled data is not finite, so its interval is not known")
+    return _around(float(values[0]), float(drawn.std(ddof=1)), samples, confidence)
+
+
+def _around(value: float, error: float, samples: int, confidence: float) -> Interval:
+    half = float(t.ppf((1 + confidence) / 2, samples - 1)) * error
+    return Interval(value, value - half, value + half)
+
+
+def _binary(values: NDArray[np.float64]) -> bool:
+    return bool(np.all((values == 0) | (values == 1)))
