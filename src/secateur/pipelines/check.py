@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from secateur.compression.saliency import compute_saliencies
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
 from secateur.pipelines.budgets import check_budgets
+from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.stages import dense_on, evaluation_of, goals_on
 from secateur.records import Excluded, GroupSummary, Job
@@ -34,20 +35,24 @@ class Checked:
         return asdict(self)
 
 
-def check_pipeline(definition: PipelineDefinition, root: Path) -> Checked:
+def check_pipeline(definition: PipelineDefinition, root: Path, listener: Listener | None = None) -> Checked:
     """Do everything that a run does before its search, and time one candidate and a few training steps.
 
     Raises what `run_pipeline` raises for wrong definitions, workloads and models.
     """
-    with closing(prepare(definition, root)) as prepared:
+    listener = listener or Listener()
+    listener.stage("check")
+    with closing(prepare(definition, root, step=listener.step)) as prepared:
         check_device(prepared)
-        return _checked(prepared)
+        return _checked(prepared, listener.step)
 
 
-def _checked(prepared: Prepared) -> Checked:
+def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
     space, evaluator = prepared.space, prepared.evaluator
+    step("computing saliency")
     saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
+    step("evaluating one candidate")
     candidate = space.uniform(0.5, space.methods[0])
     evaluation_of(prepared, saliencies, Job(candidate))  # the first one loads the data
     evaluation = evaluation_of(prepared, saliencies, Job(candidate))
@@ -57,6 +62,7 @@ def _checked(prepared: Prepared) -> Checked:
             "whole: list them under `exclude` in the search space."
         )
     declared = definition.evaluator
+    step("measuring the dense model")
     dense = dense_on(prepared, "search")
     goals = goals_on(prepared, dense)
     check_budgets(prepared, saliencies, goals, dense)
@@ -70,6 +76,7 @@ def _checked(prepared: Prepared) -> Checked:
         role: len(getattr(prepared.workload.data, role))
         for role in ("train", "calibration", "search", "selection", "test")
     }
+    step("timing a few training steps")
     facts = {
         "workload": f"{prepared.workload.name}; samples: "
         + ", ".join(f"{role} {count:,}" for role, count in roles.items()),

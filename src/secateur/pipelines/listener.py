@@ -23,6 +23,9 @@ class Listener:
     def stage(self, name: str) -> None:
         """A stage begins: check, search, recover, gate or register."""
 
+    def step(self, text: str) -> None:
+        """A step of the stage begins, as people call it; for steps that take seconds."""
+
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
         """Checks are done and the dense model has been measured."""
 
@@ -46,6 +49,10 @@ class _Together(Listener):
     def stage(self, name: str) -> None:
         for listener in self._listeners:
             listener.stage(name)
+
+    def step(self, text: str) -> None:
+        for listener in self._listeners:
+            listener.step(text)
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
         for listener in self._listeners:
@@ -92,6 +99,9 @@ class _Reporting(Listener):
     def stage(self, name: str) -> None:
         self._stage = name
         self._say("begins")
+
+    def step(self, text: str) -> None:
+        self._say(text)
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002 # the interface
         self._trials = prepared.definition.search.trials

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,22 +111,30 @@ def check_runtime(evaluator: EvaluatorDefinition) -> None:
 
 
 def prepare(
-    definition: PipelineDefinition, root: Path, *, dense_onnx: bytes | None = None, lasting: bool = False
+    definition: PipelineDefinition,
+    root: Path,
+    *,
+    dense_onnx: bytes | None = None,
+    lasting: bool = False,
+    step: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work.
 
     dense_onnx: the dense model as exported earlier, for workers. lasting: keep measurements in the project's state, where there
-    is one, and use those that are there.
+    is one, and use those that are there. step: told what begins.
     """
     started = time.monotonic()
     own_metrics = check_names(definition, root)
+    step("loading the workload")
     workload = load_workload(definition.workload, root)
     model = build_model(workload)
     looked_at = (
         _inspected(definition, workload, model) if dense_onnx is None else {}
     )  # the driver has done it for its workers
+    step("finding and proving the groups that can be cut")
     found = find_groups(model, workload.example_inputs)
     # What happens to devices goes to the log: of a worker, or the terminal.
+    step("opening the device")
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)
     keeps = lasting and (root / STATE).is_dir()
     place = Place(devices, kept=Kept(root / STATE / "measurements") if keeps else None)
@@ -140,6 +148,7 @@ def prepare(
         return channel_multiple(devices, definition.evaluator.batch, place.kept)
 
     space = build_space(definition.search_space, found, multiple)
+    step("exporting the dense model")
     evaluator = Evaluator(
         definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
     )

@@ -129,7 +129,7 @@ def run_pipeline(
     check_live(definition)
     open_state(root)
     listener.stage("check")
-    with closing(prepare(definition, root, lasting=True)) as prepared:
+    with closing(prepare(definition, root, lasting=True, step=listener.step)) as prepared:
         check_device(prepared)
         run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
         return _drive(prepared, run, device, listener)
@@ -148,7 +148,7 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
     root = Path(run.project)
     open_state(root)
     listener.stage("check")
-    with closing(prepare(definition, root, lasting=True)) as prepared:
+    with closing(prepare(definition, root, lasting=True, step=listener.step)) as prepared:
         if run.identity != _identity(prepared):
             raise StateError(
                 f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a "
@@ -188,16 +188,19 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     write(run.dense_onnx, prepared.evaluator.files.dense.onnx)
     _save_example(prepared, run)
     with watch.stage("check"):
+        listener.step("computing saliency")
         saliencies = saliencies_of(prepared, run)
         calibrate(prepared, saliencies, run)
     with _workers(prepared, saliencies, run) as pool:  # they prepare while the dense model is measured
         with watch.stage("check"):
+            listener.step("measuring the dense model")
             dense_search = _dense(prepared, run, "search")
             problem = problem_of(prepared, saliencies, dense_search, prior_front(run, definition))
             check_budgets(prepared, saliencies, problem.goals, dense_search)
         listener.prepared(prepared, run, dense_search)
 
         listener.stage("search")
+        listener.step("starting workers, probing groups")
         search_settings = definition.search
         study = Study(
             run.state / DATABASE,
@@ -225,8 +228,10 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
 
     listener.stage("gate")
     with watch.stage("gate"):
+        listener.step("measuring the dense model on selection data")
         dense_selection = _dense(prepared, run, "selection")
         judged = judge(prepared, finalists, dense_selection, run)
+        listener.step("scoring on test data")
         tested, dense_test = score_on_test(prepared, judged, dense_selection, run)
         best = elect(prepared, tested, dense_selection)
     small_dense = None

@@ -19,8 +19,8 @@ def headline(record: RunRecord) -> str:
 
 
 def warnings(record: RunRecord) -> list[str]:
-    """What makes the figures less certain than they look, or the search not worth its time."""
-    return [*_worthless(record), *_uncertain(record)]
+    """Why the search was not worth its time, and what makes its figures uncertain."""
+    return [*_worthless(record), *uncertain(record)]
 
 
 def _worthless(record: RunRecord) -> list[str]:
@@ -39,7 +39,8 @@ def _worthless(record: RunRecord) -> list[str]:
     return said
 
 
-def _uncertain(record: RunRecord) -> list[str]:
+def uncertain(record: RunRecord) -> list[str]:
+    """What makes the figures less certain than they look."""
     said = []
     against_itself = self_comparison(record)
     if against_itself is not None and not _holds_one(against_itself):
@@ -118,5 +119,6 @@ def cards(record: RunRecord) -> list[Card]:
         if name in best.measurements:
             own, base = best.measurements[name].value, dense[name].value
             found.append(Card(times(base / own), f"{words}: {text(own)} instead of {text(base)}"))
+    lost, _, interval = change(record, best, "selection").partition(" (")
     loss = f"{record.score_name} on selection data, against the dense model"
-    return [*found, Card(change(record, best, "selection"), loss, gain=False)]
+    return [*found, Card(lost, f"{loss} (95 %: {interval}" if interval else loss, gain=False)]

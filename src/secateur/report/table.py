@@ -20,11 +20,16 @@ from secateur.report.units import (
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. rank: a narrow terminal leaves out the highest first. text: words, set flush left."""
+    """A column of a table.
+
+    rank: a narrow terminal leaves out the highest first, and never 0. text: words, set flush left. prose: sentences or lists, which
+    may be broken between words.
+    """
 
     heading: str
     rank: int = 1
     text: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ class Table:
 
     def filled(self) -> Table:
         """The same table without columns that are empty in every row."""
-        return self.keep([i for i in range(len(self.columns)) if any(row.cells[i] != UNKNOWN for row in self.rows)])
+        filled = (i for i in range(len(self.columns)) if any(row.cells[i] not in ("", UNKNOWN) for row in self.rows))
+        return self.keep(list(filled))
 
     def keep(self, chosen: list[int]) -> Table:
         """The same table with the columns at these places alone."""
@@ -140,7 +146,7 @@ def place(record: RunRecord, finalist: Recovered) -> str:
         return "baseline"
     if finalist.name == record.knee:
         return "knee"
-    return "yes" if finalist.on_front else "dominated"
+    return "yes" if finalist.on_front else "no"
 
 
 def _is_baseline(record: RunRecord, finalist: Recovered) -> bool:

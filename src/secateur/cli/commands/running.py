@@ -29,7 +29,7 @@ def run(
     project: PipelineProject = None,
 ) -> None:
     """Run a pipeline; an unfinished run of the same definition goes on where it was."""
-    from secateur.cli.views import watching
+    from secateur.cli.progress import watching
     from secateur.pipelines.run import run_pipeline
 
     definition, root = _load(pipeline, set_, project)
@@ -40,7 +40,7 @@ def run(
 
 def resume(run_id: RunId = None, device: Device = "cpu", as_json: Json = False, project: Project = Path()) -> None:
     """Go on with an unfinished run (the latest, or the one that is named)."""
-    from secateur.cli.views import watching
+    from secateur.cli.progress import watching
     from secateur.pipelines.run import resume_run
     from secateur.pipelines.state import find_run
 
@@ -52,18 +52,19 @@ def resume(run_id: RunId = None, device: Device = "cpu", as_json: Json = False, 
 
 def check(pipeline: Pipeline, set_: Set = None, as_json: Json = False, project: PipelineProject = None) -> None:
     """Say what would happen: groups, search space, costs, what is measured where. Nothing is written."""
+    from secateur.cli.progress import watching
     from secateur.cli.views import show_check
     from secateur.pipelines.check import check_pipeline
 
     definition, root = _load(pipeline, set_, project)
-    with _alone(as_json):
-        checked = check_pipeline(definition, root)
+    with _alone(as_json), watching() as listener:
+        checked = check_pipeline(definition, root, listener)
     show_check(checked, as_json=as_json)
 
 
 def flush(run_id: RunId = None, project: Project = Path()) -> None:
     """Send a finished run to MLflow, after its tracking server was down."""
-    from secateur.cli.views import watching
+    from secateur.cli.progress import watching
     from secateur.pipelines.run import finish_run
     from secateur.pipelines.state import find_run
 

@@ -1,0 +1,257 @@
+"""What the terminal shows while a run goes on: a line for each finished stage, and a bar for the one that is going on."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from secateur.cli.interrupts import Interrupts
+from secateur.cli.verbosity import SETTINGS
+from secateur.cli.verbosity import console as error_console
+from secateur.pipelines.listener import Listener
+from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.state import RunFolder
+from secateur.records import SHARE, Measurement, Recovered, Trial
+from secateur.report.units import duration, score, short
+from secateur.search.ledger import Ledger
+
+STAGES = {
+    "check": "checking definition, data and model",
+    "search": "searching",
+    "recover": "fine-tuning the finalists",
+    "gate": "judging on selection data",
+    "register": "registering in MLflow",
+}
+DONE = {
+    "check": "definition, data and model are sound",
+    "search": "searched",
+    "recover": "finalists fine-tuned and measured",
+    "gate": "judged on selection data",
+    "register": "registered in MLflow",
+}
+SHORT = {
+    "check": "checking",
+    "search": "searching",
+    "recover": "fine-tuning",
+    "gate": "judging",
+    "register": "registering",
+}
+"""Beside a bar, where there is little room."""
+NARROW = 100
+"""Columns below which the bar is short."""
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Listener]:
+    """A listener that draws a progress bar on the terminal, or prints a line now and then where there is none."""
+    console = error_console()
+    live = console.is_terminal and not console.is_dumb_terminal and SETTINGS.level >= 0
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        _Bar(bar_width=12 if console.width < NARROW else 24),
+        _Elapsed(),
+        _Parts(console),
+    )
+    # Transient: at the end only the lines of finished stages stay.
+    bar = Progress(*columns, console=console, disable=not live, transient=True)
+    with Interrupts() as interrupts, _pinned(console), bar as progress:
+        terminal = Terminal(progress, interrupts, live=live)
+        yield terminal
+        terminal.finished()
+
+
+@contextlib.contextmanager
+def _pinned(console: Console) -> Iterator[None]:
+    """Keep a console on today's standard error: exporting a model redirects `sys.stderr`, and the bar would freeze meanwhile."""
+    console.file = sys.stderr
+    try:
+        yield
+    finally:
+        console.file = None  # type: ignore[assignment] # rich: whatever sys.stderr is from now on
+
+
+class _Bar(BarColumn):
+    """A bar and its count, once it is known how much there is to do."""
+
+    def render(self, task: Task) -> Text | object:  # type: ignore[override] # a stage without a total has no bar
+        """The bar, or nothing."""
+        return super().render(task) if task.total else Text("")
+
+
+class _Elapsed(ProgressColumn):
+    """`12/40 18 s`: how far, and since when."""
+
+    def render(self, task: Task) -> Text:
+        """See the class."""
+        count = f"{int(task.completed)}/{int(task.total)} " if task.total else ""
+        return Text(f"{count}{duration(task.elapsed or 0.0)}", style="cyan")
+
+
+class _Parts(ProgressColumn):
+    """Further figures, as many as there is room for: a part is shown whole or not at all."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        """See the class."""
+        bar = (12 if self.console.width < NARROW else 24) + 1 if task.total else 1
+        used = 2 + len(task.description) + 1 + bar + len(_Elapsed().render(task)) + 2
+        return Text(whole(task.fields["parts"], self.console.width - used), style="dim")
+
+
+def whole(parts: Sequence[str], width: int) -> str:
+    """As many of the parts as fit, from the first on."""
+    text = ""
+    for part in parts:
+        longer = f"{text}, {part}" if text else part
+        if len(longer) > width:
+            break
+        text = longer
+    return text
+
+
+class Terminal(Listener):
+    """Progress for people. live: a bar is drawn; otherwise (a log file) a line a tenth of the way."""
+
+    def __init__(
+        self, progress: Progress, interrupts: Interrupts, *, live: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.progress, self.interrupts, self.live, self.clock = progress, interrupts, live, clock
+        self.task: TaskID | None = None
+        self.current: str | None = None
+        self.began = 0.0
+        self.summary = ""
+        self.prepared_: Prepared | None = None
+        self.score_unit = SHARE
+        self.said = 0
+        self.reasons: set[str] = set()
+        self.counts: dict[str, int] = {}
+
+    def stage(self, name: str) -> None:
+        """The one before is finished: it leaves a line."""
+        self.interrupts.check()
+        self.finished()
+        self.current, self.began, self.summary = name, self.clock(), ""
+        self.epochs_done = self.measured = self.finalists = 0
+        self.task = self.progress.add_task(SHORT[name], total=self._known(name), parts=())
+        if not self.live:
+            self._print(STAGES[name])
+
+    def finished(self) -> None:
+        """Leave a line for the stage that is going on, with what it took, and remove its bar."""
+        if self.task is None or self.current is None:
+            return
+        self.progress.remove_task(self.task)
+        if self.live:
+            mark = "✓" if self.progress.console.encoding.startswith("utf") else "*"
+            took = duration(self.clock() - self.began)
+            self._print(f"{mark} {DONE[self.current]}{self.summary}, {took}", "green")
+        self.task = self.current = None
+
+    def step(self, text: str) -> None:
+        """Shown beside the bar."""
+        self.interrupts.check()
+        self._update(parts=(text,))
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
+        """What is going to be cut."""
+        self.prepared_, self.score_unit = prepared, prepared.workload.score_unit
+        self._print(
+            f"{prepared.definition.name}: {len(prepared.space.choices)} groups, "
+            f"{len(prepared.space.parameters())} dimensions, {short(prepared.costs.total)} MACs, dense "
+            f"{prepared.workload.score_name} {score(dense['accuracy'].value, self.score_unit)}; run {run.run_id}"
+        )
+
+    def trial(self, ledger: Ledger, trial: Trial) -> None:
+        """How far the search is, how many failed or were stopped early, and the front."""
+        self.interrupts.check()
+        assert self.prepared_ is not None  # noqa: S101 # trials come after `prepared`
+        if trial.same_as is None:
+            self._count(trial)
+        total = self.prepared_.definition.search.trials
+        lost = [f"{number} {what}" for what, number in self.counts.items()]
+        figures = front_figures(ledger.archive.values)
+        self.summary = f": {', '.join([f'{ledger.evaluated} networks', *lost, *figures[:1]])}"
+        self._update(completed=ledger.evaluated, total=total, parts=(*figures[:1], *lost, *figures[1:]))
+        due = ledger.evaluated * 10 // total
+        if not self.live and due > self.said:
+            self.said = due
+            self._print(f"  {ledger.evaluated} of {total}: {', '.join((*figures[:1], *lost, *figures[1:]))}")
+
+    def _count(self, trial: Trial) -> None:
+        evaluation = trial.evaluation
+        if evaluation.failure is not None:
+            self.counts["failed"] = self.counts.get("failed", 0) + 1
+            if evaluation.failure not in self.reasons:  # each reason once
+                self._print(f"  trial {trial.number} failed: {evaluation.failure}", "yellow")
+            self.reasons.add(evaluation.failure)
+        elif evaluation.stopped is not None:
+            self.counts["stopped early"] = self.counts.get("stopped early", 0) + 1
+
+    def experiment(self, url: str) -> None:
+        """Where NNI shows its own."""
+        self._print(f"  NNI's experiment: {url} (on this machine only)")
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+        """A unit of the bar; the last epoch of a finalist is followed by its export and measurement."""
+        self.interrupts.check()
+        epochs = self._epochs()
+        self.epochs_done, self.finalists = (finalist - 1) * epochs + epoch, finalists
+        doing = f"loss {loss:.3f}" if epoch < epochs else "exporting and measuring"
+        self._recovering(f"finalist {finalist} of {finalists}: {doing}")
+
+    def recovered(self, finalist: Recovered) -> None:
+        """A finalist's line, and a unit of the bar for its measurement."""
+        self.measured += 1
+        self.epochs_done = max(self.epochs_done, self.measured * self._epochs())  # it may have stopped early
+        self._recovering()
+        if finalist.failure is not None:
+            self._print(f"  {finalist.name} failed: {finalist.failure}", "yellow")
+            return
+        accuracy, before = finalist.measurements["accuracy"], finalist.searched["accuracy"]
+        latency = finalist.measurements.get("latency")
+        speed = f", {1 / latency.value:.2f}× faster" if latency else ""
+        scores = f"{score(before.value, self.score_unit)} → {score(accuracy.value, self.score_unit)}"
+        self._print(f"  {finalist.name}: score {scores}{speed}")
+        if finalist.stopped:
+            self._print(f"    fine-tuning stopped early: {finalist.stopped}", "yellow")
+
+    def _known(self, stage: str) -> int | None:
+        """How much a stage has to do, where that is known when it begins."""
+        return self.prepared_.definition.search.trials if stage == "search" and self.prepared_ is not None else None
+
+    def _epochs(self) -> int:
+        recover = self.prepared_.definition.recover if self.prepared_ is not None else None
+        return recover.epochs if recover else 0
+
+    def _recovering(self, *parts: str) -> None:
+        if self.finalists:
+            total = self.finalists * (self._epochs() + 1)
+            self._update(completed=self.epochs_done + self.measured, total=total, parts=parts)
+
+    def _update(self, **fields: object) -> None:
+        if self.task is not None:
+            self.progress.update(self.task, refresh=True, **fields)  # type: ignore[arg-type] # rich's own keywords
+
+    def _print(self, text: str, style: str = "") -> None:
+        if SETTINGS.level >= 0:
+            self.progress.console.print(Text(text, style=style), soft_wrap=not self.live)
+
+
+def front_figures(points: Sequence[Mapping[str, float]]) -> list[str]:
+    """How large the front is, and its members' spread in the first three objectives."""
+    parts = [f"front {len(points)}"]
+    for name in list(points[0])[:3] if points else []:
+        values = [point[name] for point in points]
+        low, high = (short(v) if abs(v) >= 1000 else f"{v:.2f}" for v in (min(values), max(values)))
+        parts.append(f"{name} {low}…{high}")
+    return parts
