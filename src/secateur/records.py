@@ -212,7 +212,7 @@ class Evaluation:
 
     failure: what went wrong. stopped: why it was not looked at in full although nothing went wrong (a budget that it cannot
     keep, a front that it cannot reach). exported: its file had to be exported, because the rewritten one did not agree with
-    torch. attempts: how often it was begun; more than once where a worker died.
+    torch. attempts: how often it was begun; more than once where a worker died. waited: seconds, for a quiet device.
     """
 
     candidate: Candidate
@@ -223,6 +223,7 @@ class Evaluation:
     exported: bool = False
     stopped: str | None = None
     attempts: int = 1
+    waited: float = 0.0
 
     @property
     def complete(self) -> bool:
@@ -236,7 +237,7 @@ class Job:
 
     hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
     calibration_images, steps: of a higher fidelity; None and 0 are those of the search. probe: only the damage is wanted, on the
-    calibration images, at a tenth of the cost of an evaluation.
+    calibration images, at a tenth of the cost of an evaluation. allowance: seconds that it may wait for a quiet device.
     """
 
     candidate: Candidate
@@ -244,6 +245,7 @@ class Job:
     probe: bool = False
     calibration_images: int | None = None
     steps: int = 0
+    allowance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -398,7 +400,9 @@ class RunRecord:
     that gets the alias. seconds: per stage. arms: the search's own (`search`) and each baseline. ended: why the search did.
     small_dense: the baseline trained from scratch. exports: candidates whose file had to be exported instead of rewritten.
     prediction: None where every candidate was measured. infeasible: numbers of trials, evaluated in full, outside the search's
-    limits. searched_front: numbers of the feasible trials that none dominates.
+    limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
+    itself; where its interval misses 1, every latency interval here is wider by what it lacks. waited: seconds that measurements
+    waited for the device to become quiet.
     """
 
     run_id: str
@@ -430,6 +434,8 @@ class RunRecord:
     infeasible: tuple[int, ...] = ()
     searched_front: tuple[int, ...] = ()
     score_unit: str = SHARE
+    self_comparison: Measurement | None = None
+    waited: float = 0.0
 
     @property
     def unbeaten(self) -> list[ArmResult]:

@@ -36,6 +36,7 @@ from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import HostSession, host_for
 from secateur.evaluators.sample_scores import Scores, scores_of
+from secateur.evaluators.waiting import FINALIST, WaitingBudget
 from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals, Workload
 from secateur.workloads.roles import collect, drawn
 
@@ -53,12 +54,13 @@ Arrays = list[tuple[NDArray[np.float32], ...]]
 class Place:
     """Where and how a network is measured.
 
-    kept: measurements that outlive a run, None to measure everything anew.
+    kept: measurements that outlive a run, None to measure everything anew. waiting: what may be spent on waiting for quiet.
     """
 
     devices: Devices
     protocol: Protocol = field(default_factory=Protocol)
     kept: Kept | None = None
+    waiting: WaitingBudget = field(default_factory=WaitingBudget)
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Taken:
-    """Figures, the outputs that they rest on, and why these are of fewer samples than there are, or None."""
+    """Figures, the outputs that they rest on, why these are of fewer samples than there are, or None; seconds waited for quiet."""
 
     measurements: Mapping[str, Measurement]
     outputs: Tensor
     stopped: str | None
+    waited: float
 
 
 class Evaluator:
@@ -112,7 +115,7 @@ class Evaluator:
         """
         self.definition, self.workload, self.model, self.costs = definition, workload, model.eval(), costs
         self.registry: dict[str, Metric] = {**METRICS, **(metrics or {})}
-        self.protocol = place.protocol
+        self.protocol, self.waiting = place.protocol, place.waiting
         self.host = host_for(definition.runtime, definition.runtime_options, definition.threads)
         self.runtime = RUNTIMES[definition.runtime]
         self.files = ModelFiles(
@@ -188,6 +191,7 @@ class Evaluator:
         removals = resolve(job.candidate, groups, saliencies)
         measurements: Mapping[str, Measurement] = {}
         failure = stopped = None
+        waited = 0.0
         try:
             module = self.compress(job.candidate, removals, job.calibration_images).module
             module = refine(module) if refine else module
@@ -196,8 +200,8 @@ class Evaluator:
             wanted = [*self.definition.objectives, *constraints, "accuracy", "size", "macs", "parameters", "damage"]
             asked = job.hurdles or on_part
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part) if asked else None
-            taken = self._take(network, "search", wanted, race)
-            measurements, stopped = taken.measurements, taken.stopped
+            taken = self._take(network, "search", wanted, race, job.allowance)
+            measurements, stopped, waited = taken.measurements, taken.stopped, taken.waited
         except (
             EvaluationFailed,
             WorkloadError,
@@ -205,7 +209,7 @@ class Evaluator:
             failure = str(error)
         seconds = time.perf_counter() - started
         exported = self.files.exports > exports
-        return Evaluation(job.candidate, removals.key, measurements, failure, seconds, exported, stopped)
+        return Evaluation(job.candidate, removals.key, measurements, failure, seconds, exported, stopped, waited=waited)
 
     def probe(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
         """Only what a cut does to the outputs, on the calibration images: `damage`, with `macs` and `parameters`."""
@@ -261,7 +265,7 @@ class Evaluator:
 
     def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
         """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""
-        taken = self._take(network, role, names, None)
+        taken = self._in_full(network, role, names)
         return Measured(network, taken.measurements, scores_of(self.workload, taken.outputs, self._role(role).targets))
 
     def dense_scores(self, role: str) -> Scores:
@@ -275,14 +279,28 @@ class Evaluator:
         On search data latency is timed by `SEARCH`: further rounds narrow the interval more than they narrow the spread between
         repeats, and finalists are measured again.
         """
-        return self._take(network, role, names, None).measurements
+        return self._in_full(network, role, names).measurements
 
-    def _take(self, network: Network, role: str, names: Sequence[str], race: Race | None) -> _Taken:
-        samples = self._role(role)
+    def _in_full(self, network: Network, role: str, names: Sequence[str]) -> _Taken:
+        """On all samples, with what this run may still wait for a quiet device."""
+        taken = self._take(network, role, names, None, self.waiting.allowance(FINALIST))
+        self.waiting.spend(taken.waited)
+        return taken
+
+    def _timing(self, role: str) -> Protocol:
         timing = self.protocol
-        if role == "search":
-            copies, rounds = min(SEARCH.copies, timing.copies), min(SEARCH.rounds, timing.rounds)
-            timing = replace(SEARCH, block=timing.block, copies=copies, rounds=rounds)
+        if role != "search":
+            return timing
+        copies, rounds = min(SEARCH.copies, timing.copies), min(SEARCH.rounds, timing.rounds)
+        return replace(SEARCH, block=timing.block, copies=copies, rounds=rounds)
+
+    def _take(self, network: Network, role: str, names: Sequence[str], race: Race | None, allowance: float) -> _Taken:
+        """Figures on one data role.
+
+        allowance: seconds for which the device may be waited for. A first measurement does not wait; where it was disturbed and the
+        candidate may still reach the front there is a second one, which does.
+        """
+        samples, timing = self._role(role), self._timing(role)
         names = list(dict.fromkeys(names))
         # A prediction decides who is worth the device's time; without one the device is asked first, so that the race knows costs.
         foreseen = self._foreseen(network, names) if race is not None else None
@@ -290,8 +308,8 @@ class Evaluator:
         stopped: str | None = None
         told = False
 
-        def hopeless(outputs: Tensor) -> bool:
-            nonlocal stopped, told
+        def lost(outputs: Tensor) -> str | None:
+            nonlocal told
             assert race is not None  # noqa: S101 # nobody asks without one
             sofar = self._context(network, samples, outputs, answer)
             if race.on_part is not None and not told:
@@ -301,8 +319,12 @@ class Evaluator:
             try:
                 scores = self.workload.score(sofar.outputs, sofar.targets)
             except WorkloadError:  # a score of the whole set may have nothing to say of a part
-                return False
-            stopped = race.lost(scores, len(samples.targets), measure_all(sofar, costs, self.registry))
+                return None
+            return race.lost(scores, len(samples.targets), measure_all(sofar, costs, self.registry))
+
+        def hopeless(outputs: Tensor) -> bool:
+            nonlocal stopped
+            stopped = lost(outputs)
             return stopped is not None
 
         first = len(samples.batches) if race is None else race.first(len(samples.batches))
@@ -310,13 +332,20 @@ class Evaluator:
         if foreseen is not None and stopped is None and not hopeless(outputs):
             asked = self._ask_device(network, names, timing)
             answer = replace(asked, foreseen=foreseen.foreseen) if asked is not None else None
-        found = measure_all(self._context(network, samples, outputs, answer), names, self.registry)
-        return _Taken(found, outputs, stopped)
+        waited = 0.0
+        if allowance > 0 and stopped is None and _disturbed(answer) and (race is None or lost(outputs) is None):
+            started = time.perf_counter()
+            answer = _quieter(answer, self._ask_device(network, names, replace(timing, allowance=allowance)))
+            waited = time.perf_counter() - started
+        figures = measure_all(self._context(network, samples, outputs, answer), names, self.registry)
+        return _Taken(figures, outputs, stopped, waited)
 
     def time(self, network: Network) -> Report:
         """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost."""
-        answer = self._ask_device(network, ["latency"], self.protocol)
+        timing = replace(self.protocol, allowance=self.waiting.allowance(FINALIST))
+        answer = self._ask_device(network, ["latency"], timing)
         assert answer is not None and answer.report is not None  # noqa: S101, PT018 # latency was asked for
+        self.waiting.spend(answer.report.waited)
         return answer.report
 
     def _foreseen(self, network: Network, names: Sequence[str]) -> Answer | None:
@@ -367,3 +396,15 @@ class Evaluator:
             images, _ = collect(self.workload.data.calibration, count)
             self._statistics[count] = dense_statistics(self.model, images)
         return self._statistics[count]
+
+
+def _disturbed(answer: Answer | None) -> bool:
+    return answer is not None and answer.report is not None and answer.report.disturbed
+
+
+def _quieter(first: Answer | None, second: Answer | None) -> Answer | None:
+    """The one whose interval is narrower, with what was foreseen."""
+    if first is None or first.report is None or second is None or second.report is None:
+        return second or first
+    (low, high), (second_low, second_high) = first.report.interval, second.report.interval
+    return replace(second, foreseen=first.foreseen) if second_high / second_low < high / low else first

@@ -103,6 +103,8 @@ def latency(context: Context) -> Measurement:
         "dense_p50_ms": report.reference_ms.p50,
         "drift": report.drift,
         "disturbed": float(report.disturbed),
+        "waited_s": report.waited,
+        "copies": float(report.copies),
         "throttled": float(report.throttled),
         "temperature_c": report.after.temperature_c,
         "frequency_mhz": report.after.frequency_mhz,

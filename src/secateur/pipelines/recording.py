@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from secateur.evaluators.self_comparison import missing, widened
 from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import ROLES, Measurement, Recovered, Rung, RunRecord
+from secateur.records import ROLES, Evaluation, Measurement, Recovered, Rung, RunRecord
 from secateur.search.audit import arm_results, audit, prediction_audit
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
@@ -25,6 +26,7 @@ class Found:
     finalists: list[Recovered]
     best: str | None
     small_dense: Recovered | None
+    self_comparison: Measurement | None
 
 
 def record_of(
@@ -35,7 +37,9 @@ def record_of(
     watch: Stopwatch,
 ) -> RunRecord:
     """Everything a run found out. dense: the original's figures per data role; watch: seconds per stage."""
-    definition, space, trials = prepared.definition, prepared.space, found.ledger.trials
+    definition, space = prepared.definition, prepared.space
+    by = missing(found.self_comparison)
+    trials = [replace(t, evaluation=_widened(t.evaluation, by)) for t in found.ledger.trials]
     objectives = definition.evaluator.objectives
     complete = own(trials)
     kept = feasible(complete, found.ledger.problem.goals)
@@ -66,8 +70,14 @@ def record_of(
         ended=found.ended,
         small_dense=found.small_dense,
         rungs=found.rungs,
+        self_comparison=found.self_comparison,
+        waited=prepared.evaluator.waiting.spent,
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),
         infeasible=tuple(t.number for t in complete if t not in kept),
         exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
     )
+
+
+def _widened(evaluation: Evaluation, by: float) -> Evaluation:
+    return replace(evaluation, measurements=widened(evaluation.measurements, by))

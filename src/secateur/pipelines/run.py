@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
 from secateur.errors import DefinitionError, EvaluationFailed, NothingBetter, SecateurError, StateError
 from secateur.evaluators.onnx_export import OUTPUT, input_names
+from secateur.evaluators.self_comparison import compared, missing, widened
 from secateur.execution import Inline, Pool
 from secateur.execution.protocol import guarded
 from secateur.files import write
 from secateur.logs import logging_to
+from secateur.pipelines.allowances import WithAllowances
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists, show_registered
@@ -213,9 +215,10 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         )
         ledger = Ledger(problem, study, listener.trial)
         seconds = None if search_settings.minutes is None else 60 * search_settings.minutes - watch.spent("search")
+        lending = WithAllowances(pool, prepared.evaluator.waiting, missing(compared([dense_search])))
         with watch.stage("search"):
-            ended = searching(ledger, pool, Stopping(search_settings.trials, seconds, search_settings.patience))
-            chosen, rungs = finalists_by_rungs(prepared, ledger.trials, dense_search, pool, run)
+            ended = searching(ledger, lending, Stopping(search_settings.trials, seconds, search_settings.patience))
+            chosen, rungs = finalists_by_rungs(prepared, ledger.trials, dense_search, lending, run)
 
     listener.stage("recover")
     finalists = []
@@ -230,6 +233,10 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     with watch.stage("gate"):
         listener.step("measuring the dense model on selection data")
         dense_selection = _dense(prepared, run, "selection")
+        comparison = compared([dense_search, dense_selection])
+        by = missing(comparison)
+        dense_search, dense_selection = widened(dense_search, by), widened(dense_selection, by)
+        finalists = [replace(f, measurements=widened(f.measurements, by)) for f in finalists]
         judged = judge(prepared, finalists, dense_selection, run)
         listener.step("scoring on test data")
         tested, dense_test = score_on_test(prepared, judged, dense_selection, run)
@@ -240,8 +247,9 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         knee = next(f for f in tested if f.name == best)
         with watch.stage("recover"):
             small_dense = train_small_dense(prepared, saliencies, knee, run, device, partial(listener.epoch, 1, 1))
+        small_dense = replace(small_dense, measurements=widened(small_dense.measurements, by))
     dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
-    found = Found(ledger, ended, rungs, tested, best, small_dense)
+    found = Found(ledger, ended, rungs, tested, best, small_dense, comparison)
     record = record_of(prepared, run, found, dense, watch)
     report = write_report(record, run.path / "report.html")
     show_finalists(run, record, report)

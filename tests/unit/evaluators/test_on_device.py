@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from conftest import REPOSITORY, make_workload
 from nets import network
+from scripted import result
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
 from secateur.definition import EvaluatorDefinition
 from secateur.evaluators import Evaluator, Place
 from secateur.evaluators.devices import open_devices
+from secateur.evaluators.devices.kept import Kept
+from secateur.evaluators.devices.report import Report
+from secateur.evaluators.on_device import Answer
+from secateur.records import Candidate, Job
 from secateur.workloads.roles import collect
 
 
@@ -56,3 +62,62 @@ def test_what_cannot_be_measured_says_what_to_do(monkeypatch):
     if not evaluator.on_device.devices.hello.energy:
         assert evaluator.unavailable("energy") == "give 'energy_command'"
     assert evaluator.unavailable("memory") is None
+
+
+@pytest.fixture
+def loud(sampling, monkeypatch):
+    """A device that is disturbed until somebody waits for it. Returns the allowances of what it was asked."""
+    asked = []
+
+    def measure(file, expected, names, timing):
+        asked.append(timing.allowance)
+        quiet = timing.allowance > 0
+        width = 0.01 if quiet else 0.1
+        said = result(0.5, interval=[0.5 - width, 0.5 + width], disturbed=not quiet, waited=timing.allowance)
+        return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]))
+
+    monkeypatch.setattr(sampling.on_device, "measure", measure)
+    return asked
+
+
+NOTHING_CUT = Candidate({})
+
+
+def test_a_candidate_that_may_reach_the_front_is_measured_again_when_the_device_is_quiet(sampling, loud):
+    found = sampling.evaluate(Job(NOTHING_CUT, allowance=1.0), (), {})
+    assert loud == [0.0, 1.0]
+    assert found.measurements["latency"].interval == (0.49, 0.51)
+    assert found.waited > 0
+
+
+def test_nobody_waits_for_a_candidate_that_the_front_has_passed(sampling, loud):
+    hurdle = {"accuracy": 1.0, "latency": 0.1}
+    found = sampling.evaluate(Job(NOTHING_CUT, (hurdle,), allowance=1.0), (), {})
+    assert loud == [0.0]
+    assert found.waited == 0.0
+    assert found.complete, "it was looked at in full"
+
+
+def test_nobody_waits_without_an_allowance(sampling, loud):
+    found = sampling.evaluate(Job(NOTHING_CUT), (), {})
+    assert loud == [0.0]
+    assert found.measurements["latency"].interval == (0.4, 0.6), "the interval says so instead"
+    assert found.measurements["latency"].details["disturbed"] == 1.0
+
+
+def test_the_dense_model_spends_the_budget_of_the_run(sampling, loud, monkeypatch):
+    monkeypatch.setattr(sampling.waiting, "allowance", lambda most: most / 2)
+    before = sampling.waiting.spent
+    sampling.measure(sampling.files.dense, "search", ["latency"])
+    assert loud == [0.0, 5.0]
+    assert sampling.waiting.spent > before
+
+
+def test_the_dense_model_is_never_read_back_from_an_earlier_run(tmp_path):
+    """Its ratio to itself says how this run measures."""
+    evaluator = evaluator_for()
+    kept = Kept(tmp_path)
+    evaluator.on_device._kept = kept
+    for _ in range(2):
+        evaluator.measure(evaluator.files.dense, "search", ["latency"])
+    assert not list(tmp_path.iterdir())
