@@ -43,6 +43,7 @@ def record_of(
     objectives = definition.evaluator.objectives
     complete = own(trials)
     kept = feasible(complete, found.ledger.problem.goals)
+    feasible_numbers = {t.number for t in kept}
     best = front([t.evaluation for t in kept if t.arm != "dense"], objectives)
     return RunRecord(
         run_id=run.run_id,
@@ -74,7 +75,7 @@ def record_of(
         waited=prepared.evaluator.waiting.spent,
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),
-        infeasible=tuple(t.number for t in complete if t not in kept),
+        infeasible=tuple(t.number for t in complete if t.number not in feasible_numbers),
         exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
     )
 

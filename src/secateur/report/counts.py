@@ -69,8 +69,8 @@ def finalists(record: RunRecord) -> list[Count]:
 
 OUTCOMES = (
     "failed",
-    "constraints missed, on the front",
-    "constraints missed, dominated",
+    "constraints not met, on the front",
+    "constraints not met, dominated",
     "constraints met, dominated",
     "constraints met and on the front: passed the gate",
 )

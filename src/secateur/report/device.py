@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from secateur.records import Measurement, RunRecord
 from secateur.report.table import Column, Row, Table
-from secateur.report.units import UNKNOWN, kilobytes, ratio, score_with_interval
+from secateur.report.units import UNKNOWN, duration, kilobytes, ratio, score_with_interval
 
 HEADINGS = (
     *(
@@ -70,7 +70,7 @@ def device_table(record: RunRecord) -> Table | None:
 
 def noise_floor(record: RunRecord) -> str:
     """The dense model against itself."""
-    latency = record.dense["selection"].get("latency")
+    latency = record.self_comparison or record.dense["selection"].get("latency")
     if latency is None:
         return "latency was not measured"
     low, high = latency.bounds
@@ -92,7 +92,8 @@ def steadiness(record: RunRecord) -> str:
     throttled = sum(bool(m.details.get("throttled")) for m in measured)
     disturbed = sum(bool(m.details.get("disturbed")) for m in measured)
     drifts = sorted(abs(m.details.get("drift", 0.0)) for m in measured)
+    waited = f"; waited {duration(record.waited)} for it to become quiet" if record.waited else ""
     return (
         f"{len(measured)} measurements: throttled in {throttled}, not quiet in {disturbed}; the dense model drifted by "
-        f"{drifts[len(drifts) // 2]:.1%} (median) to {drifts[-1]:.1%} (worst) within one measurement"
+        f"{drifts[len(drifts) // 2]:.1%} (median) to {drifts[-1]:.1%} (worst) within one measurement{waited}"
     )

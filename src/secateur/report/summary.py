@@ -42,12 +42,12 @@ def _worthless(record: RunRecord) -> list[str]:
 def uncertain(record: RunRecord) -> list[str]:
     """What makes the figures less certain than they look."""
     said = []
-    against_itself = self_comparison(record)
+    against_itself = record.self_comparison
     if against_itself is not None and not _holds_one(against_itself):
         low, high = against_itself.bounds
         said.append(
             f"The dense model measured against itself is {against_itself.value:.3f}, 95 % interval {low:.3f} to {high:.3f}, which "
-            "should hold 1: the machine was not steady during this run."
+            "misses 1: the machine was not steady, so every latency interval of this run is widened by what is missing."
         )
     measured = measured_latencies(record)
     disturbed = sum(bool(m.details.get("disturbed")) for m in measured)
@@ -57,11 +57,6 @@ def uncertain(record: RunRecord) -> list[str]:
             "was not quiet: their intervals are wider."
         )
     return said
-
-
-def self_comparison(record: RunRecord) -> Measurement | None:
-    """The latency ratio of the dense model to itself."""
-    return record.dense["selection"].get("latency")
 
 
 def _holds_one(measurement: Measurement) -> bool:

@@ -135,7 +135,7 @@ def constraints(record: RunRecord, finalist: Recovered) -> str:
         return "failed"
     if _is_baseline(record, finalist):
         return UNKNOWN
-    return "met" if finalist.feasible else "missed"
+    return "met" if finalist.feasible else "not met"
 
 
 def place(record: RunRecord, finalist: Recovered) -> str:

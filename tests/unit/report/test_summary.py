@@ -46,10 +46,10 @@ def test_a_small_network_trained_from_scratch_that_scores_as_high_is_told():
 
 
 def test_a_dense_model_that_differs_from_itself_is_a_warning():
-    off = DENSE | {"latency": latency(1.064, 1.003, 1.094)}
-    said = warnings(replace(RECORD, dense=RECORD.dense | {"selection": off}))
-    assert [text for text in said if "1.064" in text and "1.003 to 1.094" in text]
+    said = warnings(replace(RECORD, self_comparison=latency(1.064, 1.003, 1.094)))
+    assert [text for text in said if "1.064" in text and "1.003 to 1.094" in text and "widened" in text]
     assert warnings(RECORD) == []
+    assert warnings(replace(RECORD, self_comparison=latency(1.002, 0.99, 1.01))) == []
 
 
 def test_many_disturbed_measurements_are_a_warning():

@@ -39,10 +39,10 @@ def test_constraints_and_front_are_two_columns():
     assert found == {
         "a": ("met", "knee"),
         "b": ("met", "no"),
-        "c": ("missed", "yes"),
-        "d": ("missed", "no"),
+        "c": ("not met", "yes"),
+        "d": ("not met", "no"),
     }
-    assert status(record, record.finalists[2]) == "constraints missed, on the front"
+    assert status(record, record.finalists[2]) == "constraints not met, on the front"
 
 
 def test_milliseconds_stand_beside_the_dense_models_of_the_same_measurement():
