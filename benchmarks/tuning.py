@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.pipelines.preparation import Prepared
-from secateur.recovery.fine_tune import fine_tune
+from secateur.recovery.fine_tune import Training, fine_tune
 from secateur.workloads.roles import collect
 
 BATCH = 128
@@ -30,7 +30,7 @@ def tune_briefly(prepared: Prepared, module: nn.Module, steps: int, seed: int = 
     order = np.random.default_rng(seed).permutation(size)
     samples = np.resize(order, steps * BATCH).tolist()
     part = replace(workload, data=replace(workload.data, train=Subset(workload.data.train, samples)))
-    return fine_tune(module, prepared.model, part, RECIPE, seed=seed).module
+    return fine_tune(module, prepared.model, part, RECIPE, Training(seed=seed)).module
 
 
 @torch.no_grad()

@@ -255,14 +255,6 @@ class Evaluator:
         except Exception as error:  # whatever the user's forward raises on the cut network is this candidate's failure
             raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
 
-    def export_and_measure(self, module: nn.Module, macs: int, role: str) -> Measured:
-        """Export a network properly, measure everything on one data role. For finalists: seconds, not milliseconds.
-
-        Raises EvaluationFailed where an exported model does not agree with the module or a figure is not finite, ModelError
-        where it cannot be exported.
-        """
-        return self.score(self.files.exported(module, macs), role, self.everything)
-
     def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
         """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""
         taken = self._in_full(network, role, names)

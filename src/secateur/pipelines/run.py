@@ -34,14 +34,13 @@ from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener, logged, reporting, together
 from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.recording import Found, record_of
+from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
 from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import (
     dense_on,
     evaluation_of,
     problem_of,
-    recover_finalist,
     saliencies_of,
-    train_small_dense,
 )
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
 from secateur.records import Candidate, Evaluation, Job, Measurement, Recovered, RunRecord, Version
@@ -223,9 +222,10 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     listener.stage("recover")
     finalists = []
     with watch.stage("recover"):
+        recovery = Recovery(prepared, run, device, watch, listener.step)
         for number, trial in enumerate(chosen, start=1):
             told = partial(listener.epoch, number, len(chosen))
-            finalist = recover_finalist(prepared, saliencies, trial, number, run, device, told)
+            finalist = recovery.tuned(finalist_of(prepared, saliencies, trial, number), told)
             listener.recovered(finalist)
             finalists.append(finalist)
 
@@ -246,7 +246,8 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         listener.stage("recover")
         knee = next(f for f in tested if f.name == best)
         with watch.stage("recover"):
-            small_dense = train_small_dense(prepared, saliencies, knee, run, device, partial(listener.epoch, 1, 1))
+            baseline = small_dense_of(prepared, saliencies, knee)
+            small_dense = recovery.tuned(baseline, partial(listener.epoch, 1, 1))
         small_dense = replace(small_dense, measurements=widened(small_dense.measurements, by))
     dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
     found = Found(ledger, ended, rungs, tested, best, small_dense, comparison)

@@ -194,10 +194,14 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time inside to a stage, also where it ends by an exception."""
+        """Add the time inside to a stage, or to a part of one (`stage.part`), also where it ends by an exception."""
         started = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
-            write(self.file, json.dumps(self.seconds))
+            self.add(name, time.monotonic() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds to a stage or a part of one."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        write(self.file, json.dumps(self.seconds))

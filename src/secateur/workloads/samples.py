@@ -92,8 +92,9 @@ def in_batches(
     shuffle: bool = False,
     drop_last: bool = False,
     generator: torch.Generator | None = None,
+    pinned: bool = False,
 ) -> DataLoader[Any]:
-    """Batches of `(input or inputs, targets)`. The arguments are those of torch's DataLoader."""
+    """Batches of `(input or inputs, targets)`. The arguments are those of torch's DataLoader; pinned: in page-locked memory."""
     return DataLoader(
         dataset,
         batch_size=size,
@@ -101,4 +102,5 @@ def in_batches(
         drop_last=drop_last,
         generator=generator,
         collate_fn=collate_of(dataset),
+        pin_memory=pinned,
     )

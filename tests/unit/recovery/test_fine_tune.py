@@ -2,20 +2,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
+import random
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
+from torch.utils.data import Dataset, Subset
 
 from conftest import make_workload
 from nets import network
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.recovery import fine_tune as module
-from secateur.recovery.fine_tune import distillation_loss, fine_tune
+from secateur.recovery.fine_tune import Training, distillation_loss, fine_tune
+from secateur.recovery.precision import Precision, precision_for
 from secateur.workloads.roles import collect
 
 SETTINGS = RecoverDefinition(epochs=2, batch=32, learning_rate=0.02)
+THREE = SETTINGS.model_copy(update={"epochs": 3})
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,9 @@ def test_the_student_comes_closer_to_its_teacher(teacher):
     workload = make_workload(teacher)
     student = broken(teacher)
     losses = []
-    tuned = fine_tune(student, teacher, workload, SETTINGS, on_epoch=lambda epoch, loss: losses.append((epoch, loss)))
+    tuned = fine_tune(
+        student, teacher, workload, SETTINGS, Training(on_epoch=lambda epoch, loss: losses.append((epoch, loss)))
+    )
     assert divergence(tuned.module, teacher, workload) < 0.7 * divergence(student, teacher, workload)
     assert [epoch for epoch, _ in losses] == [1, 2]
     assert losses[1][1] < losses[0][1]
@@ -60,32 +70,163 @@ def test_teacher_and_student_are_left_as_they_were(teacher):
     assert all(p.requires_grad for p in teacher.parameters())
 
 
-def test_the_same_seed_gives_the_same_weights(teacher):
-    workload = make_workload(teacher)
-    one, two = (fine_tune(broken(teacher), teacher, workload, SETTINGS, seed=4).module for _ in range(2))
-    assert all(torch.equal(t, two.state_dict()[k]) for k, t in one.state_dict().items())
+class Forgetful(nn.Module):
+    """Dropout draws from torch's own generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = network("residual")
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x):
+        return self.drop(self.body(x))
 
 
-def test_training_killed_between_epochs_goes_on_to_the_same_weights(teacher, tmp_path):
-    workload = make_workload(teacher)
-    whole = fine_tune(broken(teacher), teacher, workload, SETTINGS, checkpoint=tmp_path / "a.safetensors")
+class Noisy(Dataset):
+    """Samples that are augmented on access, with numpy and with Python's generator, as many data sets are."""
 
-    class Killed(Exception):
-        pass
+    def __init__(self, samples):
+        self.samples = samples
 
-    def kill(epoch, loss):
-        raise Killed
+    def __len__(self):
+        return len(self.samples)
 
-    checkpoint = tmp_path / "b.safetensors"
+    def __getitem__(self, i):
+        x, y = self.samples[i]
+        return x * np.float32(1 + 0.1 * np.random.rand()) + 0.1 * random.random(), y  # noqa: NPY002
+
+
+def shifted(images, generator):
+    return images + 0.1 * torch.randn(images.shape, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def random_everywhere():
+    """A model and a workload with random numbers from every source."""
+    model = Forgetful().eval()
+    workload = make_workload(model)
+    data = dataclasses.replace(workload.data, train=Noisy(Subset(workload.data.train, range(128))))
+    return model, dataclasses.replace(workload, data=data, augment=shifted)
+
+
+def equal(one, other):
+    return all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in one.state_dict().items())
+
+
+def disturb(seed):
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+
+
+def test_the_seed_is_all_that_the_weights_depend_on(random_everywhere):
+    teacher, workload = random_everywhere
+    student = broken(teacher)
+    tuned = []
+    for outside, seed in ((1, 4), (2, 4), (1, 5)):
+        disturb(outside)
+        tuned.append(fine_tune(student, teacher, workload, SETTINGS, Training(seed=seed)).module)
+    assert equal(tuned[0], tuned[1])
+    assert not equal(tuned[0], tuned[2])
+
+
+def test_training_leaves_the_random_numbers_of_others_alone(random_everywhere):
+    teacher, workload = random_everywhere
+
+    def drawn():
+        return torch.rand(()).item(), np.random.rand(), random.random()  # noqa: NPY002
+
+    disturb(3)
+    expected = drawn()
+    disturb(3)
+    fine_tune(teacher, teacher, workload, SETTINGS)
+    assert drawn() == expected
+
+
+class Killed(Exception):
+    pass
+
+
+def resumed(student, teacher, workload, checkpoint, after=1):
+    """Trained, killed after an epoch, and trained to the end by a process whose own random numbers are others."""
+
+    def kill(epoch, _loss):
+        if epoch == after:
+            raise Killed
+
     with pytest.raises(Killed):
-        fine_tune(broken(teacher), teacher, workload, SETTINGS, checkpoint=checkpoint, on_epoch=kill)
+        fine_tune(student, teacher, workload, THREE, Training(checkpoint=checkpoint, on_epoch=kill))
+    disturb(99)
     epochs = []
-    resumed = fine_tune(
-        broken(teacher), teacher, workload, SETTINGS, checkpoint=checkpoint, on_epoch=lambda e, _: epochs.append(e)
+    tuned = fine_tune(
+        student, teacher, workload, THREE, Training(checkpoint=checkpoint, on_epoch=lambda e, _: epochs.append(e))
     )
-    assert epochs == [2]
-    for key, tensor in whole.module.state_dict().items():
-        torch.testing.assert_close(resumed.module.state_dict()[key], tensor, msg=key)
+    assert epochs == list(range(after + 1, 4))
+    return tuned.module
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_training_killed_after_an_epoch_ends_with_the_very_same_weights(random_everywhere, tmp_path, after):
+    teacher, workload = random_everywhere
+    student = broken(teacher)
+    whole = fine_tune(student, teacher, workload, THREE, Training(checkpoint=tmp_path / "a.safetensors"))
+    assert equal(whole.module, resumed(student, teacher, workload, tmp_path / "b.safetensors", after))
+
+
+def test_the_scale_of_the_loss_goes_on_where_it_was(random_everywhere, tmp_path, monkeypatch):
+    """In float16 the scale grows and shrinks with what overflowed before."""
+    teacher, workload = random_everywhere
+    monkeypatch.setattr(module, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    scaler = partial(torch.amp.GradScaler, growth_interval=3)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    student = broken(teacher)
+    whole = fine_tune(student, teacher, workload, THREE, Training(checkpoint=tmp_path / "a.safetensors"))
+    assert equal(whole.module, resumed(student, teacher, workload, tmp_path / "b.safetensors"))
+    stored = [
+        json.loads(safe_open(tmp_path / f, "pt").metadata()["progress"]) for f in ("a.safetensors", "b.safetensors")
+    ]
+    assert stored[0]["scaler"] == stored[1]["scaler"]
+    assert stored[0]["scaler"]["scale"] != 65536.0
+
+
+def overflowing(steps):
+    """A loss that is infinite at these calls."""
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        value = nn.functional.cross_entropy(outputs.float(), targets)
+        return value * math.inf if len(calls) in steps else value
+
+    return loss
+
+
+def test_a_loss_that_overflows_in_float16_costs_a_step_and_not_the_training(teacher, monkeypatch):
+    workload = dataclasses.replace(make_workload(teacher), loss=overflowing({4, 5, 13}))
+    settings = SETTINGS.model_copy(update={"distill": None})
+    monkeypatch.setattr(module, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    losses = []
+    tuned = fine_tune(
+        broken(teacher), teacher, workload, settings, Training(on_epoch=lambda _, loss: losses.append(loss))
+    )
+    assert (tuned.stopped, tuned.epochs) == (None, 2)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(torch.isfinite(tensor).all() for tensor in tuned.module.state_dict().values())
+
+
+def test_a_loss_that_overflows_again_and_again_ends_the_training(teacher, monkeypatch):
+    workload = dataclasses.replace(make_workload(teacher), loss=overflowing(range(12, 100)))
+    settings = SETTINGS.model_copy(update={"epochs": 3, "distill": None})
+    monkeypatch.setattr(module, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    tuned = fine_tune(broken(teacher), teacher, workload, settings)
+    assert tuned.stopped.startswith(f"the loss became inf in epoch 2, step {2 + module.MOST_OVERFLOWS}")
+    assert tuned.epochs == 1
+
+
+def test_half_precision_is_chosen_by_what_the_gpu_computes_in():
+    assert precision_for("cpu", lambda: True) == Precision()
+    assert precision_for("cuda", lambda: True) == Precision(torch.bfloat16, scaled=False)
+    assert precision_for("cuda", lambda: False) == Precision(torch.float16, scaled=True)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights_and_a_reason(teacher):
@@ -160,6 +301,8 @@ def test_biases_and_norms_are_not_decayed():
 def test_mixed_precision_on_a_gpu_ends_near_the_cpu(teacher):
     workload = make_workload(teacher)
     student = broken(teacher)
-    ends = [fine_tune(student, teacher, workload, SETTINGS, device=device).module for device in ("cpu", "cuda")]
+    ends = [
+        fine_tune(student, teacher, workload, SETTINGS, Training(device=device)).module for device in ("cpu", "cuda")
+    ]
     gaps = [divergence(end, teacher, workload) for end in ends]
     assert gaps[1] == pytest.approx(gaps[0], rel=0.3)

@@ -1,0 +1,203 @@
+"""From a finalist to its figures: train, export, measure. Each part is kept on disk, so that a crash costs one part at most.
+
+finalists/NAME/checkpoint.safetensors    while it is trained, after each epoch
+finalists/NAME/compressed/, trained.json when that is over
+finalists/NAME/model.onnx                exported, once; the gate and the registry take this file
+finalists/NAME/result.json               measured
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from secateur.compression.saliency import Saliencies
+from secateur.compression.selection import resolve
+from secateur.compression.storage import load_compressed, save_compressed
+from secateur.compression.surgery import cut
+from secateur.definition import RecoverDefinition
+from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators import Network
+from secateur.evaluators.sample_scores import save_scores
+from secateur.files import write
+from secateur.pipelines.judgement import scores_file
+from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.state import RunFolder, Stopwatch
+from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Removals, Trial
+from secateur.recovery.fine_tune import Training, Tuned, fine_tune
+
+_RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
+
+OnEpoch = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A network that is to be tuned.
+
+    name: also of its folder. trial: whose widths it has. searched: its figures in the search, if any. settings: of training,
+    None for none. untuned: builds the network that training starts from.
+    """
+
+    name: str
+    trial: int
+    candidate: Candidate
+    removals: Removals
+    searched: Mapping[str, Measurement]
+    settings: RecoverDefinition | None
+    untuned: Callable[[], nn.Module]
+
+
+def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
+    """A trial of the search that goes on, cut and recalibrated. number: among the finalists, from 1."""
+    candidate = trial.evaluation.candidate
+    removals = resolve(candidate, prepared.space.groups, saliencies)
+    return Finalist(
+        f"f{number}-{trial.evaluation.removals_key[:6]}",
+        trial.number,
+        candidate,
+        removals,
+        trial.evaluation.measurements,
+        prepared.definition.recover,
+        lambda: prepared.evaluator.compress(candidate, removals).module,
+    )
+
+
+def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) -> Finalist:
+    """The baseline that needs no pruning: the knee's widths with new weights, trained just as the finalists are.
+
+    Source: Liu et al. 2019 (Rethinking the value of network pruning), arXiv:1810.05270.
+    """
+    removals = resolve(knee.candidate, prepared.space.groups, saliencies)
+
+    def untuned() -> nn.Module:
+        fresh = cut(prepared.model, removals)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(prepared.definition.search.seed)
+            for layer in fresh.modules():
+                renew = getattr(layer, "reset_parameters", None)
+                if callable(renew):
+                    renew()
+        return fresh
+
+    settings = prepared.definition.recover or RecoverDefinition()
+    return Finalist("small-dense", knee.trial, knee.candidate, removals, {}, settings, untuned)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Tunes and measures the finalists of a run. device: what they are trained on. watch: is told the seconds of each part.
+
+    step: is told what begins.
+    """
+
+    prepared: Prepared
+    run: RunFolder
+    device: str
+    watch: Stopwatch
+    step: Callable[[str], None] = lambda _: None
+
+    def tuned(self, finalist: Finalist, on_epoch: OnEpoch) -> Recovered:
+        """Train a finalist, export it, measure it on selection data; what has been done before is read back."""
+        done = self._folder(finalist) / "result.json"
+        if done.is_file():
+            return _RECOVERED.validate_json(done.read_bytes())
+        return self.measured(finalist, self.trained(finalist, on_epoch))
+
+    def trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, nn.Module]:
+        """A finalist without figures, and its tuned module. A training that was begun goes on."""
+        folder = self._folder(finalist)
+        done, checkpoint = folder / "trained.json", folder / "checkpoint.safetensors"
+        if done.is_file():
+            return _RECOVERED.validate_json(done.read_bytes()), load_compressed(
+                folder / "compressed", self.prepared.model
+            )
+        definition = self.prepared.definition
+        with self.watch.stage("recover.training"):
+            module = finalist.untuned()
+            tuned = Tuned(module, 0, 0.0, None)
+            if finalist.settings is not None:
+                training = Training(self.device, definition.search.seed, checkpoint, on_epoch)
+                tuned = fine_tune(module, self.prepared.model, self.prepared.workload, finalist.settings, training)
+        recovered = Recovered(
+            name=finalist.name,
+            trial=finalist.trial,
+            candidate=finalist.candidate,
+            searched=finalist.searched,
+            measurements={},
+            folder=str(folder.relative_to(self.run.path)),
+            epochs=tuned.epochs,
+            seconds=tuned.seconds,
+            stopped=tuned.stopped,
+        )
+        compressed = CompressedModel(finalist.candidate, finalist.removals, tuned.module)
+        save_compressed(compressed, self.prepared.model, definition.workload.as_written, folder / "compressed")
+        write(done, _RECOVERED.dump_json(recovered, indent=1))
+        checkpoint.unlink(missing_ok=True)
+        return recovered, tuned.module
+
+    def measured(self, finalist: Finalist, trained: tuple[Recovered, nn.Module]) -> Recovered:
+        """A tuned network with its figures on selection data, and its score on the search data once more."""
+        recovered, module = trained
+        evaluator = self.prepared.evaluator
+        try:
+            network = self._exported(finalist, module)
+            self.step(f"measuring {finalist.name}")
+            with self._measuring():
+                found = evaluator.score(network, "selection", evaluator.everything)
+                on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
+            save_scores(found.scores, scores_file(self._folder(finalist), "selection"))
+            recovered = replace(recovered, measurements=found.measurements, on_search=on_search)
+        except (EvaluationFailed, ModelError) as error:
+            recovered = replace(recovered, failure=str(error))
+        write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
+        return recovered
+
+    def _exported(self, finalist: Finalist, module: nn.Module) -> Network:
+        folder, files = self._folder(finalist), self.prepared.evaluator.files
+        macs = self.prepared.costs.after(finalist.removals)
+        stored = stored_network(self.prepared, folder, module, macs)
+        if stored is not None:
+            return stored
+        self.step(f"exporting {finalist.name}")
+        with self.watch.stage("recover.export"):
+            network = files.exported(module, macs)
+        if network.converted is not None:
+            write(_converted(self.prepared, folder), network.converted)
+        write(folder / "model.onnx", network.onnx)  # last: where it is, all is
+        return network
+
+    @contextlib.contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """The time inside is measuring, but for what was spent on waiting for a quiet device."""
+        waiting, started = self.prepared.evaluator.waiting, time.monotonic()
+        before = waiting.spent
+        try:
+            yield
+        finally:
+            waited = waiting.spent - before
+            self.watch.add("recover.measuring", time.monotonic() - started - waited)
+            self.watch.add("recover.waiting", waited)
+
+    def _folder(self, finalist: Finalist) -> Path:
+        return self.run.folder("finalists", finalist.name)
+
+
+def stored_network(prepared: Prepared, folder: Path, module: nn.Module, macs: int) -> Network | None:
+    """A finalist with the files that were exported for it, None where they were not. folder: the finalist's."""
+    onnx, converted = folder / "model.onnx", _converted(prepared, folder)
+    if not onnx.is_file():
+        return None
+    other = converted.read_bytes() if converted.is_file() and converted != onnx else None
+    return Network(module, onnx.read_bytes(), macs, other)
+
+
+def _converted(prepared: Prepared, folder: Path) -> Path:
+    return folder / f"model.{prepared.evaluator.runtime.format}"

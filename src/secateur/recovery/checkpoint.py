@@ -1,0 +1,58 @@
+"""The state of a training after its last finished epoch, in one safetensors file: training goes on from it bit by bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from secateur.files import write
+
+
+class Checkpoint:
+    """Weights, momentum and the scale of the loss, with epochs and seconds so far.
+
+    Random numbers need no place in it: every epoch draws from its own seed.
+    """
+
+    def __init__(
+        self, student: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, file: Path | None
+    ) -> None:
+        """Puts student, optimizer and scaler into the state that the file holds, where there is one. file: None to keep nothing."""
+        self._student, self._optimizer, self._scaler, self._file = student, optimizer, scaler, file
+        self.epoch, self.seconds = 0, 0.0
+        if file is not None and file.is_file():
+            self._load(file)
+
+    def finish(self, epoch: int, seconds: float) -> None:
+        """An epoch is over; seconds: it took. Raises StateError where the disk does not take the file."""
+        self.epoch, self.seconds = epoch, self.seconds + seconds
+        if self._file is None:
+            return
+        tensors = {f"model.{name}": tensor.contiguous() for name, tensor in self._student.state_dict().items()}
+        for name, parameter in self._student.named_parameters():
+            momentum = self._optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum.contiguous()
+        progress = {"epoch": self.epoch, "seconds": self.seconds, "scaler": self._scaler.state_dict()}
+        write(self._file, save(tensors, metadata={"progress": json.dumps(progress)}))
+
+    def _load(self, file: Path) -> None:
+        with safe_open(file, framework="pt") as stored:
+            progress = json.loads(stored.metadata()["progress"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 # not a mapping
+        self.epoch, self.seconds = progress["epoch"], progress["seconds"]
+        if progress["scaler"]:
+            self._scaler.load_state_dict(progress["scaler"])
+        self._student.load_state_dict(
+            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        )
+        for name, parameter in self._student.named_parameters():
+            if f"momentum.{name}" in tensors:
+                # In the parameter's own layout: another one may round differently.
+                momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
+                self._optimizer.state[parameter]["momentum_buffer"] = momentum.detach()

@@ -1,0 +1,160 @@
+"""Finalists, with an evaluator that exports and measures nothing: what is done once, kept, and told."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_workload
+from secateur.compression.groups import find_groups
+from secateur.compression.storage import weights_digest
+from secateur.compression.surgery import cut
+from secateur.definition import RecoverDefinition, SearchSpaceDefinition
+from secateur.errors import EvaluationFailed
+from secateur.evaluators import Network
+from secateur.evaluators.sample_scores import Scores
+from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
+from secateur.pipelines.state import RunFolder, Stopwatch
+from secateur.records import Evaluation, Measurement, Recovered, Trial
+from secateur.search_spaces import build_space
+
+SCORES = Scores(2, per_sample=True, values=np.array([0.0, 1.0]))
+SETTINGS = RecoverDefinition(epochs=2, batch=64, learning_rate=0.02)
+
+
+class Killed(Exception):
+    pass
+
+
+class Evaluator:
+    """Counts what it is asked for; `fails` raises at the first call of that name."""
+
+    everything = ("accuracy", "size")
+    runtime = SimpleNamespace(format="onnx")
+
+    def __init__(self, model):
+        self.model, self.files, self.calls, self.fails = model, self, [], {}
+        self.waiting = SimpleNamespace(spent=100.0)
+
+    def _called(self, name):
+        self.calls.append(name)
+        if name in self.fails:
+            raise self.fails.pop(name)
+
+    def compress(self, _candidate, removals):
+        return SimpleNamespace(module=cut(self.model, removals))
+
+    def exported(self, module, macs):
+        self._called("export")
+        return Network(module, weights_digest(module).encode(), macs)
+
+    def measure(self, network, role, names):
+        self._called(role)
+        self.waiting.spent += 0.25
+        assert network.onnx == weights_digest(network.module).encode(), "the file of this very module"
+        return {name: Measurement(0.5, "", "measured") for name in names}
+
+    def score(self, network, role, names):
+        return SimpleNamespace(measurements=self.measure(network, role, names), scores=SCORES)
+
+
+@pytest.fixture
+def case(tmp_path):
+    workload = make_workload()
+    model = workload.build_model()
+    space = build_space(
+        SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}),
+        find_groups(model, workload.example_inputs),
+    )
+    definition = SimpleNamespace(
+        recover=SETTINGS,
+        search=SimpleNamespace(seed=3),
+        workload=SimpleNamespace(as_written={"factory": "made:made"}),
+    )
+    costs = SimpleNamespace(after=lambda _: 1000)
+    prepared = SimpleNamespace(
+        model=model, workload=workload, space=space, definition=definition, costs=costs, evaluator=Evaluator(model)
+    )
+    run = RunFolder(tmp_path, "r", "p", "d", str(tmp_path), "now", "w", {})
+    scores = {g.name: {"l2": torch.arange(g.width).float()} for g in space.groups}
+    recovery = Recovery(prepared, run, "cpu", Stopwatch(tmp_path / "seconds.json"))
+    trial = Trial(7, "sampler", "", Evaluation(space.uniform(0.5, "l2"), "abcdef123", {}), None)
+    return SimpleNamespace(
+        recovery=recovery, evaluator=prepared.evaluator, finalist=finalist_of(prepared, scores, trial, 1), scores=scores
+    )
+
+
+def silent(_epoch, _loss):
+    pass
+
+
+def test_a_finalist_is_exported_once_and_its_parts_are_timed(case):
+    found = case.recovery.tuned(case.finalist, silent)
+    assert (found.name, found.trial, found.epochs, found.failure) == ("f1-abcdef", 7, 2, None)
+    assert case.evaluator.calls == ["export", "selection", "search"]
+    parts = {"recover.training", "recover.export", "recover.measuring", "recover.waiting"}
+    assert set(case.recovery.watch.seconds) == parts
+    assert case.recovery.watch.spent("recover.waiting") == 0.5
+    assert case.recovery.tuned(case.finalist, silent) == found
+    assert len(case.evaluator.calls) == 3
+
+
+@pytest.mark.parametrize("killed", ["export", "selection", "search"])
+def test_a_crash_after_training_costs_neither_the_training_nor_the_export(case, killed):
+    case.evaluator.fails[killed] = Killed()
+    epochs = []
+    with pytest.raises(Killed):
+        case.recovery.tuned(case.finalist, lambda epoch, _: epochs.append(epoch))
+    found = case.recovery.tuned(case.finalist, lambda epoch, _: epochs.append(epoch))
+    assert epochs == [1, 2]
+    assert found.measurements["size"].value == 0.5
+    assert case.evaluator.calls.count("export") == (2 if killed == "export" else 1)
+
+
+def test_a_crash_in_training_costs_an_epoch_and_changes_nothing(case, tmp_path):
+    def kill(_epoch, _loss):
+        raise Killed
+
+    with pytest.raises(Killed):
+        case.recovery.tuned(case.finalist, kill)
+    epochs = []
+    _, module = case.recovery.trained(case.finalist, lambda epoch, _: epochs.append(epoch))
+    assert epochs == [2]
+    whole = Recovery(
+        case.recovery.prepared,
+        RunFolder(tmp_path / "other", "r", "p", "d", str(tmp_path), "now", "w", {}),
+        "cpu",
+        Stopwatch(tmp_path / "s.json"),
+    )
+    assert weights_digest(module) == weights_digest(whole.trained(case.finalist, silent)[1])
+
+
+def test_what_cannot_be_measured_says_why_and_stays_so(case):
+    case.evaluator.fails["selection"] = EvaluationFailed("the outputs are not finite")
+    found = case.recovery.tuned(case.finalist, silent)
+    assert found.failure == "the outputs are not finite"
+    assert case.recovery.tuned(case.finalist, silent) == found
+
+
+def test_the_small_dense_baseline_shows_no_figure_of_the_knee(case):
+    knee = case.recovery.tuned(case.finalist, silent)
+    told = Measurement(0.9, "", "measured")
+    decorated = {
+        field: told
+        if field in ("test", "on_search")
+        else True
+        if field in ("on_front", "feasible")
+        else getattr(knee, field)
+        for field in Recovered.__dataclass_fields__
+    }
+    knee = Recovered(**(decorated | {"searched": {"accuracy": told}, "measurements": {"accuracy": told}}))
+    baseline = small_dense_of(case.recovery.prepared, case.scores, knee)
+    found = case.recovery.tuned(baseline, silent)
+    assert found.name == "small-dense"
+    assert found.candidate == knee.candidate
+    assert found.measurements["accuracy"].value == 0.5
+    assert (found.test, found.searched, found.on_front, found.feasible) == (None, {}, False, False)
+    assert found.on_search.value == 0.5
