@@ -11,7 +11,6 @@ import numpy as np
 
 from secateur.agent.latency import Protocol
 from secateur.agent.machine import Machine
-from secateur.evaluators.devices.bundle import bundle
 from secateur.evaluators.devices.session import Device, Setup, Work
 from secateur.evaluators.devices.transport import Ended
 
@@ -37,10 +36,10 @@ def result(ratio: float = 0.5, reference_ms: float = 2.0, **more: Any) -> dict[s
     }  # fmt: skip
 
 
-def hello(machine: Machine = BOARD, agent: str | None = None, runtime: dict[str, Any] | None = None) -> dict[str, Any]:
+def hello(machine: Machine = BOARD, runtime: dict[str, Any] | None = None) -> dict[str, Any]:
     """The agent's first line."""
     runtime = runtime or {"available": True, "version": "1.0"}
-    said = {"agent": agent or bundle().sha256, "machine": asdict(machine), "energy": False, "runtime": runtime}
+    said = {"machine": asdict(machine), "energy": False, "runtime": runtime}
     return {"hello": said}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from pathlib import Path
 from secateur.errors import StateError
 
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+DISK_TROUBLE |= {
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+}  # a file or a dangling link in a folder's place, a folder in a file's
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -50,12 +56,17 @@ def private_folder(name: str) -> Path:
     """A folder of this user's, and of no one else's, in the system's temporary folder. Raises StateError where another owns it."""
     base = Path(tempfile.gettempdir()) / f"secateur-{os.getuid()}"
     with disk_errors(base / name):
-        base.mkdir(mode=0o700, exist_ok=True)
-        if base.stat().st_uid != os.getuid() or base.stat().st_mode & 0o077:
-            raise StateError(
-                f"{base} belongs to someone else or is open to others. Remove it, or set TMPDIR to a folder of yours."
-            )
-        (base / name).mkdir(exist_ok=True)
+        for folder in (base, base / name):
+            with contextlib.suppress(FileExistsError):  # whatever it is, it is looked at
+                folder.mkdir(mode=0o700)
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise StateError(f"{folder} is no folder. Remove it, or set TMPDIR to a folder of yours.")
+            if found.st_uid != os.getuid() or (folder == base and found.st_mode & 0o077):
+                raise StateError(
+                    f"{folder} belongs to someone else or is open to others. Remove it, or set TMPDIR to a folder of yours."
+                )
+        (base / name).chmod(0o700)  # inside a private one: whatever an earlier version gave it
     return base / name
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import sys
 
 import pytest
 
+from secateur.errors import DeviceRefused
 from secateur.evaluators.devices.adb import AdbTransport
+from secateur.evaluators.devices.bundle import bundle
 from secateur.evaluators.devices.local import LocalTransport
 from secateur.evaluators.devices.session import Device, Setup
 from secateur.evaluators.devices.ssh import Login, SshTransport
@@ -102,6 +105,59 @@ def test_closing_ends_what_runs_and_the_next_call_opens_again(transport, tmp_pat
     gone("987.2")
     transport.put(b"x", f"{tmp_path}/again")
     assert transport.get(f"{tmp_path}/again") == b"x"
+
+
+def planted(folder, marker):
+    """A program of somebody else's in the agent's place, that would leave a mark."""
+    folder.mkdir(mode=0o700, parents=True)
+    place = folder / f"agent-{bundle().sha256[:12]}.pyz"
+    place.write_text(f"open({str(marker)!r}, 'w')\n")
+    return place
+
+
+def device_over(transport, folder):
+    setup = Setup("onnxruntime", "onnx", python=shlex.quote(sys.executable), folder=str(folder))
+    return Device(transport, setup, wait=lambda _: None)
+
+
+def test_what_lies_in_the_agents_place_is_not_run_unless_it_is_the_agent(transport, tmp_path):
+    place, marker = planted(tmp_path / "device", tmp_path / "ran"), tmp_path / "ran"
+    device = device_over(transport, tmp_path / "device")
+    assert device.hello.machine.cores > 0
+    device.close()
+    assert not marker.exists()
+    assert hashlib.sha256(place.read_bytes()).hexdigest() == bundle().sha256, "the agent has replaced it"
+    place.chmod(0o666)
+    device = device_over(transport, tmp_path / "device")
+    assert device.hello
+    device.close()
+    assert not place.stat().st_mode & 0o022, "a file that others may write is replaced, whatever it holds"
+
+
+@pytest.mark.parametrize("what", ["file", "dangling link", "open to others", "below a file"])
+def test_a_folder_that_may_not_be_used_is_refused_in_one_line(transport, tmp_path, what):
+    folder = tmp_path / "device"
+    if what == "file":
+        folder.write_text("")
+    elif what == "dangling link":
+        folder.symlink_to(tmp_path / "nowhere")
+    elif what == "open to others":
+        folder.mkdir()
+        folder.chmod(0o777)
+    else:
+        folder.write_text("")
+        folder /= "device"
+    with pytest.raises(DeviceRefused, match="is no folder|may be written by others|cannot be made") as refused:
+        device_over(transport, folder).measure(WORK)
+    assert "\n" not in str(refused.value)
+    assert str(folder) in str(refused.value)
+
+
+def test_a_folder_that_the_agent_makes_is_private(transport, tmp_path):
+    device = device_over(transport, tmp_path / "new" / "device")
+    assert device.hello
+    device.close()
+    assert (tmp_path / "new" / "device").stat().st_mode & 0o077 == 0
 
 
 def test_the_agent_measures_over_it(transport, tmp_path):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import select
@@ -51,7 +50,6 @@ def main() -> None:
     say(
         {
             "hello": {
-                "agent": own_digest(),
                 "machine": asdict(machine()),
                 "energy": bool(energy_counters()),
                 "runtime": {"available": isinstance(found, Available), **asdict(found)},
@@ -66,11 +64,6 @@ def main() -> None:
             return
         if not _serve(json.loads(line), folder, requests):
             return
-
-
-def own_digest() -> str:
-    """sha256 of the file that this program was started from."""
-    return hashlib.sha256(Path(sys.argv[0]).read_bytes()).hexdigest()
 
 
 def say(message: dict[str, Any]) -> None:

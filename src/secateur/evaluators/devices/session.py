@@ -22,7 +22,7 @@ from secateur.agent.machine import Machine
 from secateur.agent.runtimes import RUNTIMES
 from secateur.agent.serve import IDLE
 from secateur.errors import DeviceLost, DeviceRefused, EvaluationFailed
-from secateur.evaluators.devices.bundle import bundle
+from secateur.evaluators.devices.bundle import STARTER, bundle
 from secateur.evaluators.devices.report import Hello, Report
 from secateur.evaluators.devices.transport import Stream, Transport
 
@@ -164,7 +164,7 @@ class Device:
         agent = bundle()
         path = f"{self.setup.folder}/agent-{agent.sha256[:12]}.pyz"
         said = self._start(path)
-        if said is None or said["hello"]["agent"] != agent.sha256:
+        if said is not None and "absent" in said:
             self._hang_up()
             self._transport.put(agent.content, path)
             said = self._start(path)
@@ -175,6 +175,14 @@ class Device:
             raise DeviceRefused(
                 f"{self.name}: `{self.setup.python}` does not start the measuring program ({_last_line(ended.errors)}). "
                 "It needs Python 3.9 or newer with numpy there; `python:` in the device's definition names another interpreter."
+            )
+        if "hello" not in said:
+            self._hang_up()
+            if "absent" in said:
+                raise DeviceLost(f"{self.name}: {path} does not arrive whole.")
+            raise DeviceRefused(
+                f"{self.name}: {said.get('unusable', 'the folder cannot be used')}. Put that right, or name another `folder` in "
+                "the device's definition (`device: local` uses TMPDIR)."
             )
         hello = said["hello"]
         if not hello["runtime"]["available"]:
@@ -188,7 +196,10 @@ class Device:
         options = [f"{name}={value}" for name, value in sorted(self.setup.options.items())]
         command = [
             *shlex.split(self.setup.python),
+            "-c",
+            STARTER,
             path,
+            bundle().sha256,
             "--folder",
             self.setup.folder,
             "--runtime",

@@ -28,12 +28,20 @@ def test_one_agent_serves_many_and_files_travel_once():
 
 
 def test_the_agent_is_pushed_where_it_is_missing_or_another_one():
-    greetings = iter([hello(agent="an older one"), hello()])
+    greetings = iter([{"absent": "agent.pyz"}, hello()])
     transport = ScriptedTransport(lambda _: [result()], lambda: next(greetings))
     device(transport).measure(WORK)
     assert transport.puts[0].startswith(".cache/secateur/agent-")
     assert transport.puts[0].endswith(".pyz")
     assert len(transport.commands) == 2
+
+
+def test_an_agent_that_does_not_arrive_and_a_folder_that_may_not_be_used_are_one_line_each():
+    with pytest.raises(DeviceLost, match=r"board: .cache/secateur/agent-.*\.pyz does not arrive whole"):
+        device(ScriptedTransport(lambda _: [], lambda: {"absent": "agent.pyz"})).measure(WORK)
+    refused = {"unusable": "/tmp/x belongs to another user"}
+    with pytest.raises(DeviceRefused, match="^board: /tmp/x belongs to another user. .*name another `folder`"):
+        device(ScriptedTransport(lambda _: [], lambda: refused)).measure(WORK)
 
 
 def test_an_interpreter_that_does_not_start_the_agent_is_named():
