@@ -267,9 +267,11 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Trial:
-    """A told trial of a search. same_as: the number of the trial whose evaluation it shares, None for its own.
+    """A trial whose evaluation has been recorded. same_as: the number of the trial whose evaluation it shares, None for its own.
 
-    label: tells planned trials apart (`uniform 0.5 l2`), empty for the sampler's own.
+    label: tells planned trials apart (`uniform 0.5 l2`), empty for the sampler's own; for people, and never read back. method,
+    fraction: by which criterion a planned trial cuts, and how much: the removed fraction of `uniform`, the share of saliency of
+    `global`; None where it was not planned so.
     """
 
     number: int
@@ -277,6 +279,8 @@ class Trial:
     label: str
     evaluation: Evaluation
     same_as: int | None
+    method: str | None = None
+    fraction: float | None = None
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,15 @@ def reference_point(objectives: Objectives, dense: Mapping[str, Measurement], go
         if direction == "minimize":
             corner.append(value if value > 0 else 1.0)
         else:
-            floors = [g.limit_in_search for g in goals if g.metric == name and g.sense == "at_least"]
-            corner.append(-max(floors, default=value - abs(value) / 2))
+            corner.append(-floor(name, dense, goals))
     return corner
+
+
+def floor(metric: str, dense: Mapping[str, Measurement], goals: Sequence[Goal]) -> float:
+    """The lowest value of a maximised metric that counts in the search: its goals', else half of the dense value is lost."""
+    value = dense[metric].value
+    floors = [g.limit_in_search for g in goals if g.metric == metric and g.sense == "at_least"]
+    return max(floors, default=value - abs(value) / 2)
 
 
 class Archive:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import t
 
 from secateur.definition import ConstraintDefinition
 from secateur.records import Evaluation, Goal, Measurement
+from secateur.search.front import FOUND
 
 LOOSER = 8
 """Times the allowed loss that a candidate may show before recovery, which brings most of it back."""
@@ -19,6 +20,8 @@ ROUNDING = 1e-3
 """Share of a forecast that is never held against a candidate."""
 RECENT = 200
 """Latest networks that a forecast rests on, so that its cost does not grow with the search."""
+MISSED = 0.00135
+"""Chance that a network on the limit is rejected: that of three standard deviations, one-sided."""
 LEAST_FITTED = 8
 """Measured networks before a forecast is trusted to reject anything."""
 
@@ -74,7 +77,7 @@ def holds(goals: Sequence[Goal], measured: Mapping[str, Measurement], *, in_sear
 
 @dataclass(frozen=True)
 class Foreseen:
-    """A figure known before evaluation, and how far it may be off: three standard deviations, 0 where it is exact."""
+    """A figure known before evaluation, and how far it may be off: the half of its prediction interval, 0 where it is exact."""
 
     value: float
     slack: float
@@ -84,20 +87,21 @@ class Forecast:
     """Costs of a candidate before it is evaluated.
 
     MACs and parameters are exact. The others (size, latency) are linear in those two, fitted on what has been measured; the slack
-    is three times the standard deviation of the residuals. Screening only: what enters a front is always measured.
+    is that of a prediction interval: it grows where few networks were measured, and far from them. Screening only: what enters a
+    front is always measured.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, list[tuple[float, float, float]]] = {}
-        self._fits: dict[str, tuple[NDArray[np.float64], float] | None] = {}  # until something is learnt
+        self._fits: dict[str, _Line | None] = {}  # until something is learnt
 
     def learn(self, evaluation: Evaluation) -> None:
-        """Take in a measured network."""
+        """Take in a measured network; what was only predicted of it teaches nothing."""
         figures = evaluation.measurements
         if evaluation.failure is None and "macs" in figures and "parameters" in figures:
             self._fits.clear()
             for name in ("size", "latency"):
-                if name in figures:
+                if name in figures and figures[name].provenance in FOUND:
                     row = (figures["macs"].value, figures["parameters"].value, figures[name].value)
                     self._rows.setdefault(name, []).append(row)
 
@@ -108,12 +112,10 @@ class Forecast:
         if not {"macs", "parameters"} <= exact.keys():
             return None
         if metric not in self._fits:
-            self._fits[metric] = _fit(self._rows.get(metric, [])[-RECENT:])
+            rows = self._rows.get(metric, [])[-RECENT:]
+            self._fits[metric] = _Line(rows) if len(rows) >= LEAST_FITTED else None
         fit = self._fits[metric]
-        if fit is None:
-            return None
-        value = float(np.array([exact["macs"], exact["parameters"], 1.0]) @ fit[0])
-        return Foreseen(value, 3 * fit[1] + ROUNDING * abs(value))
+        return None if fit is None else fit.at(exact["macs"], exact["parameters"])
 
     def rejects(self, goals: Sequence[Goal], exact: Mapping[str, float]) -> tuple[Goal, Foreseen] | None:
         """The first goal on a cost that the candidate cannot keep, with what is foreseen."""
@@ -124,15 +126,25 @@ class Forecast:
         return None
 
 
-def _fit(rows: Sequence[tuple[float, float, float]]) -> tuple[NDArray[np.float64], float] | None:
-    """Weights of MACs, parameters and one, and the standard deviation of the residuals; None from too few rows."""
-    if len(rows) < LEAST_FITTED:
-        return None
-    table = np.array(rows)
-    scale = np.array([*np.maximum(table[:, :2].max(0), 1.0), 1.0])
-    features = np.column_stack([table[:, :2], np.ones(len(table))]) / scale
-    weights, *_ = np.linalg.lstsq(features, table[:, 2], rcond=None)
-    return weights / scale, float(np.std(table[:, 2] - features @ weights))
+class _Line:
+    """Least squares on MACs, parameters and one, with the interval of a new observation."""
+
+    def __init__(self, rows: Sequence[tuple[float, float, float]]) -> None:
+        table = np.array(rows)
+        self._scale = np.array([*np.maximum(table[:, :2].max(0), 1.0), 1.0])
+        features = np.column_stack([table[:, :2], np.ones(len(table))]) / self._scale
+        self._weights, _, rank, _ = np.linalg.lstsq(features, table[:, 2], rcond=None)
+        self._inverse = np.linalg.pinv(features.T @ features)
+        freedom = len(table) - int(rank)
+        residuals = table[:, 2] - features @ self._weights
+        self._spread = float(t.ppf(1 - MISSED, freedom)) * float(np.sqrt(residuals @ residuals / freedom))
+
+    def at(self, macs: float, parameters: float) -> Foreseen:
+        """The figure of a network, and its slack."""
+        point = np.array([macs, parameters, 1.0]) / self._scale
+        value = float(point @ self._weights)
+        leverage = float(point @ self._inverse @ point)
+        return Foreseen(value, self._spread * float(np.sqrt(1 + leverage)) + ROUNDING * abs(value))
 
 
 def unreachable(goals: Sequence[Goal], smallest: Mapping[str, Measurement]) -> list[tuple[Goal, float]]:

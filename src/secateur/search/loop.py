@@ -105,7 +105,13 @@ class _Turns:
             self._sampled += 1
             return study.ask()
         planned = self._plan.popleft()
-        return study.ask(problem.space.values(planned.candidate), planned.arm, planned.label)
+        return study.ask(
+            problem.space.values(planned.candidate),
+            planned.arm,
+            planned.label,
+            method=planned.method,
+            fraction=planned.fraction,
+        )
 
 
 class _Work:

@@ -144,9 +144,9 @@ def _dominated(costs: NDArray[np.float64], samples: NDArray[np.float64]) -> NDAr
 
 
 def additive_model(ledger: Ledger, sensitivities: Sequence[Sensitivity]) -> AdditiveModel | None:
-    """The model of damage and savings, None where nothing is known of single cuts."""
+    """The model of damage and savings, None where nothing is known of single cuts, or of scores (every evaluation failed)."""
     problem = ledger.problem
-    if not sensitivities:
+    if not sensitivities or not own(ledger.trials):
         return None
     whole = problem.exact(problem.space.dense())
     costs = [n for n, d in problem.objectives.items() if d == "minimize" and _foresees(ledger, n)] or ["macs"]

@@ -35,18 +35,22 @@ from secateur.search_spaces import Parameter
 _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 _STORED = "secateur:evaluation"
 """The system attribute with the whole evaluation: a user attribute would fill the dashboard's tables with it."""
+_PLANNED = "secateur:planned"
+"""The one with what a planned trial was meant to be."""
 _VIOLATIONS = "secateur:violations"
 """The one with the constraints by name; Optuna's own, which the dashboard reads, is a list."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that waits for its evaluation. token: its number in memory."""
+    """A trial that waits for its evaluation. token: its number in memory. method, fraction: as a `Trial` has them."""
 
     token: int
     values: Mapping[str, float | str]
     arm: Arm
     label: str
+    method: str | None = None
+    fraction: float | None = None
 
 
 class Study:
@@ -87,25 +91,34 @@ class Study:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._finish(_told(trial), trial.system_attrs[_VIOLATIONS])
 
-    def ask(self, values: Mapping[str, float | str] | None = None, arm: Arm = "sampler", label: str = "") -> Asked:
+    def ask(
+        self,
+        values: Mapping[str, float | str] | None = None,
+        arm: Arm = "sampler",
+        label: str = "",
+        *,
+        method: str | None = None,
+        fraction: float | None = None,
+    ) -> Asked:
         """A trial with these values, or the sampler's next one."""
         if values is not None:
             self._memory.enqueue_trial(dict(values))
         trial = self._memory.ask(self._distributions)
         self._asked[trial.number] = trial
-        return Asked(trial.number, trial.params, arm, label)
+        return Asked(trial.number, trial.params, arm, label, method, fraction)
 
     def tell(
         self, asked: Asked, evaluation: Evaluation, constraints: Mapping[str, float], same_as: int | None = None
     ) -> Trial:
         """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial with equal cuts."""
         asking = self._asked.pop(asked.token, None)
-        told = Trial(self._stored, asked.arm, asked.label, evaluation, same_as)
+        told = Trial(self._stored, asked.arm, asked.label, evaluation, same_as, asked.method, asked.fraction)
         # Samplers keep notes of their own (NSGA-II its generations): without them a restarted one would begin anew.
         notes = dict(self._memory.get_trials(deepcopy=False)[asked.token].system_attrs) if asking else {}
         if constraints:
             notes["constraints"] = [*constraints.values()]  # Optuna's first format: samplers and dashboard both read it
         notes |= {_STORED: _EVALUATION.dump_json(evaluation).decode(), _VIOLATIONS: dict(constraints)}
+        notes[_PLANNED] = {"method": asked.method, "fraction": asked.fraction}
         table = group_table(evaluation.candidate, self._original.widths).encode()
         key, notes[key] = store_artifact(self._artifacts, f"{self.name}/{told.number}", "groups.csv", table)
         written = create_trial(
@@ -151,7 +164,8 @@ class Study:
 def _told(trial: FrozenTrial) -> Trial:
     """A stored trial as ours."""
     attributes, evaluation = trial.user_attrs, _EVALUATION.validate_json(trial.system_attrs[_STORED])
-    return Trial(trial.number, attributes["arm"], attributes["label"], evaluation, attributes.get("same_as"))
+    planned = trial.system_attrs.get(_PLANNED, {})
+    return Trial(trial.number, attributes["arm"], attributes["label"], evaluation, attributes.get("same_as"), **planned)
 
 
 def _remembered(

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from secateur.records import Arm, Candidate, Trial
+from secateur.search.front import floor
 from secateur.search.ledger import Ledger, Problem
 from secateur.search_spaces import SearchSpace
 
@@ -26,11 +27,13 @@ FRACTIONS = (0.375, 0.25, 0.5, 0.625)
 
 @dataclass(frozen=True)
 class Planned:
-    """A candidate to evaluate, under a label that is the same at every start."""
+    """A candidate to evaluate, under a label that is the same at every start. method, fraction: as a `Trial` has them."""
 
     candidate: Candidate
     arm: Arm
     label: str
+    method: str | None = None
+    fraction: float | None = None
 
 
 def thresholds(problem: Problem) -> Iterator[Planned]:
@@ -41,7 +44,8 @@ def thresholds(problem: Problem) -> Iterator[Planned]:
 
 
 def _threshold(problem: Problem, share: float, method: str) -> Planned:
-    return Planned(problem.space.ranked(share, method, problem.saliencies), "global", f"global {share:.3f} {method}")
+    candidate = problem.space.ranked(share, method, problem.saliencies)
+    return Planned(candidate, "global", f"global {share:.3f} {method}", method, share)
 
 
 def probe(ledger: Ledger) -> Planned:
@@ -51,12 +55,12 @@ def probe(ledger: Ledger) -> Planned:
     """
     problem = ledger.problem
     method = best_method(problem.space, ledger.trials)
-    lowest = -dict(zip(problem.objectives, ledger.archive.reference, strict=True)).get("accuracy", 0.0)
+    lowest = floor("accuracy", problem.dense, problem.goals)
     dense = problem.dense["accuracy"].value
     scores = {0.0: dense, **_scores_by_share(ledger.trials, method)}
     holding = max((share for share, score in scores.items() if score > lowest), default=0.0)
-    lost = max(dense - scores[holding], 1e-3)
-    boundary = min(holding * ((dense - lowest) / lost) ** 0.5, REACH * max(holding, SCREENED), 0.95)
+    lost = max(dense - scores[holding], 1e-3 * (abs(dense) or 1.0))
+    boundary = min(holding * (max(dense - lowest, 0.0) / lost) ** 0.5, REACH * max(holding, SCREENED), 0.95)
     beyond = min((share for share, score in scores.items() if score <= lowest), default=1.0)
     target = min(0.97 * boundary, (holding + beyond) / 2) if holding else SCREENED / 2
     if target - holding < 0.05 * max(holding, SCREENED):
@@ -68,14 +72,14 @@ def probe(ledger: Ledger) -> Planned:
 
 def probed(ledger: Ledger) -> int:
     """How many probes have been told."""
-    return sum(t.arm == "global" and float(t.label.split()[1]) != SCREENED for t in ledger.trials)
+    return sum(t.arm == "global" and t.fraction != SCREENED for t in ledger.trials)
 
 
 def _scores_by_share(trials: Sequence[Trial], method: str) -> dict[float, float]:
     return {
-        float(trial.label.split()[1]): trial.evaluation.measurements["accuracy"].value
+        trial.fraction: trial.evaluation.measurements["accuracy"].value
         for trial in trials
-        if trial.arm == "global" and trial.evaluation.complete and trial.label.split()[2] == method
+        if trial.arm == "global" and trial.evaluation.complete and trial.method == method and trial.fraction is not None
     }
 
 
@@ -91,7 +95,7 @@ def controls(ledger: Ledger, budget: int) -> Iterator[Planned]:
     method = best_method(space, ledger.trials)
     count = max(1, min(len(FRACTIONS), budget // 25))
     for fraction in FRACTIONS[:count]:
-        yield Planned(space.uniform(fraction, method), "uniform", f"uniform {fraction} {method}")
+        yield Planned(space.uniform(fraction, method), "uniform", f"uniform {fraction} {method}", method, fraction)
     for number in range(count):
         yield Planned(space.random(np.random.default_rng(number)), "random", f"random {number}")
 
@@ -99,9 +103,12 @@ def controls(ledger: Ledger, budget: int) -> Iterator[Planned]:
 def method_damages(trials: Sequence[Trial]) -> dict[str, float]:
     """Method → damage of what it removes under the same threshold."""
     return {
-        trial.label.split()[-1]: trial.evaluation.measurements["damage"].value
+        trial.method: trial.evaluation.measurements["damage"].value
         for trial in trials
-        if trial.arm == "global" and trial.evaluation.complete and float(trial.label.split()[1]) == SCREENED
+        if trial.arm == "global"
+        and trial.evaluation.complete
+        and trial.fraction == SCREENED
+        and trial.method is not None
     }
 
 

@@ -14,7 +14,7 @@ from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import StateError
 from secateur.execution import Inline
-from secateur.records import BASELINES, Evaluation, Goal, Group, Measurement, Member
+from secateur.records import BASELINES, Evaluation, Goal, Group, Measurement, Member, Trial
 from secateur.search.audit import arm_results
 from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem, own
@@ -22,7 +22,7 @@ from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
 from secateur.search.study import Asked, Study, storage_errors
-from secateur.search.warm_start import best_method
+from secateur.search.warm_start import SCREENED, best_method, method_damages
 from secateur.search_spaces import build_space
 
 ORIGINAL = Original({}, dict.fromkeys(HARM, 32), ("l1", "l2"))
@@ -216,6 +216,55 @@ def test_failures_count_and_are_kept_with_their_reason(tmp_path):
     assert {t.evaluation.failure for t in failed} == {"it broke"}
     again = study(tmp_path).trials()
     assert [t.evaluation for t in again] == [t.evaluation for t in progress.trials]
+
+
+def test_where_every_evaluation_fails_the_budget_ends_in_failures_with_their_reason(tmp_path):
+    """Probes of single cuts succeed, so there are sensitivities but no score to fit anything on."""
+    made = run(tmp_path, 20, evaluate=lambda c: Evaluation(c, c.key, {}, "the metric raised"))
+    assert known_sensitivities(made.study)
+    assert made.evaluated == 20
+    assert {t.evaluation.failure for t in made.trials} == {"the metric raised"}
+
+
+def test_negative_scores_that_are_a_constraint_and_no_objective(tmp_path):
+    """-MSE, say. The probes aim at the floor that the constraint leaves during the search."""
+
+    def negative(candidate):
+        found = evaluate(candidate)
+        score = found.measurements["accuracy"]
+        lower = dataclasses.replace(score, value=score.value - 3)
+        return dataclasses.replace(found, measurements={**found.measurements, "accuracy": lower})
+
+    goals = (Goal("accuracy", "at_least", -2.2, -2.5, "accuracy at least -2.2"),)
+    dense = negative(make_space().dense()).measurements
+    objectives = {"damage": "minimize", "macs": "minimize"}
+    made = run(tmp_path, 45, evaluate=negative, objectives=objectives, goals=goals, dense=dense)
+    assert made.evaluated == 45
+    probes = [t for t in made.trials if t.arm == "global" and t.fraction != SCREENED]
+    assert probes
+    scores = [t.evaluation.measurements["accuracy"].value for t in made.trials if t.arm == "global"]
+    assert min(abs(score + 2.5) for score in scores) < 0.2, "one of them comes near the floor"
+
+
+def test_what_a_planned_trial_was_is_read_from_its_record_and_not_from_its_label(tmp_path):
+    """Names of methods may hold anything: a label is for people."""
+
+    def took(harm):
+        found = evaluate(make_space().dense())
+        damage = dataclasses.replace(found.measurements["damage"], value=harm)
+        return dataclasses.replace(found, measurements={**found.measurements, "damage": damage})
+
+    def trial(method, harm):
+        return Trial(0, "global", f"global {SCREENED:.3f} {method}", took(harm), None, method, SCREENED)
+
+    trials = [trial("by l1", 0.1), trial("by l2", 0.9), trial("my l1", 0.5)]
+    assert method_damages(trials) == {"by l1": 0.1, "by l2": 0.9, "my l1": 0.5}
+    assert best_method(make_space(), trials) == "by l1"
+    made = run(tmp_path, 30)
+    kept = {t.label: (t.method, t.fraction) for t in study(tmp_path).trials() if t.label}
+    assert kept["uniform 0.375 l2"] == ("l2", 0.375)
+    assert kept["dense"] == (None, None)
+    assert kept == {t.label: (t.method, t.fraction) for t in made.trials if t.label}
 
 
 def test_an_exhausted_space_ends_the_search(tmp_path):
