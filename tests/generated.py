@@ -234,7 +234,7 @@ def flattened(x: Tensor) -> Tensor:
 
 
 def viewed(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 4).view(len(x), -1)
+    return F.max_pool2d(x, 4).contiguous().view(len(x), -1)
 
 
 def over_channels(x: Tensor) -> Tensor:

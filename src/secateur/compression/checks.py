@@ -48,7 +48,8 @@ def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
     try:
         outputs = model(*inputs)
     except (Exception, SystemExit) as error:  # whatever the user's forward raises becomes one clear error
-        where = f"layer '{entered[-1]}' ({type(model.get_submodule(entered[-1])).__name__})" if entered else "the model"
+        name = entered[-1] if entered else ""
+        where = f"layer '{name}' ({type(model.get_submodule(name)).__name__})" if name else "the model"
         raise ModelError(f"The forward pass fails in {where}, which {raised(error)}.") from error
     finally:
         for hook in hooks:

@@ -2,8 +2,8 @@
 
 A coupling can be right for one set of channels and wrong for the next (halves of one convolution that gate each other, attention
 heads, norms over channel groups). So a group is proven with seeded random sets of several sizes, from one channel to all but one,
-together with other groups and in random subsets of them. All groups share their plans: a network whose groups are all right takes
-`PLANS` pairs of forward passes; where a plan fails, it is bisected down to the groups that are to blame.
+together with all other groups and in random subsets of them. The groups share their plans: a network whose groups are all right
+takes at most `PLANS` pairs of forward passes; where a plan fails, it is bisected down to the groups that are to blame.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from secateur.compression.surgery import cut, removals_of, zeroed
 from secateur.errors import first_line
 from secateur.records import Group, Removals
 
-SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3, 1.0)
-"""Shares of a group's removable channels that leave; 0 stands for one or two channels, 1 for all that may go."""
+SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3)
+"""Of what may go from a group while all others lose channels too; 0 stands for one or two channels."""
 SUBSETS = 4
-"""Disjoint random subsets of the groups that are cut besides, at random widths: the rest of the network is whole there."""
-PLANS = len(SHARES) + SUBSETS
+"""Into how many disjoint random subsets the groups are divided to lose all that may go, and again at random widths.
+
+The rest of the network is whole then: where every layer is down to a few channels, little of an error arrives at the output.
+"""
+PLANS = len(SHARES) + 2 * SUBSETS
 
 Plan = Mapping[str, Sequence[int]]
 """Group name → root channels that leave."""
@@ -65,6 +68,11 @@ class Proof:
                     del proven[culprit.name]
                     suspects.remove(culprit)
         return list(proven.values()), refuted
+
+    def disproof_together(self, groups: Sequence[Group]) -> str | None:
+        """Why groups that were proven once are not right here, by two plans of them all; None where they are."""
+        repeated = plans(groups)[:2]
+        return next((reason for plan in repeated if (reason := self._disproof(groups, plan))), None)
 
     def disproof(self, removals: Removals) -> str | None:
         """Why these removals are wrong, or None: the outputs of the cut and of the zeroed network agree."""
@@ -114,7 +122,8 @@ class Proof:
 def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
     """The sets of channels that groups are proven with: all groups at once, then disjoint subsets of them.
 
-    Each group meets every share once, neighbours meet different ones, and the same groups give the same plans.
+    Each group meets every share once (neighbours different ones at a time), the loss of all that may go, and a random width. The
+    same groups give the same plans.
     """
     together = [
         {
@@ -123,12 +132,16 @@ def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
         }
         for number in range(len(SHARES))
     ]
-    shuffled = sorted(groups, key=lambda group: random.Random(group.name).random())  # noqa: S311 # no secrets
-    subsets = [
-        {group.name: _drawn(group, random.Random(f"width {group.name}").random(), "subset") for group in subset}  # noqa: S311
-        for subset in (shuffled[start::SUBSETS] for start in range(SUBSETS))
-    ]
-    return [*together, *(subset for subset in subsets if subset)]
+    subsets = []
+    for purpose in ("all that may go", "a random width"):
+        draw = random.Random(purpose)  # noqa: S311 # the same at every call; no secrets
+        shuffled = draw.sample(groups, len(groups))
+        for start in range(min(SUBSETS, len(groups))):
+            shares = (1.0 if purpose == "all that may go" else draw.random() for _ in groups)
+            subsets.append(
+                {g.name: _drawn(g, share, purpose) for g, share in zip(shuffled[start::SUBSETS], shares, strict=False)}
+            )
+    return [*together, *subsets]
 
 
 def _drawn(group: Group, share: float, purpose: str) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ from secateur.agent.runtimes import RUNTIMES, Unavailable, check_options
 from secateur.compression.batch_norm import dense_statistics
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts
-from secateur.compression.groups import find_groups
+from secateur.compression.groups import FoundGroups
+from secateur.compression.kept_groups import kept_groups
 from secateur.compression.storage import weights_digest
 from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, LocalDevice, PipelineDefinition, one_of
 from secateur.errors import DefinitionError, WorkloadError
@@ -46,11 +47,16 @@ class Prepared:
     definition: PipelineDefinition
     workload: Workload
     model: nn.Module
-    costs: LayerCosts
+    found: FoundGroups
     space: SearchSpace
     evaluator: Evaluator
     looked_at: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def costs(self) -> LayerCosts:
+        """The multiply-accumulates of the model's layers."""
+        return self.found.costs
 
     def close(self) -> None:
         """Let the devices go."""
@@ -115,13 +121,14 @@ def prepare(
     root: Path,
     *,
     dense_onnx: bytes | None = None,
+    groups: Path | None = None,
     lasting: bool = False,
     step: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work.
 
-    dense_onnx: the dense model as exported earlier, for workers. lasting: keep measurements in the project's state, where there
-    is one, and use those that are there. step: told what begins.
+    dense_onnx: the dense model as exported earlier, for workers. groups: the file of those that were proven earlier. lasting: keep
+    measurements in the project's state, where there is one, and use those that are there. step: told what begins.
     """
     started = time.monotonic()
     own_metrics = check_names(definition, root)
@@ -132,7 +139,7 @@ def prepare(
         _inspected(definition, workload, model) if dense_onnx is None else {}
     )  # the driver has done it for its workers
     step("finding and proving the groups that can be cut")
-    found = find_groups(model, workload.example_inputs)
+    found = kept_groups(groups, model, workload.example_inputs)
     # What happens to devices goes to the log: of a worker, or the terminal.
     step("opening the device")
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)
@@ -152,7 +159,7 @@ def prepare(
     evaluator = Evaluator(
         definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
     )
-    return Prepared(definition, workload, model, found.costs, space, evaluator, looked_at, time.monotonic() - started)
+    return Prepared(definition, workload, model, found, space, evaluator, looked_at, time.monotonic() - started)
 
 
 def check_calibration_images(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
+from secateur.compression.kept_groups import keep_groups
 from secateur.compression.saliency import Saliencies
 from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
@@ -149,7 +150,7 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
     root = Path(run.project)
     open_state(root)
     listener.stage("check")
-    with closing(prepare(definition, root, lasting=True, step=listener.step)) as prepared:
+    with closing(prepare(definition, root, groups=run.groups, lasting=True, step=listener.step)) as prepared:
         if run.identity != _identity(prepared):
             raise StateError(
                 f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a "
@@ -187,6 +188,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
     definition = prepared.definition
     searching = _engine(prepared, run, listener)
     write(run.dense_onnx, prepared.evaluator.files.dense.onnx)
+    keep_groups(run.groups, prepared.found, prepared.model, prepared.workload.example_inputs)
     _save_example(prepared, run)
     with watch.stage("check"):
         listener.step("computing saliency")

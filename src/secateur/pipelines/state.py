@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def groups(self) -> Path:
+        """The groups that were found and proven in the model."""
+        return self.path / "groups.json"
+
+    @property
     def predictor(self) -> Path:
         """The latency predictor, where the definition asks for one."""
         return self.path / "predictor.json"

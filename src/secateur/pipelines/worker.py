@@ -30,7 +30,9 @@ def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
     """
     run = read_run(folder)
     definition, _ = load_pipeline(str(folder / "definition.yaml"))
-    prepared = prepare(definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes(), lasting=True)
+    prepared = prepare(
+        definition, Path(run.project), dense_onnx=run.dense_onnx.read_bytes(), groups=run.groups, lasting=True
+    )
     if not run.identity.startswith(weights_digest(prepared.model)[:16]):
         prepared.close()
         raise StateError(
