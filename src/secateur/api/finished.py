@@ -12,13 +12,13 @@ from torch import nn
 
 from secateur.api.tables import finalists_table, html_table, trials_table
 from secateur.compression.storage import load_compressed
-from secateur.definition import load_pipeline, one_of
-from secateur.errors import NothingBetter, WorkloadError
+from secateur.definition import one_of
+from secateur.errors import NothingBetter
+from secateur.pipelines.models import dense_module, export_finalist, onnx_file
 from secateur.pipelines.run import read_record, versions_of
 from secateur.pipelines.state import RunFolder, find_run
 from secateur.records import Recovered, RunRecord, Version
 from secateur.report.front_figure import AXES, front_figure
-from secateur.workloads.loading import build_model, load_workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,19 +114,17 @@ class Run:
 
     def onnx(self, name: str | None = None) -> Path:
         """A finalist's ONNX file. name: by default the best one's."""
-        file = self.path / self._named(name).folder / "model.onnx"
-        if not file.is_file():
-            raise WorkloadError(
-                f"{file.parent.name} has no ONNX file in {file.parent}: see the report for why it failed."
-            )
-        return file
+        return onnx_file(self.folder, self._named(name))
+
+    def export(self, to: str | Path, name: str | None = None, *, dense: nn.Module | None = None) -> list[Path]:
+        """Write a finalist so that it can be used without secateur, as `secateur export` does. Returns the files."""
+        return export_finalist(self.folder, self._named(name), dense or self.dense(), Path(to).expanduser())
 
     def dense(self) -> nn.Module:
         """The original module. Raises WorkloadError where it cannot be built."""
         if self.build_dense is not None:
             return self.build_dense()
-        definition, _ = load_pipeline(str(self.path / "definition.yaml"))
-        return build_model(load_workload(definition.workload, Path(self.folder.project)))
+        return dense_module(self.folder)
 
     def _named(self, name: str | None) -> Recovered:
         if name is None:

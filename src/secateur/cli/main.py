@@ -24,6 +24,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     running.resume,
     running.check,
     runs.show,
+    runs.export,
     running.flush,
     devices.measure,
     project.dashboard,
@@ -33,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(runs.runs_app)
 app.add_typer(devices.device_app)
 
 

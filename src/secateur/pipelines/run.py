@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from secateur.compression.kept_groups import keep_groups
 from secateur.compression.saliency import Saliencies
 from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
-from secateur.errors import DefinitionError, EvaluationFailed, NothingBetter, SecateurError, StateError
+from secateur.errors import DefinitionError, EvaluationFailed, NothingBetter, SecateurError, StateError, first_line
 from secateur.evaluators.onnx_export import OUTPUT, input_names
 from secateur.evaluators.self_comparison import compared, missing, widened
 from secateur.execution import Inline, Pool
@@ -365,7 +365,13 @@ def read_record(run: RunFolder) -> RunRecord:
     """A finished run's record. Raises StateError where the run has not got that far."""
     if not run.judged:
         raise StateError(f"Run {run.run_id} is not finished. Go on with: secateur resume {run.run_id}")
-    return _RECORD.validate_json((run.path / "record.json").read_bytes())
+    try:
+        return _RECORD.validate_json((run.path / "record.json").read_bytes())
+    except ValidationError as error:
+        raise StateError(
+            f"{run.path / 'record.json'} was written by another version of secateur, or is damaged: {first_line(error)}. Its "
+            f"report is still there: {run.path / 'report.html'}"
+        ) from error
 
 
 def versions_of(run: RunFolder) -> list[Version] | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -249,3 +251,85 @@ def test_cuda_is_refused_where_there_is_none(secateur_command, monkeypatch):
     code, _, err = secateur_command("run", "quick", "--device", "cuda")
     assert code == 75
     assert "torch sees no CUDA device here" in err
+
+
+def test_runs_are_listed_compared_and_deleted(secateur_command, tmp_path, monkeypatch):
+    import finished
+    from secateur.files import write
+    from secateur.pipelines.run import _RECORD
+
+    for name, seed in (("r-1", 3), ("r-2", 4)):
+        folder = tmp_path / "p" / "mlruns" / "runs" / name
+        facts = {
+            "run_id": name,
+            "pipeline": "quick",
+            "digest": "",
+            "project": str(tmp_path),
+            "started": "now",
+            "identity": "",
+        }
+        write(folder / "run.json", json.dumps({**facts, "environment": {}}))
+        record = dataclasses.replace(finished.RECORD, run_id=name, definition={"seed": seed})
+        write(folder / "record.json", _RECORD.dump_json(record))
+    code, out, err = secateur_command("runs", "--project", "p", "--json")
+    assert (code, [(e["run"], e["state"], e["best"]) for e in json.loads(out)]) == (
+        0,
+        [("r-1", "not registered yet", "f1-aa"), ("r-2", "not registered yet", "f1-aa")],
+    ), err
+    code, out, _ = secateur_command("runs", "compare", "r-1", "r-2", "--project", "p")
+    assert code == 0
+    assert "definition: seed" in out
+    assert secateur_command("runs", "compare", "r-1", "--project", "p")[0] == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, out, err = secateur_command("runs", "delete", "r-1", "--project", "p")
+    assert (code, (tmp_path / "p" / "mlruns" / "runs" / "r-1").exists()) == (1, True), "nobody said yes"
+    assert secateur_command("runs", "delete", "r-1", "--yes", "--project", "p")[0] == 0
+    assert [e["run"] for e in json.loads(secateur_command("runs", "--project", "p", "--json")[1])] == ["r-2"]
+    assert "there is no run 'r-1'" in secateur_command("export", "r-1", "f1", "--to", "x", "--project", "p")[2].lower()
+
+
+def test_the_projects_pipelines_are_listed_beside_ours(secateur_command, tmp_path):
+    (tmp_path / "p" / "pipelines").mkdir(parents=True)
+    (tmp_path / "p" / "pipelines" / "own.yaml").write_text("# What it is for. And more.\nname: own\n")
+    _, out, _ = secateur_command("list", "pipelines", "--json", "--project", "p")
+    listed = {entry["name"]: entry["what"] for entry in json.loads(out)}
+    assert listed["own"] == "What it is for"
+    assert {"quick", "own"} <= set(listed)
+
+
+def test_the_verbosity_may_stand_anywhere(secateur_command):
+    from secateur.cli.verbosity import SETTINGS
+
+    for words, level in (
+        (("-v", "list", "methods"), 1),
+        (("list", "methods", "-vv"), 2),
+        (("list", "-q", "methods"), -1),
+    ):
+        assert secateur_command(*words)[0] == 0
+        assert SETTINGS.level == level
+    assert "-v" not in secateur_command("list", "methods")[1]
+
+
+def test_the_shell_completes_names(tmp_path, monkeypatch):
+    import typer
+    from typer.main import get_command
+
+    from secateur.cli import completion
+    from secateur.cli.main import app
+
+    finalist = tmp_path / "mlruns" / "runs" / "quick-1" / "finalists" / "f1-aa"
+    finalist.mkdir(parents=True)
+    (finalist / "result.json").write_text("{}")
+    (finalist.parents[1] / "run.json").write_text("{}")
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "quick-own.yaml").write_text("")
+    context = typer.Context(get_command(app))
+    context.params = {"project": tmp_path, "run_id": "quick-1"}
+    assert completion.pipelines(context, "quick") == ["quick", "quick-own"]
+    assert completion.runs(context, "q") == ["quick-1"]
+    assert completion.finalists(context, "") == ["f1-aa"]
+    assert completion.metrics(context, "lat") == ["latency"]
+    assert completion.listings("pip") == ["pipelines"]
+    assert set(completion.LISTINGS) == set(CATALOGUE)
+    context.params = {"project": tmp_path / "nowhere"}
+    assert completion.runs(context, "") == []

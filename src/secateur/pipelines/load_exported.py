@@ -1,0 +1,36 @@
+"""Loads the model beside this file. It needs onnxruntime, or torch, safetensors and the code of your own model.
+
+import load
+load.session().run(None, {"input": array})     # ONNX Runtime; names of inputs: load.session().get_inputs()
+load.module(build_my_model())                  # torch; the weights of the module that is passed do not matter
+"""
+
+import json
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def session(**options):
+    """An ONNX Runtime session. options: those of onnxruntime.InferenceSession."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(HERE / "model.onnx"), **options)
+
+
+def module(dense):
+    """The torch module, in evaluation mode: the original one, changed in place to the smaller widths and the trained weights."""
+    import torch
+    from safetensors.torch import load_file
+
+    for name, values in json.loads((HERE / "model.json").read_text())["attributes"].items():
+        changed = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        vars(dense.get_submodule(name)).update(changed)
+    for name, tensor in load_file(HERE / "model.safetensors").items():
+        owner, _, leaf = name.rpartition(".")
+        layer = dense.get_submodule(owner)
+        if leaf in layer._parameters:
+            layer._parameters[leaf] = torch.nn.Parameter(tensor)
+        else:
+            layer._buffers[leaf] = tensor
+    return dense.eval()
