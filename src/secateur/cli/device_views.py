@@ -22,7 +22,7 @@ def show_devices(found: Iterator[DeviceChecked], *, as_json: bool) -> None:
         listed = [{**asdict(device), "noise": device.noise} for device in found]
         sys.stdout.write(json.dumps(listed, indent=2) + "\n")
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     for device in found:
         console.print(f"[bold]{device.name}[/]: {device.fingerprint}")
         machine = device.machine
@@ -51,7 +51,7 @@ def show_measured(found: ModelMeasured, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps({**asdict(found), "samples_per_second": rate}, indent=2) + "\n")
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = _console()
     console.print(f"[bold]{found.model}[/] on {found.fingerprint}, batch {found.batch}")
     table = Table(header_style="bold")
     for heading in ("", "min ms", "p50 ms", "p90 ms", "memory"):
@@ -75,6 +75,13 @@ def show_measured(found: ModelMeasured, *, as_json: bool) -> None:
     console.print(f"{rate:,.0f} samples/s; energy {energy}; {_health(report)}")
     if found.emulated:
         console.print("[bold]emulated[/]: these timings mean nothing.")
+
+
+def _console() -> Console:
+    """Sentences are broken between words on a terminal, and stay whole in a file."""
+    console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def _health(report: Report) -> str:

@@ -50,7 +50,7 @@ def _mlflow(record: RunRecord, version: Version) -> str:
     return (
         f"import mlflow\n\n{store}"
         f'model = mlflow.pyfunc.load_model("models:/{version.name}{reference}")\n'
-        "output = model.predict(batch)"
+        'output = model.predict(batch)["output"]  # batch: float32 NumPy array'
     )
 
 
