@@ -8,8 +8,13 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from secateur.records import Candidate, RunRecord
-from secateur.report.style import METHOD_COLOURS, MUTED, empty, layout
+from secateur.records import Candidate, RunRecord, Sensitivity
+from secateur.report.style import GRID, METHOD_COLOURS, MUTED, empty, layout
+
+LABELLED = 24
+"""Groups up to which a bar has room for a label."""
+COLOURED = 16
+"""Sensitivity curves with a colour of their own, the steepest; more could not be told apart."""
 
 
 def cuts_figure(record: RunRecord) -> go.Figure:
@@ -39,7 +44,7 @@ def cuts_figure(record: RunRecord) -> go.Figure:
                     showlegend=method not in shown,
                     marker={"color": METHOD_COLOURS[i % len(METHOD_COLOURS)]},
                     text=[f"{cut.kept}/{widths[name]}" for name, cut in cuts.items()],
-                    textposition="auto",
+                    textposition="auto" if len(names) <= LABELLED else "none",
                     insidetextfont={"color": "white"},
                     outsidetextfont={"color": MUTED},
                     hovertemplate=f"<b>{finalist.name}</b>, %{{x}}<br>%{{text}} channels stay<br>chosen by {method}<extra></extra>",
@@ -61,26 +66,49 @@ def _kept_share(candidate: Candidate, widths: Mapping[str, int]) -> float:
 
 
 def sensitivity_figure(record: RunRecord) -> go.Figure:
-    """Damage of each group cut alone, against its removed share, by the criterion that was probed at most widths."""
+    """Damage of each group cut alone, against its removed share, by the criterion that was probed at most widths.
+
+    Of many groups the steepest have colours; the others are grey and share an entry of the legend.
+    """
     figure = empty()
-    palette = METHOD_COLOURS
-    for i, group in enumerate(record.groups):
-        probes = [s for s in record.sensitivities if s.group == group.name]
-        if not probes:
-            continue
-        swept = Counter(s.method for s in probes).most_common(1)[0][0]
-        points = sorted((s for s in probes if s.method == swept), key=lambda s: -s.kept)
+    curves = [curve for group in record.groups if (curve := _curve(record, group.name))]
+    steepest = sorted(curves, key=lambda curve: -max(s.damage / (1 - s.kept / s.width) for s in curve))[:COLOURED]
+    named = {curve[0].group: i for i, curve in enumerate(c for c in curves if c in steepest)}
+    others = len(curves) - len(named)
+    for curve in sorted(curves, key=lambda curve: curve[0].group in named):  # colours lie on top
+        group = curve[0].group
+        place = named.get(group)
         figure.add_trace(
             go.Scatter(
-                x=[0.0, *(round(1 - s.kept / s.width, 4) for s in points)],
-                y=[0.0, *(float(f"{s.damage:.5g}") for s in points)],
-                mode="lines+markers",
-                name=group.name,
-                line={"color": palette[i % len(palette)], "dash": ("solid", "dash", "dot")[i // len(palette) % 3]},
-                text=["dense", *(f"{s.kept} of {s.width} stay, by {s.method}" for s in points)],
-                hovertemplate=f"<b>{group.name}</b><br>%{{text}}<br>damage %{{y:.3f}}<extra></extra>",
+                x=[0.0, *(round(1 - s.kept / s.width, 4) for s in curve)],
+                y=[0.0, *(float(f"{s.damage:.5g}") for s in curve)],
+                mode="lines" if place is None else "lines+markers",
+                name=f"{others} flatter groups" if place is None else group,
+                line=_line(place),
+                legendgroup="others" if place is None else group,
+                legendrank=2000 if place is None else 1000,
+                showlegend=place is not None or not any(t.legendgroup == "others" for t in figure.data),
+                text=["dense", *(f"{s.kept} of {s.width} stay, by {s.method}" for s in curve)],
+                hovertemplate=f"<b>{group}</b><br>%{{text}}<br>damage %{{y:.3f}}<extra></extra>",
             )
         )
     figure.update_xaxes(title="channels removed from this group alone", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title="damage (relative squared error)", rangemode="tozero")
     return layout(figure, 460)
+
+
+def _curve(record: RunRecord, group: str) -> list[Sensitivity]:
+    """A group's probes with one criterion, from the mildest cut on; empty where it was not probed."""
+    probes = [s for s in record.sensitivities if s.group == group and s.kept < s.width]
+    if not probes:
+        return []
+    swept = Counter(s.method for s in probes).most_common(1)[0][0]
+    return sorted((s for s in probes if s.method == swept), key=lambda s: -s.kept)
+
+
+def _line(place: int | None) -> dict[str, object]:
+    """A coloured line by place in the legend; thin and grey without one."""
+    if place is None:
+        return {"color": GRID, "width": 1}
+    palette = METHOD_COLOURS
+    return {"color": palette[place % len(palette)], "dash": ("solid", "dash")[place // len(palette) % 2]}

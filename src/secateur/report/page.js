@@ -17,9 +17,9 @@
       figure.layout.margin.l = 40;
       figure.layout.margin.t = 12; // no buttons there
       figure.layout.font.size = 12;
-      figure.data.forEach(function (trace) { if (trace.type === 'bar') { trace.textposition = 'none'; } });
+      figure.data.forEach(function (trace) { if (trace.type === 'bar') { trace.textposition = 'none'; } }); // no room for words
     }
-    if (width === PAPER) { figure.layout.height = Math.min(figure.layout.height, 400); }
+    if (width === PAPER && box.id.indexOf('front') === 0) { figure.layout.height = Math.min(figure.layout.height, 400); }
     figure.layout.height += 20 * Math.max(0, legendRows(figure, width) - 1);
     figure.layout.width = width;
     Plotly.react(box, figure.data, figure.layout, Object.assign({ displayModeBar: narrow ? false : 'hover' }, config));

@@ -12,6 +12,10 @@ NAMES = {
     "search": "search",
     "recover": "recovery of the finalists",
     "gate": "gate: selection and test data",
+    "recover.training": "fine-tuning",
+    "recover.export": "export to ONNX",
+    "recover.measuring": "scoring and measuring",
+    "recover.waiting": "waiting for a quiet machine",
 }
 
 
@@ -26,14 +30,16 @@ class Spent:
 
 
 def spent(record: RunRecord) -> list[Spent]:
-    """Seconds per stage; keys `stage.part` follow their stage and are not added up with it."""
+    """Seconds per stage; parts (keys `stage.part`) stand under their stage, with what none of them accounts for."""
     stages = {key: seconds for key, seconds in record.seconds.items() if "." not in key}
     total = sum(stages.values()) or 1.0
     found = []
     for stage, seconds in stages.items():
         found.append(Spent(NAMES.get(stage, stage), duration(seconds), seconds / total))
-        for key, inside in record.seconds.items():
-            if key.startswith(f"{stage}."):
-                name = key.removeprefix(f"{stage}.").replace("_", " ")
-                found.append(Spent(name, duration(inside), inside / total, part=True))
+        parts = {key: inside for key, inside in record.seconds.items() if key.startswith(f"{stage}.")}
+        if parts:
+            parts["the rest"] = max(0.0, seconds - sum(parts.values()))
+        for key, inside in parts.items():
+            name = NAMES.get(key, key.removeprefix(f"{stage}.").replace("_", " "))
+            found.append(Spent(name, duration(inside), inside / total, part=True))
     return [*found, Spent("all stages", duration(sum(stages.values())), 1.0)] if found else []

@@ -69,12 +69,13 @@ def test_each_finalist_falls_under_one_line():
     assert [(count.what, count.number) for count in counts[1:]] == [(text, 1) for text in OUTCOMES]
 
 
-def test_parts_of_a_stage_are_not_added_up_with_it():
-    lines = spent(replace(RECORD, seconds={"search": 30.0, "recover": 60.0, "recover.fine_tune": 45.0}))
+def test_parts_stand_under_their_stage_and_add_up_to_it():
+    lines = spent(replace(RECORD, seconds={"search": 30.0, "recover": 60.0, "recover.training": 45.0}))
     assert [(line.what, line.time, line.part) for line in lines] == [
         ("search", "30 s", False),
         ("recovery of the finalists", "60 s", False),
-        ("fine tune", "45 s", True),
+        ("fine-tuning", "45 s", True),
+        ("the rest", "15 s", True),
         ("all stages", "90 s", False),
     ]
     assert lines[2].share == pytest.approx(0.5)
