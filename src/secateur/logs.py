@@ -13,7 +13,7 @@ from pathlib import Path
 
 from secateur.errors import SecateurError
 from secateur.files import disk_errors, private_folder
-from secateur.redaction import scrubbed
+from secateur.redaction import Scrubbed, scrubbed
 
 LOGGER = logging.getLogger("secateur")
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -25,14 +25,6 @@ class _File(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # the interface
         """Say nothing; by default logging prints a traceback."""
-
-
-class _Scrubbed(logging.Formatter):
-    """Lines without secrets."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record, its traceback included."""
-        return scrubbed(super().format(record))
 
 
 class _Onwards(logging.Handler):
@@ -52,7 +44,7 @@ def logging_to(file: Path) -> Iterator[None]:
     """
     with disk_errors(file):
         written = _File(file, encoding="utf-8")
-    written.setFormatter(_Scrubbed(_FORMAT))
+    written.setFormatter(Scrubbed(_FORMAT))
     before, propagated = LOGGER.level, LOGGER.propagate
     onwards = _Onwards(LOGGER.getEffectiveLevel())
     LOGGER.setLevel(min(logging.INFO, LOGGER.getEffectiveLevel()))

@@ -16,8 +16,12 @@ SHORTEST = 4
 """Values of environment variables below this length are too common as words to be taken out of every text."""
 
 _TELLING = r"(?:[a-z0-9._-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential|signature)[a-z0-9._-]*|pwd|sig)"
-_TELLING_NAME = re.compile(r"(?i)(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|KEY|CREDENTIALS?|PWD)(?:_|$)|_PASS$")
-_NOT_SECRET = {"PWD", "OLDPWD"}
+_TELLING_NAME = re.compile(
+    r"(?i)(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|SECRETS?|TOKEN|API_?KEY|ACCESS_KEY|SECRET_KEY|CREDENTIALS?)(?:_|$)|_(?:PASS|PWD)$"
+)
+_NAMES_A_PLACE = re.compile(r"(?i)_(?:FILE|PATH|DIR|URL|URI|ID)$")
+_VARIABLE = re.compile(r"\$\{[A-Za-z_]\w*\}")  # one with a default shows the default
+_WORDS = {"true", "false", "none", "null"}
 _USER_PART = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<user>[^\s/?#]+)@")
 _PARAMETER = re.compile(rf"(?i)(?P<name>[?&;]{_TELLING}=)[^\s&;#'\")\]>]+")
 _HEADER = re.compile(r"(?i)(?P<name>\bauthorization\b['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token)?\s*)[^\s'\",)}]+")
@@ -33,19 +37,27 @@ def scrubbed(text: str) -> str:
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a URL carries a user part with a password, any user part for http(s), or a parameter with a telling name."""
+    """Whether a URL carries a user part with a password, any user part for http(s), or a parameter with a telling name.
+
+    `${NAME}`, which the environment fills in, is none.
+    """
+    url = _VARIABLE.sub("", url)
+    if _PARAMETER.search(url):
+        return True
     user = _USER_PART.search(url)
-    carries = user is not None and (":" in user["user"] or user["scheme"].lower().startswith("http"))
-    return carries or _PARAMETER.search(url) is not None
+    if user is None:
+        return False
+    name, _, password = user["user"].partition(":")
+    return bool(password or (name and user["scheme"].lower().startswith("http")))
 
 
 def _secrets() -> list[str]:
     """What the environment holds that must not be shown, longest first: a secret may be a part of another one."""
     values = set()
     for name, value in os.environ.items():
-        if name not in _NOT_SECRET and _TELLING_NAME.search(name):
+        if _TELLING_NAME.search(name) and not _NAMES_A_PLACE.search(name) and value.lower() not in _WORDS:
             values.add(value)
-        elif "://" in value:
+        if "://" in value:
             values |= _in_url(value)
     forms = {form for value in values for form in (value, quote(value, safe=""), quote_plus(value), unquote(value))}
     return sorted((form for form in forms if len(form) >= SHORTEST), key=len, reverse=True)
@@ -59,14 +71,9 @@ def _in_url(url: str) -> set[str]:
     return found - {""}
 
 
-class Scrubber(logging.Filter):
-    """A logging filter that takes secrets out of messages and of the tracebacks that go with them."""
+class Scrubbed(logging.Formatter):
+    """Log lines without secrets."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record in place; nothing is dropped."""
-        record.msg, record.args = scrubbed(record.getMessage()), None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = scrubbed(record.exc_text)
-        return True
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, its traceback included."""
+        return scrubbed(super().format(record))

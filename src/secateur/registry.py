@@ -21,6 +21,7 @@ from secateur.databases import Schema, ensure
 from secateur.errors import RegistryUnreachable, first_line
 from secateur.files import sha256_of
 from secateur.records import Measurement, Recovered, RunRecord, Version
+from secateur.redaction import scrubbed
 
 _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -111,7 +112,7 @@ def publish(package: Package, target: Target) -> Published:
         return _Publisher(package, target, embedded=target.tracking_uri is None).publish()
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RegistryUnreachable(
-            f"MLflow at {_without_credentials(uri)} could not take run {package.record.run_id}: {first_line(error)}. Everything is "
+            f"MLflow at {scrubbed(uri)} could not take run {package.record.run_id}: {first_line(error)}. Everything is "
             f"in {package.folder}; send it later with: secateur flush {package.record.run_id}{_from_here(package.state.parent)}"
         ) from error
 
@@ -119,11 +120,6 @@ def publish(package: Package, target: Target) -> Published:
 def _from_here(project: Path) -> str:
     """The option that finds a project from the current folder; nothing where it is the current one."""
     return "" if project.resolve() == Path.cwd() else f" --project {project}"
-
-
-def _without_credentials(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
 
 
 class _Publisher:

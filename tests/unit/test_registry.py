@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow.exceptions import MlflowException
 
-from secateur.registry import Target, _from_here, _Publisher, _without_credentials
+from secateur.registry import Target, _from_here, _Publisher
 
 
 class Client:
@@ -43,8 +43,3 @@ def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert _from_here(tmp_path) == ""
     assert _from_here(tmp_path / "other") == f" --project {tmp_path / 'other'}"
-
-
-def test_credentials_are_not_repeated():
-    assert _without_credentials("https://me:secret@host:5000/x") == "https://host:5000/x"
-    assert _without_credentials("sqlite:///mlruns/mlflow.db") == "sqlite:///mlruns/mlflow.db"

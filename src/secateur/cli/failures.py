@@ -10,6 +10,7 @@ from pathlib import Path
 
 from secateur.cli.options import INTERRUPTED
 from secateur.errors import SecateurError, first_line
+from secateur.redaction import scrubbed
 
 BUG = 70
 """EX_SOFTWARE of sysexits.h: an internal error."""
@@ -21,7 +22,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except SecateurError as error:
-        sys.stderr.write(f"secateur: {error}\n")
+        sys.stderr.write(f"secateur: {scrubbed(str(error))}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end

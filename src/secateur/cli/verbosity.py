@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperGroup
 
+from secateur.redaction import Scrubbed
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,6 +66,7 @@ def set_level(level: int) -> None:
     SETTINGS.level = max(min(LEVELS), min(max(LEVELS), level))
     handler = RichHandler(LEVELS[SETTINGS.level], console(), show_path=False, markup=False)
     handler.set_name("secateur")
+    handler.setFormatter(Scrubbed("%(message)s"))
     logging.getLogger().addHandler(handler)
     if SETTINGS.level > 0:
         logging.getLogger("secateur").setLevel(LEVELS[SETTINGS.level])

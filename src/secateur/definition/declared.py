@@ -14,7 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 class Declared(BaseModel):
     """A part of a definition. It remembers where it stands, so that later stages can point at the line."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     _source: Source | None = PrivateAttr(default=None)
     _path: tuple[str | int, ...] = PrivateAttr(default=())

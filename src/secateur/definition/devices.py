@@ -41,9 +41,11 @@ class SshDevice(Declared):
     folder: str = Field(
         ".cache/secateur", description="Where the measuring program and models lie there; relative to the login's home."
     )
-    connect_seconds: float = Field(10.0, gt=0.0, description="A host that has not answered by then cannot be reached.")
+    connect_seconds: float = Field(
+        10.0, gt=0.0, le=3600.0, description="A host that has not answered by then cannot be reached."
+    )
     keepalive_seconds: float = Field(
-        2.0, gt=0.0, description="A link that says nothing for three times as long counts as cut."
+        2.0, gt=0.0, le=3600.0, description="A link that says nothing for three times as long counts as cut."
     )
 
     @field_validator("hosts")

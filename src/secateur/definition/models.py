@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from secateur.definition.declared import Declared, Name
 from secateur.definition.devices import DeviceDefinition, LocalDevice
+from secateur.redaction import has_credentials
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 LOWER_GOALS = ("max_drop", "at_least")
@@ -51,12 +52,12 @@ class GroupRule(Declared):
     removed: tuple[Fraction, Fraction] = Field(
         (0.0, 0.8), description="Lowest and highest removed fraction of the group's channels."
     )
-    multiple_of: Annotated[int, Field(ge=1)] | Literal["device"] = Field(
+    multiple_of: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["device"] = Field(
         1,
         description="Channel counts that stay are multiples of this (the whole width always may). Hardware likes 8 or 16; `device` "
         "measures what the declared device likes (half of that, and so on, for groups that are no wider).",
     )
-    at_least: int = Field(1, ge=1, description="Channels that must stay.")
+    at_least: int = Field(1, ge=1, le=1_000_000, description="Channels that must stay.")
 
     @field_validator("removed")
     @classmethod
@@ -115,7 +116,7 @@ class ConstraintDefinition(Declared):
 class PredictorDefinition(Declared):
     """A latency predictor, fitted on the device before the search. What it predicts never enters a front."""
 
-    models: int = Field(12, ge=6, description="Networks that are measured to calibrate it.")
+    models: int = Field(12, ge=6, le=10_000, description="Networks that are measured to calibrate it.")
 
 
 class EvaluatorDefinition(Declared):
@@ -136,17 +137,23 @@ class EvaluatorDefinition(Declared):
         default_factory=lambda: LocalDevice(),
         description="Where it is measured: `local` (this host), or a block with `kind: ssh` or `kind: adb`.",
     )
-    threads: int = Field(1, ge=1, description="Threads of the runtime, for accuracy and latency alike.")
-    batch: int = Field(1, ge=1, description="Samples per run of the exported model, for accuracy and latency alike.")
+    threads: int = Field(1, ge=1, le=256, description="Threads of the runtime, for accuracy and latency alike.")
+    batch: int = Field(
+        1, ge=1, le=65_536, description="Samples per run of the exported model, for accuracy and latency alike."
+    )
     calibration_images: int = Field(
-        64, ge=0, description="Calibration samples for batch-norm recalibration of every candidate; 0 turns it off."
+        64,
+        ge=0,
+        le=1_000_000,
+        description="Calibration samples for batch-norm recalibration of every candidate; 0 turns it off.",
     )
     deadline: float = Field(
-        300.0, gt=0.0, description="Seconds that the device gives one measurement; then it counts as failed."
+        300.0, gt=0.0, le=1e6, description="Seconds that the device gives one measurement; then it counts as failed."
     )
     device_samples: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="Samples that finalists are also scored on by the device itself (metric `device_accuracy`); 0 for none.",
     )
     energy_command: str | None = Field(
@@ -171,9 +178,9 @@ class BaselinesDefinition(Declared):
 class LimitsDefinition(Declared):
     """What one candidate may use before it counts as failed."""
 
-    seconds: float = Field(600.0, gt=0.0, description="Wall time of one evaluation; then its worker is ended.")
+    seconds: float = Field(600.0, gt=0.0, le=1e6, description="Wall time of one evaluation; then its worker is ended.")
     memory_gb: float | None = Field(
-        None, gt=0.0, description="Private memory of a worker, in GB (Linux). Default: no limit."
+        None, gt=0.0, le=1e6, description="Private memory of a worker, in GB (Linux). Default: no limit."
     )
 
 
@@ -194,11 +201,13 @@ class FidelitiesDefinition(Declared):
     calibration_images: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="First rung after the search: recalibration on so many samples. Default: this rung is left out.",
     )
     steps: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="Last rung before recovery: so many steps of fine-tuning. Default: this rung is left out.",
     )
 
@@ -247,15 +256,21 @@ class SearchDefinition(Declared):
     trials: int = Field(
         60,
         ge=1,
+        le=1_000_000,
         description="Candidates that are evaluated, baselines included; repeats, what a cheap constraint rejects and the "
         "probes of the sensitivity sweep are not counted.",
     )
-    minutes: float | None = Field(None, gt=0.0, description="The search ends after so much time, restarts included.")
-    patience: int | None = Field(
-        None, ge=1, description="The search ends when so many candidates in a row have added no hypervolume."
+    minutes: float | None = Field(
+        None, gt=0.0, le=1e6, description="The search ends after so much time, restarts included."
     )
-    seed: int = Field(0, ge=0, description="Seed of the sampler.")
-    workers: int = Field(1, ge=1, description="Processes that evaluate candidates side by side.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="The search ends when so many candidates in a row have added no hypervolume.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampler.")
+    workers: int = Field(1, ge=1, le=1024, description="Processes that evaluate candidates side by side.")
     warm_start: Name | None = Field(
         None, description="Id of an earlier run of this project: the front it found is evaluated first."
     )
@@ -285,10 +300,12 @@ class DistillDefinition(Declared):
 class RecoverDefinition(Declared):
     """How the finalists are fine-tuned."""
 
-    epochs: int = Field(3, ge=1, description="Passes over the training data.")
-    finalists: int = Field(4, ge=1, description="Front members that are fine-tuned, by hypervolume contribution.")
+    epochs: int = Field(3, ge=1, le=100_000, description="Passes over the training data.")
+    finalists: int = Field(
+        4, ge=1, le=10_000, description="Front members that are fine-tuned, by hypervolume contribution."
+    )
     learning_rate: float = Field(0.02, gt=0.0, description="Peak of the cosine schedule (SGD, Nesterov momentum 0.9).")
-    batch: int = Field(128, ge=2, description="Samples per step.")
+    batch: int = Field(128, ge=2, le=65_536, description="Samples per step.")
     weight_decay: float = Field(5e-4, ge=0.0, description="L2 penalty on weights with more than one dimension.")
     distill: DistillDefinition | None = Field(
         DistillDefinition(temperature=4.0, weight=0.9), description="Distillation from the dense model; null for none."
@@ -309,7 +326,7 @@ class RegisterDefinition(Declared):
     @field_validator("tracking_uri")
     @classmethod
     def _no_credentials(cls, value: str | None) -> str | None:
-        if value and "@" in value.split("://", 1)[-1].split("/", 1)[0]:
+        if value and has_credentials(value):
             raise ValueError(
                 "a tracking URI must not carry credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,12 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from secateur.definition.declared import Declared
 from secateur.definition.models import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
-from secateur.definition.source import Path_, Source
+from secateur.definition.reading import DEEPEST, MOST_VALUES, Path_, check_values, parsed, plain
+from secateur.definition.source import Source, named, shown
 from secateur.errors import DefinitionError, nearest
 
 D = TypeVar("D", bound=Declared)
@@ -35,13 +35,22 @@ class Override:
         """Raises DefinitionError where the text is not `key=value`."""
         dotted, separator, value = text.partition("=")
         if not separator or not dotted.strip():
-            raise DefinitionError(f"--set {text}: write it as key=value, e.g. --set search.trials=100")
-        try:
-            parsed = YAML(typ="safe").load(value) if value else None
-        except YAMLError as error:
-            raise DefinitionError(f"--set {text}: the value is not valid YAML") from error
-        path = tuple(int(step) if step.isdigit() else step for step in dotted.strip().split("."))
-        return cls(path, parsed, text)
+            raise DefinitionError(f"{named(text)}: write it as key=value, e.g. --set search.trials=100")
+        steps = dotted.strip().split(".")
+        if len(steps) > DEEPEST:
+            raise DefinitionError(f"{named(text)}: the key has more than {DEEPEST} parts.")
+        for step in steps:
+            if not step or (step.isdecimal() and not step.isascii()):
+                raise DefinitionError(
+                    f"{named(text)}: '{step}' is no part of a key; parts are names or numbers from 0, with dots between them."
+                )
+        tree = parsed(value, lambda _: named(text)) if value else None
+        check_values(tree, lambda _: named(text), tuple(steps))
+        return cls(tuple(int(step) if _is_index(step) else step for step in steps), plain(tree), text)
+
+
+def _is_index(step: str) -> bool:
+    return step.isdecimal() and step.isascii() and len(step) <= len(str(MOST_VALUES))
 
 
 def shipped(kind: str) -> Path:
@@ -114,20 +123,38 @@ def _found(reference: str, kind: str, project: Path | None) -> tuple[Path, Path]
 
 def _find(reference: str, kind: str, root: Path, where: str) -> Path:
     if reference.endswith((".yaml", ".yml")) or "/" in reference:
-        path = Path(reference).expanduser()
-        path = path if path.is_absolute() else (root / path)
-        if path.is_file():
+        path = root / _expanded_user(reference)
+        if _is_file(path):
             return path
-        raise DefinitionError(f"{where}there is no file '{reference}' (looked at {path}).")
+        raise DefinitionError(f"{where}there is no file '{_shortened(reference)}' (looked at {_shortened(str(path))}).")
     folders = (root / kind, shipped(kind))
     for folder in folders:
-        if (folder / f"{reference}.yaml").is_file():
+        if _is_file(folder / f"{reference}.yaml"):
             return folder / f"{reference}.yaml"
     known = sorted({p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")})
+    reference = _shortened(reference)
     raise DefinitionError(
         f"{where}there is no '{reference}' in {kind}/.{nearest(reference, known)} There are: {', '.join(known)}. "
         "A path to a YAML file works as well."
     )
+
+
+def _expanded_user(reference: str) -> Path:
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:  # `~somebody` who is not there
+        return Path(reference)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, a folder that must not be looked into
+        return False
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "…"  # some lines' worth
 
 
 def _referenced(value: Any, key: str, model: type[D], source: Source, root: Path) -> D:
@@ -135,6 +162,11 @@ def _referenced(value: Any, key: str, model: type[D], source: Source, root: Path
     if isinstance(value, str):
         inner = Source.read(_find(value, _REFERENCES[key,], root, where=f"{source.where((key,))}: "))
         return _validated(model, inner.plain(), inner)
+    if not isinstance(value, dict):
+        raise DefinitionError(
+            f"{source.where((key,))}: '{key}' is {shown(value)}; it must be a name in {_REFERENCES[key,]}/, a path to a YAML "
+            "file, or a mapping of keys to values."
+        )
     try:
         part = model.model_validate(value)
     except ValidationError as error:
@@ -170,9 +202,10 @@ def _overridden(source: Source, overrides: list[Override], root: Path) -> Source
                 child = {}
             if not isinstance(child, (dict, list)):
                 raise DefinitionError(
-                    f"--set {override.text}: '{'.'.join(map(str, here))}' is a single value and has no key "
+                    f"{named(override.text)}: '{'.'.join(map(str, here))}' is a single value and has no key "
                     f"'{override.path[depth + 1]}'."
                 )
+            child = copy.deepcopy(child)  # an anchor may share it with another part
             node[step] = child
             node = child
         node[last if isinstance(node, dict) else _index(node, last, override)] = override.value
@@ -183,6 +216,6 @@ def _overridden(source: Source, overrides: list[Override], root: Path) -> Source
 def _index(node: Any, step: str | int, override: Override) -> int:
     if not isinstance(step, int) or not 0 <= step < len(node):
         raise DefinitionError(
-            f"--set {override.text}: a list of {len(node)} is indexed by 0 … {len(node) - 1}, not '{step}'."
+            f"{named(override.text)}: a list of {len(node)} is indexed by 0 … {len(node) - 1}, not {shown(step)}."
         )
     return step

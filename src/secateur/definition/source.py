@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from secateur.definition.reading import Path_, check_values, parsed, plain, read_text
 from secateur.errors import DefinitionError, nearest
+from secateur.redaction import scrubbed
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
-
-Path_ = tuple[str | int, ...]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -45,33 +43,27 @@ class Source:
     def read(cls, path: Path) -> Source:
         """Parse a YAML file. Raises DefinitionError with the line for syntax errors and duplicate keys."""
         label = _short(path)
-        try:
-            tree = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
-            problem = " ".join(str(error.problem or error.context).split())
-            raise DefinitionError(f"{label}:{line}: not valid YAML: {problem}") from error
-        except (YAMLError, UnicodeDecodeError) as error:
-            raise DefinitionError(f"{label}:1: not valid YAML: {' '.join(str(error).split())}") from error
-        except OSError as error:
-            raise DefinitionError(f"{label}: cannot be read: {error.strerror}") from error
+        tree = parsed(read_text(path, label), lambda line: f"{label}:{line}")
         if not isinstance(tree, CommentedMap):
             raise DefinitionError(
                 f"{label}:1: a definition is a mapping of keys to values; this is {type(tree).__name__}."
             )
-        return cls(label, tree)
+        source = cls(label, tree)
+        check_values(tree, source.where)
+        return source
 
     @classmethod
     def of(cls, tree: Mapping[str, Any], label: str) -> Source:
         """A mapping that comes from Python: places in it have keys and no lines."""
-        return cls(label, _plain(tree))
+        source = cls(label, tree)
+        check_values(tree, source.where)
+        return cls(label, plain(tree))
 
     def where(self, path: Path_) -> str:
         """`file:line` of a place in the tree; of the nearest existing parent where the place itself is missing."""
-        for length in range(len(path), 0, -1):
+        for length in range(len(path), -1, -1):
             if path[:length] in self.overrides:
-                return f"--set {self.overrides[path[:length]]}"
+                return named(self.overrides[path[:length]])
         line, node = 1, self.tree
         for step in path:
             try:
@@ -102,11 +94,11 @@ class Source:
         node = self.tree
         for step in path:
             node = node[step]
-        return _plain(node)
+        return plain(node)
 
     def plain(self) -> dict[str, Any]:
         """The tree as plain values. Under `workload`, `${NAME}` and `${NAME:-default}` come from the environment."""
-        values: dict[str, Any] = _plain(self.tree)
+        values: dict[str, Any] = plain(self.tree)
         if "workload" in values:
             values["workload"] = expanded(values["workload"], self.where, ("workload",))
         return values
@@ -132,13 +124,15 @@ class Source:
         if kind == "union_tag_not_found":
             return f"{where}: '{name}' needs a 'kind'; the schema lists them (`secateur schema`)."
         if kind == "literal_error":
-            return f"{where}: '{name}' is {given!r}; allowed: {context['expected']}."
+            return f"{where}: '{name}' is {shown(given)}; allowed: {context['expected']}."
         if kind == "value_error":
             return f"{where}: {name + ': ' if name else ''}{context['error']}."
+        if kind == "model_type":
+            return f"{where}: '{name}' is {shown(given)}; it must be a mapping of keys to values."
         if kind == "string_pattern_mismatch":
-            return f"{where}: '{name}' is {given!r}; letters, digits, '.', '_' and '-' are allowed, a letter or digit first."
+            return f"{where}: '{name}' is {shown(given)}; letters, digits, '.', '_' and '-' are allowed, a letter or digit first."
         message = error["msg"].replace("Input should be", "must be")
-        return f"{where}: '{name}' is {_shown(given)}; it {message[0].lower()}{message[1:]}."
+        return f"{where}: '{name}' is {shown(given)}; it {message[0].lower()}{message[1:]}."
 
 
 def expanded(node: Any, where: Callable[[Path_], str], path: Path_ = ()) -> Any:
@@ -161,15 +155,10 @@ def expanded(node: Any, where: Callable[[Path_], str], path: Path_ = ()) -> Any:
     return _VARIABLE.sub(value, node) if isinstance(node, str) else node
 
 
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [_plain(value) for value in node]
-    for kind in (bool, str, int, float):  # ruamel's scalars remember how they were written; that ends here
-        if isinstance(node, kind):
-            return kind(node)
-    return node
+def named(override: str) -> str:
+    """What an error about a `--set` begins with."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in scrubbed(override))
+    return f"--set {text if len(text) <= 200 else text[:197] + '…'}"  # some lines' worth
 
 
 def one_of(name: str, allowed: Iterable[str], where: str, what: str) -> str:
@@ -219,8 +208,9 @@ def _types_in(annotation: Any) -> Iterable[Any]:
     return [annotation] if not arguments else [t for a in arguments for t in _types_in(a)]
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short, and without secrets."""
+    text = scrubbed(repr(value))
     return text if len(text) <= 60 else text[:57] + "…"  # a line's worth
 
 

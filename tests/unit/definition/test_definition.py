@@ -80,7 +80,7 @@ def test_shipped_pipelines_are_valid(name, tmp_path, monkeypatch):
         ("  trials: 20", "  trials: 20\n  trials: 30", "pipelines/mine.yaml:7: not valid YAML: found duplicate key"),
         ("  trials: 20", "  trials: 20\nrecover: {distill: {weight: 2}}", "pipelines/mine.yaml:7: 'recover.distill.weight' is 2; it must be less than or equal to 1."),
         ("  trials: 20", "  trials: 20\nregister: {nam: x}", "pipelines/mine.yaml:7: unknown key 'nam'. Did you mean 'name'?"),
-        ("  trials: 20", "  trials: 20\nregister: {name: x, tracking_uri: 'https://me:secret@host/'}", "must not carry credentials"),
+        ("  trials: 20", "  trials: 20\nregister: {name: x, tracking_uri: 'https://me:secret@host/'}", "pipelines/mine.yaml:7: 'register.tracking_uri' carries credentials in a URL"),
     ],
 )  # fmt: skip
 def test_errors_in_the_pipeline_name_file_and_line(project, old, new, expected):
