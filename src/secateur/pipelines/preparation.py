@@ -36,7 +36,6 @@ from secateur.workloads.roles import check_calibration, collect
 
 LEAST_VALUES = 2
 """Per channel of a batch norm, below which it has no variance."""
-
 MOST_TIMED_BYTES = 2e9
 """Of the inputs that latency is measured on."""
 
