@@ -50,12 +50,14 @@ class GroupRule(Declared):
         min_length=1, description="Saliency criteria among which the search chooses; see `secateur list methods`."
     )
     removed: tuple[Fraction, Fraction] = Field(
-        (0.0, 0.8), description="Lowest and highest removed fraction of the group's channels."
+        (0.0, 0.8),
+        description="Lowest and highest removed fraction of the group's channels. A lowest one above 0 is a demand: then the group "
+        "cannot stay whole.",
     )
     multiple_of: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["device"] = Field(
         1,
-        description="Channel counts that stay are multiples of this (the whole width always may). Hardware likes 8 or 16; `device` "
-        "measures what the declared device likes (half of that, and so on, for groups that are no wider).",
+        description="Channel counts that stay are multiples of this (the whole width need not be). Hardware likes 8 or 16; "
+        "`device` measures what the declared device likes (half of that, and so on, for groups that are no wider).",
     )
     at_least: int = Field(1, ge=1, le=1_000_000, description="Channels that must stay.")
 

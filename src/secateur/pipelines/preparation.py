@@ -17,7 +17,15 @@ from secateur.compression.costs import LayerCosts
 from secateur.compression.groups import FoundGroups
 from secateur.compression.kept_groups import kept_groups
 from secateur.compression.storage import weights_digest
-from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, LocalDevice, PipelineDefinition, one_of
+from secateur.definition import (
+    LOWER_GOALS,
+    UPPER_GOALS,
+    ConstraintDefinition,
+    EvaluatorDefinition,
+    LocalDevice,
+    PipelineDefinition,
+    one_of,
+)
 from secateur.errors import DefinitionError, WorkloadError
 from secateur.evaluators import METRICS, Evaluator, Metric, Place
 from secateur.evaluators.channel_steps import channel_multiple
@@ -27,7 +35,7 @@ from secateur.evaluators.evaluator import TIMED_BATCHES
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.pipelines.state import STATE
-from secateur.records import GroupSummary, Workload
+from secateur.records import Direction, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
@@ -72,14 +80,19 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
     own = {}
     for name, spec in evaluator.metrics.items():
         function = load_attribute(spec, root, evaluator.where("metrics", name), "metric")
-        direction = evaluator.objectives.get(name, "maximize")
+        direction = evaluator.objectives.get(name) or _direction_of(evaluator.constraints.get(name))
         own[name] = Metric(function, direction, (function.__doc__ or "the project's own").splitlines()[0])
     known = {**METRICS, **own}
-    for name in evaluator.objectives:
+    for name, wanted in evaluator.objectives.items():
         one_of(name, known, evaluator.where("objectives", name), "metric")
+        if wanted != known[name].direction:
+            raise DefinitionError(
+                f"{evaluator.where('objectives', name)}: '{name}' is to be {known[name].direction}d; to '{wanted}' it would "
+                f"make the search look for bad models. Write '{name}: {known[name].direction}', or leave it out."
+            )
     for name, constraint in evaluator.constraints.items():
         one_of(name, known, evaluator.where("constraints", name), "metric")
-        direction = evaluator.objectives.get(name, known[name].direction)
+        direction = known[name].direction
         fitting = LOWER_GOALS if direction == "maximize" else UPPER_GOALS
         for goal in constraint.goals:
             if goal not in fitting:
@@ -94,6 +107,12 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
         raise DefinitionError(f"{search.where('sampler')}: {reason}")
     one_of(search.sampler, SAMPLERS, search.where("sampler"), "sampler")
     return own
+
+
+def _direction_of(constraint: ConstraintDefinition | None) -> Direction:
+    """Of a metric of the project's own that is no objective: what has an upper limit is a cost."""
+    cost = constraint is not None and any(goal in UPPER_GOALS for goal in constraint.goals)
+    return "minimize" if cost else "maximize"
 
 
 def check_runtime(evaluator: EvaluatorDefinition) -> None:

@@ -11,6 +11,7 @@ from secateur.compression.costs import parameters_after
 from secateur.compression.saliency import Saliencies, compute_saliencies
 from secateur.compression.selection import resolve
 from secateur.definition import RecoverDefinition
+from secateur.errors import DefinitionError
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
@@ -26,6 +27,9 @@ from secateur.recovery.fine_tune import train_steps
 from secateur.search.front import front
 from secateur.search.goals import goals_of
 from secateur.search.ledger import Problem, by_hypervolume, feasible, own
+
+SHOWN = 6
+"""Groups that a message names."""
 
 
 def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
@@ -104,9 +108,23 @@ def problem_of(
         dense=dense,
         goals=goals_on(prepared, dense),
         saliencies=saliencies,
-        prior=tuple(prior),
+        prior=adapted(prepared, prior),
         seed=definition.search.seed,
     )
+
+
+def adapted(prepared: Prepared, prior: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """An earlier front in this space. Raises DefinitionError where the two have no group in common."""
+    fitting = [c for c in map(prepared.space.adapted, prior) if c is not None]
+    if prior and not fitting:
+        cut = {name for c in prior for name, cut in c.cuts.items() if cut.method is not None}
+        search = prepared.definition.search
+        raise DefinitionError(
+            f"{search.where('warm_start')}: nothing that run '{search.warm_start}' has cut is in this search space: it cut "
+            f"{', '.join(sorted(cut)[:SHOWN])}; here there are {', '.join([*prepared.space.choices][:SHOWN])}. "
+            "Leave 'warm_start' out."
+        )
+    return tuple({candidate.key: candidate for candidate in fitting}.values())
 
 
 def choose_finalists(prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement]) -> list[Trial]:

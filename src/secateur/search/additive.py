@@ -95,7 +95,10 @@ class AdditiveModel:
             for method, curve in _by_method(space, name, by_method, compared).items()
         }
         self._saving = {
-            cost: {name: saving_curve(self.widths[name], points) for name, points in by_group.items()}
+            cost: {
+                name: saving_curve(space.choices[name].group.width, self.widths[name], points)
+                for name, points in by_group.items()
+            }
             for cost, by_group in savings.items()
         }
         self.costs = list(savings)
@@ -148,7 +151,7 @@ def _by_method(
     """A group's curve by each of its methods: the shape of the method with most points, stretched through the other's point."""
     widths, methods = space.choices[name].widths, space.choices[name].methods
     swept = max(points, key=lambda method: len(points[method]))
-    shape = damage_curve(widths, points[swept])
+    shape = damage_curve(space.choices[name].group.width, widths, points[swept])
     curves = {swept: shape}
     for method in methods:
         if method != swept:

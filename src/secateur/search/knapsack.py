@@ -18,19 +18,19 @@ RESOLUTION = 1000
 
 @dataclass(frozen=True)
 class Curve:
-    """What one group offers: widths that may stay, with the damage and the saving of each. The first costs and saves nothing."""
+    """What one group offers: widths that may stay, with the damage and the saving of each, against the whole group."""
 
     widths: tuple[int, ...]
     damage: tuple[float, ...]
     saving: tuple[float, ...]
 
 
-def damage_curve(widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
-    """Damage at every width from a few measured ones. known: width → damage; widths: descending, the whole width first.
+def damage_curve(whole: int, widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
+    """Damage at every width from a few measured ones. known: width → damage; widths: descending; whole: width of the uncut group.
 
     Between measured points linear in the removed channels, outside them it grows with their square. Less removed cannot hurt more.
     """
-    removed, x, y = _points(widths, known)
+    removed, x, y = _points(whole, widths, known)
     y = np.maximum.accumulate(np.maximum(y, 0.0))
     filled = np.interp(removed, x, y)
     below, above = removed < x[1], removed > x[-1]
@@ -39,9 +39,9 @@ def damage_curve(widths: Sequence[int], known: Mapping[int, float]) -> NDArray[n
     return filled
 
 
-def saving_curve(widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
+def saving_curve(whole: int, widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
     """Savings at every width from a few known ones, linear in the removed channels; never negative. Arguments as above."""
-    removed, x, y = _points(widths, known)
+    removed, x, y = _points(whole, widths, known)
     filled = np.interp(removed, x, y)
     above = removed > x[-1]
     filled[above] = y[-1] * removed[above] / x[-1]
@@ -49,9 +49,8 @@ def saving_curve(widths: Sequence[int], known: Mapping[int, float]) -> NDArray[n
 
 
 def _points(
-    widths: Sequence[int], known: Mapping[int, float]
+    whole: int, widths: Sequence[int], known: Mapping[int, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    whole = widths[0]
     removed = np.array([whole - width for width in widths], float)
     points = sorted((float(whole - width), value) for width, value in known.items() if width < whole)
     x, y = (np.array(column) for column in zip((0.0, 0.0), *points, strict=True))

@@ -80,7 +80,7 @@ def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
                 if any(foreseen[goal.metric] > goal.limit_in_search for goal in limits):
                     continue
                 foreseen["accuracy"] = score_of(sum(weighted[name].damage[i] for name, i in position.items()))
-                cuts = dict(problem.space.dense().cuts)
+                cuts = dict(problem.space.mildest().cuts)
                 for name, i in position.items():
                     choice = problem.space.choices[name]
                     cuts[name] = choice.cut(1 - kept[name] / choice.group.width, best[name][1][i])

@@ -62,7 +62,7 @@ def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[
     """Group, method and candidate: by the best method at widths spread evenly, by the others at the one in the middle."""
     for name, choice in space.choices.items():
         best = method if method in choice.methods else choice.methods[0]
-        cuts = choice.widths[1:]
+        cuts = choice.cuts
         count = min(LEVELS, len(cuts))
         for i in range(count):
             width = cuts[(2 * i + 1) * len(cuts) // (2 * count)]  # the middle of each of `count` equal parts

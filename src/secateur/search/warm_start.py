@@ -37,8 +37,9 @@ class Planned:
 
 
 def thresholds(problem: Problem) -> Iterator[Planned]:
-    """The dense network, and one threshold for all groups, by every method: which of them suits this network?"""
-    yield Planned(problem.space.dense(), "dense", "dense")
+    """The dense network, where it is in the space, and one threshold for all groups, by every method: which suits this network?"""
+    if problem.space.whole:
+        yield Planned(problem.space.dense(), "dense", "dense")
     for method in problem.space.methods:
         yield _threshold(problem, SCREENED, method)
 

@@ -25,7 +25,7 @@ WRITING = ("convolution", "transposed convolution", "linear")
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be done to one group. widths: channel counts that may stay, descending; the first is the whole width."""
+    """What may be done to one group. widths: channel counts that may stay, descending; first the whole width, where it may stay."""
 
     group: Group
     methods: tuple[str, ...]
@@ -35,6 +35,16 @@ class Choice:
     def removed(self) -> tuple[float, float]:
         """Lowest and highest fraction of the group's channels that can go."""
         return 1 - self.widths[0] / self.group.width, 1 - self.widths[-1] / self.group.width
+
+    @property
+    def whole(self) -> bool:
+        """Whether the group may stay as it is."""
+        return self.widths[0] == self.group.width
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The widths that remove something."""
+        return self.widths[1:] if self.whole else self.widths
 
     def nearest_width(self, removed_fraction: float) -> int:
         """The allowed width closest to a removed fraction; of two equally close ones the wider."""
@@ -78,7 +88,12 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """How many different choices there are; several may lead to the same network."""
-        return prod((len(choice.widths) - 1) * len(choice.methods) + 1 for choice in self.choices.values())
+        return prod(len(choice.cuts) * len(choice.methods) + choice.whole for choice in self.choices.values())
+
+    @property
+    def whole(self) -> bool:
+        """Whether the dense network is in the space: no group must be cut."""
+        return all(choice.whole for choice in self.choices.values())
 
     def parameters(self) -> list[Parameter]:
         """The sampler's dimensions: a removed fraction per group, and a method where there is more than one."""
@@ -125,7 +140,7 @@ class SearchSpace:
         share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel.
         """
         alone = [name for name, choice in self.choices.items() if _writers(choice.group) == 1]
-        cuts = dict(self.dense().cuts)
+        cuts = dict(self.mildest().cuts)
         for name in alone or self.choices:
             choice = self.choices[name]
             used = method if method in choice.methods else choice.methods[0]
@@ -153,8 +168,25 @@ class SearchSpace:
         """Every group at its narrowest."""
         return Candidate({name: Cut(c.methods[0], c.widths[-1]) for name, c in self.choices.items()})
 
+    def mildest(self) -> Candidate:
+        """Every group at its widest: the dense network, where the space holds it."""
+        return Candidate({name: c.cut(c.removed[0], c.methods[0]) for name, c in self.choices.items()})
+
+    def adapted(self, candidate: Candidate) -> Candidate | None:
+        """A candidate of another space as this one has it: groups by name, the nearest width, a method of the group's.
+
+        Groups that the other space did not cut become the mildest; None where no group that it cut is in this space.
+        """
+        known = {name: cut for name, cut in candidate.cuts.items() if cut.method is not None and name in self.choices}
+        cuts = dict(self.mildest().cuts)
+        for name, cut in known.items():
+            choice = self.choices[name]
+            method = cut.method if cut.method in choice.methods else choice.methods[0]
+            cuts[name] = choice.cut(1 - cut.kept / choice.group.width, str(method))
+        return Candidate(cuts) if known else None
+
     def dense(self) -> Candidate:
-        """Nothing cut."""
+        """Nothing cut; in the space only where `whole` says so."""
         return Candidate({name: Cut(None, choice.group.width) for name, choice in self.choices.items()})
 
 
@@ -186,7 +218,7 @@ def build_space(
             )
             if not choice.methods:
                 reason = f"none of its methods ({', '.join(rule.methods)}) applies: it has no batch norm"
-            elif len(choice.widths) == 1:
+            elif choice.widths in ((), (group.width,)):
                 limits = f"multiple_of {_multiple(group, rule, asked)}, at_least {rule.at_least} and removed {list(rule.removed)}"
                 reason = f"{limits} leave no choice"
             else:
@@ -214,7 +246,7 @@ def _multiple(group: Group, rule: GroupRule, asked: int) -> int:
 
 
 def _widths(group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
-    """Channel counts that may stay: multiples within the rule's range, and the whole width where nothing must go."""
+    """Channel counts that may stay: multiples within the rule's range, and the whole width where its range begins at 0."""
     least_removed, most_removed = rule.removed
     floor = max(rule.at_least, group.width - len(group.removable), group.least)
     widths = {
@@ -222,7 +254,7 @@ def _widths(group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
         for width in range(multiple, group.width, multiple)
         if width >= floor and least_removed <= 1 - width / group.width <= most_removed
     }
-    return tuple(sorted(widths | {group.width}, reverse=True))
+    return tuple(sorted(widths | ({group.width} if least_removed == 0 else set()), reverse=True))
 
 
 def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:

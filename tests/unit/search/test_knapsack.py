@@ -9,24 +9,32 @@ from hypothesis import strategies as st
 from secateur.search.knapsack import Curve, damage_curve, saving_curve, solve
 
 
+def test_curves_are_those_of_the_whole_group_where_it_may_not_stay_whole():
+    assert damage_curve(32, (16, 8), {16: 0.2}) == pytest.approx([0.2, 0.45])
+    assert saving_curve(32, (16, 8), {16: 0.1}) == pytest.approx([0.10, 0.15])
+    assert solve({"a": Curve((16, 8), (0.2, 0.45), (0.1, 0.15))}, [0.0, 0.14]) == [{"a": 16}, {"a": 8}]
+
+
 def test_curves_pass_through_what_was_measured():
-    damage = damage_curve((32, 24, 16, 8), {16: 0.2})
+    damage = damage_curve(32, (32, 24, 16, 8), {16: 0.2})
     assert damage[0] == 0.0
     assert damage[2] == pytest.approx(0.2)
     assert damage[1] == pytest.approx(0.2 / 4), "half as much removed: a quarter of the damage"
     assert damage[3] == pytest.approx(0.2 * 1.5**2)
-    assert saving_curve((32, 24, 16, 8), {16: 0.1}) == pytest.approx([0.0, 0.05, 0.10, 0.15])
+    assert saving_curve(32, (32, 24, 16, 8), {16: 0.1}) == pytest.approx([0.0, 0.05, 0.10, 0.15])
 
 
 def test_between_measured_points_curves_are_linear_and_they_never_fall():
-    damage = damage_curve((40, 30, 20, 10), {30: 0.3, 10: 0.1})
+    damage = damage_curve(40, (40, 30, 20, 10), {30: 0.3, 10: 0.1})
     assert damage == pytest.approx([0.0, 0.3, 0.3, 0.3]), "more removed cannot hurt less: that was noise"
-    assert saving_curve((40, 30, 20, 10), {30: 0.1, 10: 0.3}) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert saving_curve(40, (40, 30, 20, 10), {30: 0.1, 10: 0.3}) == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def curve(damage, saving):
     widths = (8, 6, 4, 2)
-    return Curve(widths, tuple(damage_curve(widths, {4: damage})), tuple(saving_curve(widths, {4: saving})))
+    return Curve(
+        widths, tuple(damage_curve(widths[0], widths, {4: damage})), tuple(saving_curve(widths[0], widths, {4: saving}))
+    )
 
 
 @given(

@@ -226,6 +226,17 @@ def test_where_every_evaluation_fails_the_budget_ends_in_failures_with_their_rea
     assert {t.evaluation.failure for t in made.trials} == {"the metric raised"}
 
 
+def test_a_space_without_the_dense_network_is_searched_and_every_group_is_cut(tmp_path):
+    choices = {
+        n: dataclasses.replace(c, widths=c.widths[c.widths.index(16) :]) for n, c in make_space().choices.items()
+    }
+    space = dataclasses.replace(make_space(), choices=choices)
+    made = run(tmp_path, 40, space=space)
+    assert made.evaluated == 40
+    assert {t.arm for t in made.trials} == {"global", "knapsack", "uniform", "random", "sampler"}
+    assert all(cut.kept <= 16 for t in made.trials for cut in t.evaluation.candidate.cuts.values())
+
+
 def test_negative_scores_that_are_a_constraint_and_no_objective(tmp_path):
     """-MSE, say. The probes aim at the floor that the constraint leaves during the search."""
 

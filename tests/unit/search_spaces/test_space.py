@@ -31,6 +31,43 @@ def test_widths_are_multiples_within_the_range():
     assert made.choices["layer2.0.conv1"].removed == (0.0, 0.5)
 
 
+def test_a_lowest_removed_fraction_is_a_demand():
+    """The whole width is not offered, so no candidate leaves a group as it is."""
+    made = space(RULE | {"removed": [0.5, 0.8]})
+    assert made.choices["layer2.0.conv1"].widths == (8, 4)
+    assert made.choices["layer2.0.conv1"].removed == (0.5, 0.75)
+    assert not made.whole
+    assert made.size == 2 ** sum(len(c.widths) == 1 for c in made.choices.values()) * 4 ** sum(
+        len(c.widths) == 2 for c in made.choices.values()
+    )
+    rng = np.random.default_rng(0)
+    candidates = [made.random(rng), made.uniform(0.0, "l2"), made.mildest(), made.smallest()]
+    candidates.append(made.ranked(0.0, "l1", saliencies(made)))
+    for candidate in candidates:
+        assert all(1 - cut.kept / made.choices[n].group.width >= 0.5 for n, cut in candidate.cuts.items())
+        values = made.values(candidate)
+        assert made.candidate(values) == candidate
+        for parameter in made.parameters():
+            assert parameter.names or parameter.low <= values[parameter.name] <= parameter.high
+    assert space(RULE).whole
+    assert space(RULE).mildest() == space(RULE).dense()
+
+
+def test_a_group_that_cannot_lose_that_much_stays_whole_with_the_reason():
+    made = space({"match": "layer1.*", "methods": ["l1"], "multiple_of": 4, "removed": [0.6, 0.8]}, RULE)
+    reasons = {e.name: e.reason for e in made.excluded}
+    assert "removed [0.6, 0.8] leave no choice" in reasons["layer1.0.conv1"]
+
+
+def test_a_candidate_of_another_space_is_taken_over_as_far_as_it_goes():
+    there, here = space(RULE), space({"match": "layer2.*", "methods": ["l2"], "multiple_of": 8})
+    adapted = here.adapted(there.uniform(0.75, "l1"))
+    assert set(adapted.cuts) == set(here.choices)
+    assert set(adapted.cuts.values()) == {Cut("l2", 8)}, "the nearest width, and a method that there is"
+    assert here.adapted(there.only("conv1", 4, "l1")) is None, "nothing of it is here"
+    assert here.adapted(here.uniform(0.5, "l2")) == here.uniform(0.5, "l2")
+
+
 def test_the_first_rule_that_matches_decides():
     made = space({"match": "layer2.*", "methods": ["fpgm"], "multiple_of": 8}, RULE)
     assert made.choices["layer2.1.conv1"].methods == ("fpgm",)

@@ -1,0 +1,35 @@
+"""An earlier run's front in this run's space."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from invented import make_space
+from secateur.errors import DefinitionError
+from secateur.pipelines.stages import adapted
+from secateur.records import Candidate, Cut
+
+
+@pytest.fixture
+def prepared():
+    search = SimpleNamespace(warm_start="earlier-1", where=lambda key: f"pipelines/mine.yaml:7: search.{key}")
+    return SimpleNamespace(space=make_space(("l1", "l2")), definition=SimpleNamespace(search=search))
+
+
+def test_other_groups_widths_and_methods_are_mapped_onto_the_space(prepared):
+    earlier = [
+        Candidate({"a": Cut("taylor", 17), "b": Cut(None, 32), "gone": Cut("l1", 3)}),
+        Candidate({"a": Cut("taylor", 15), "b": Cut(None, 32)}),
+    ]
+    (one,) = adapted(prepared, earlier)
+    assert one.cuts == {"a": Cut("l1", 16), "b": Cut(None, 32), "c": Cut(None, 32)}, "both are this one here"
+    assert adapted(prepared, []) == ()
+
+
+def test_a_run_that_has_nothing_in_common_is_refused(prepared):
+    with pytest.raises(
+        DefinitionError, match=r"mine.yaml:7: search.warm_start: nothing .*'earlier-1'.* it cut x; here"
+    ):
+        adapted(prepared, [Candidate({"x": Cut("l1", 3), "a": Cut(None, 32)})])
