@@ -156,7 +156,8 @@ class EvaluatorDefinition(Declared):
         0,
         ge=0,
         le=1_000_000,
-        description="Samples that finalists are also scored on by the device itself (metric `device_accuracy`); 0 for none.",
+        description="Samples that the device itself scores (metric `device_accuracy`): of search data in the search, of selection "
+        "data for finalists; 0 for none.",
     )
     energy_command: str | None = Field(
         None, description="Run on the device; prints the joules spent so far. Default: RAPL, where it is readable."

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.metrics import METRICS, Context, Metric, measure_all, relative_error
 from secateur.evaluators.model_files import ModelFiles, Network
-from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sent
+from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sample
 from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import HostSession, host_for
@@ -128,7 +129,7 @@ class Evaluator:
             dense_onnx=dense_onnx,
         )
         rounding = self.runtime.rounding(definition.runtime_options)
-        self.on_device = OnDevice(place.devices, self.files.dense.file, self._sent(), place.kept, rounding)
+        self.on_device = OnDevice(place.devices, self.files.dense.file, self._timed(), place.kept, rounding)
         self.predictor: Predictor | None = None
         """Fitted on the device before the search, where the definition asks for one."""
         self._dense_session = self.host.open(self.files.dense.onnx)
@@ -155,16 +156,18 @@ class Evaluator:
             return "set 'device_samples'"
         return None
 
-    def _sent(self) -> Sent:
-        """What the device is given beside models: calibration data to be timed on, selection data to be scored."""
-        definition = self.definition
-        inputs, _ = collect(self.workload.data.calibration, TIMED_BATCHES * definition.batch)
-        timed = self._whole_batches(inputs, TIMED_BATCHES)
-        if not definition.device_samples:
-            return Sent(timed)
-        inputs, targets = collect(self.workload.data.selection, definition.device_samples)
-        sample = self._whole_batches(inputs, math.ceil(len(targets) / definition.batch))
-        return Sent(timed, sample, targets)
+    def _timed(self) -> Arrays:
+        """Calibration data that the device is timed on."""
+        inputs, _ = collect(self.workload.data.calibration, TIMED_BATCHES * self.definition.batch)
+        return self._whole_batches(inputs, TIMED_BATCHES)
+
+    def _scored_there(self, role: str) -> Sample:
+        """Samples of a data role that the device scores itself: of the role that everything else is scored on, and of no other.
+
+        The search must not see what judges the finalists.
+        """
+        inputs, targets = collect(getattr(self.workload.data, role), self.definition.device_samples)
+        return Sample(self._whole_batches(inputs, math.ceil(len(targets) / self.definition.batch)), targets)
 
     def _whole_batches(self, inputs: Sequence[Tensor], count: int) -> Arrays:
         """So many batches as the runtime takes them; samples that are too few start again."""
@@ -294,9 +297,11 @@ class Evaluator:
         """
         samples, timing = self._role(role), self._timing(role)
         names = list(dict.fromkeys(names))
+        sample = self._scored_there(role) if SAMPLED in names else None
+        ask = partial(self._ask_device, network, names, sample=sample)
         # A prediction decides who is worth the device's time; without one the device is asked first, so that the race knows costs.
         foreseen = self._foreseen(network, names) if race is not None else None
-        answer = foreseen or self._ask_device(network, names, timing)
+        answer = foreseen or ask(timing)
         stopped: str | None = None
         told = False
 
@@ -322,12 +327,12 @@ class Evaluator:
         first = len(samples.batches) if race is None else race.first(len(samples.batches))
         outputs = self._run(self.host.open(network.onnx), samples, first, hopeless)
         if foreseen is not None and stopped is None and not hopeless(outputs):
-            asked = self._ask_device(network, names, timing)
+            asked = ask(timing)
             answer = replace(asked, foreseen=foreseen.foreseen) if asked is not None else None
         waited = 0.0
         if allowance > 0 and stopped is None and _disturbed(answer) and (race is None or lost(outputs) is None):
             started = time.perf_counter()
-            answer = _quieter(answer, self._ask_device(network, names, replace(timing, allowance=allowance)))
+            answer = _quieter(answer, ask(replace(timing, allowance=allowance)))
             waited = time.perf_counter() - started
         figures = measure_all(self._context(network, samples, outputs, answer), names, self.registry)
         return _Taken(figures, outputs, stopped, waited)
@@ -347,13 +352,15 @@ class Evaluator:
             return None
         return self.on_device.foreseen(self.predictor.predict(network.onnx))
 
-    def _ask_device(self, network: Network, names: Sequence[str], timing: Protocol) -> Answer | None:
-        """What the device says of a network; None where none of the metrics needs it."""
+    def _ask_device(
+        self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None
+    ) -> Answer | None:
+        """What the device says of a network; None where none of the metrics needs it. sample: that it scores itself."""
         if not any(name in FIGURES or name == SAMPLED for name in names):
             return None
         with torch.no_grad():
             expected = network.module(*self.on_device.parity_inputs)
-        return self.on_device.measure(network.file, expected, names, timing)
+        return self.on_device.measure(network.file, expected, names, timing, sample)
 
     def _context(self, network: Network, samples: Samples, outputs: Tensor, answer: Answer | None) -> Context:
         """What the metrics look at. outputs: of the first samples, or of all."""

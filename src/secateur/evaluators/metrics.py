@@ -149,7 +149,7 @@ def energy(context: Context) -> Measurement:
 
 
 def device_accuracy(context: Context) -> Measurement:
-    """The workload's score of the device's own outputs, on the first `device_samples` of the selection data."""
+    """The workload's score of the device's own outputs, on `device_samples` samples of the data role in question."""
     told = context.device
     if told is None or told.sample is None:
         raise EvaluationFailed("the device was not given samples to score")

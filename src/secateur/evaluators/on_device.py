@@ -40,56 +40,61 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What travels beside the models. inputs: batches for timing, the first one for parity too. sample, targets: to be scored."""
+class Sample:
+    """Samples of one data role that the device scores itself: in batches, the last one filled up, and their targets (n, …)."""
 
-    inputs: Batches
-    sample: Batches = ()
-    targets: Tensor | None = None
+    batches: Batches
+    targets: Tensor
 
 
 class OnDevice:
     """Candidates of one dense network, measured against it on the devices of a definition."""
 
     def __init__(
-        self, devices: Devices, reference: bytes, sent: Sent, kept: Kept | None, rounding: float = ROUNDING
+        self, devices: Devices, reference: bytes, inputs: Batches, kept: Kept | None, rounding: float = ROUNDING
     ) -> None:
-        """reference: the dense model's file. kept: earlier measurements, None to measure everything anew. rounding: see parity."""
-        self.devices, self._reference, self._sent, self._kept = devices, reference, sent, kept
+        """reference: the dense model's file. inputs: batches for timing, the first one for parity too.
+
+        kept: earlier measurements, None to measure everything anew. rounding: see parity.
+        """
+        self.devices, self._reference, self._inputs, self._kept = devices, reference, inputs, kept
         self._rounding = rounding
 
     @property
     def parity_inputs(self) -> tuple[Tensor, ...]:
         """What both torch and the device are asked: (batch, …) tensors."""
-        return tuple(torch.from_numpy(x) for x in self._sent.inputs[0])
+        return tuple(torch.from_numpy(x) for x in self._inputs[0])
 
-    def measure(self, file: bytes, expected: Tensor, names: Collection[str], timing: Protocol) -> Answer:
+    def measure(
+        self, file: bytes, expected: Tensor, names: Collection[str], timing: Protocol, sample: Sample | None = None
+    ) -> Answer:
         """What is behind the named metrics. file: in the runtime's format. expected: torch's outputs for `parity_inputs`.
+
+        sample: what the device is to score itself.
 
         Raises EvaluationFailed where the device's outputs are others, DeviceLost where it cannot be asked.
         """
         figures = frozenset({"latency", *(FIGURES[name] for name in names if name in FIGURES)})
-        work = Work(file, self._reference, self._sent.inputs, timing, figures, parity=self._sent.inputs[:1])
-        sampled = SAMPLED in names
+        work = Work(file, self._reference, self._inputs, timing, figures, parity=self._inputs[:1])
         answer = self._answer()
         # The dense model against itself says how this run measures, not how an earlier one did.
         keeps = self._kept if file != self._reference else None
-        if keeps is not None and not sampled and (kept := keeps.get(work, answer.device)) is not None:
+        if keeps is not None and sample is None and (kept := keeps.get(work, answer.device)) is not None:
             return replace(answer, report=replace(kept, waited=0.0))
-        found = self.devices.measure(replace(work, sample=self._sent.sample) if sampled else work)
+        found = self.devices.measure(work if sample is None else replace(work, sample=sample.batches))
         check_parity(found.parity[0], expected, "the device", self._rounding)
         if keeps is not None and found.report is not None and not found.report.disturbed:
             keeps.put(work, answer.device, found.report)
         answer = replace(answer, report=found.report)
-        if found.sample is None or self._sent.targets is None:
+        if found.sample is None or sample is None:
             return answer
-        outputs = torch.from_numpy(found.sample)[: len(self._sent.targets)]
-        return replace(answer, sample=(outputs, self._sent.targets))
+        outputs = torch.from_numpy(found.sample)[: len(sample.targets)]
+        return replace(answer, sample=(outputs, sample.targets))
 
     def foreseen(self, prediction: Prediction) -> Answer:
         """A prediction for this device, as an answer."""
         return replace(self._answer(), foreseen=prediction)
 
     def _answer(self) -> Answer:
-        batch = len(self._sent.inputs[0][0])
+        batch = len(self._inputs[0][0])
         return Answer(self.devices.fingerprint, self.devices.hello.machine.emulated, batch)

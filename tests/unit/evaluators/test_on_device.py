@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch.utils.data import Dataset
 
 from conftest import REPOSITORY, make_workload
 from nets import network
@@ -17,7 +20,7 @@ from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.on_device import Answer
-from secateur.records import Candidate, Job
+from secateur.records import ROLES, Candidate, Job
 from secateur.workloads.roles import collect
 
 
@@ -30,14 +33,34 @@ def evaluator_for(**settings) -> Evaluator:
     return Evaluator(definition, workload, model, find_groups(model, workload.example_inputs).costs, place)
 
 
+class Forbidden(Dataset):
+    """A data role that nobody may look at."""
+
+    def __init__(self, role):
+        self.role = role
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        raise AssertionError(f"a sample of {self.role} was read")
+
+
 @pytest.fixture(scope="module")
 def sampling():
     return evaluator_for(device_samples=50, batch=4, energy_command="date +%s.%N")
 
 
-def test_the_device_scores_the_first_samples_itself(sampling):
-    found = sampling.measure(sampling.files.dense, "selection", ["device_accuracy"])["device_accuracy"]
-    inputs, targets = collect(sampling.workload.data.selection, 50)
+@pytest.mark.parametrize("role", ["search", "selection"])
+def test_the_device_scores_samples_of_the_role_in_question_itself(sampling, monkeypatch, role):
+    """The search sees search data only, here as everywhere: selection data judges the finalists."""
+    data = dataclasses.replace(
+        sampling.workload.data, **{name: Forbidden(name) for name in set(ROLES) - {role, "calibration"}}
+    )
+    monkeypatch.setattr(sampling, "workload", dataclasses.replace(sampling.workload, data=data))
+    monkeypatch.setattr(sampling, "_samples", {})
+    found = sampling.measure(sampling.files.dense, role, ["device_accuracy"])["device_accuracy"]
+    inputs, targets = collect(getattr(data, role), 50)
     with torch.no_grad():
         outputs = sampling.model(*inputs)
     expected = float(sampling.workload.score(outputs, targets).float().mean())
@@ -69,7 +92,7 @@ def loud(sampling, monkeypatch):
     """A device that is disturbed until somebody waits for it. Returns the allowances of what it was asked."""
     asked = []
 
-    def measure(file, expected, names, timing):
+    def measure(file, expected, names, timing, sample):
         asked.append(timing.allowance)
         quiet = timing.allowance > 0
         width = 0.01 if quiet else 0.1
