@@ -235,7 +235,6 @@ def _energy(session: Session, batches: Sequence[Batch], command: str | None) -> 
 
 def _packed(array: Array) -> dict[str, Any]:
     """An array as JSON takes it."""
-    array = np.ascontiguousarray(array)
     return {"shape": list(array.shape), "dtype": array.dtype.str, "data": base64.b64encode(array.tobytes()).decode()}
 
 

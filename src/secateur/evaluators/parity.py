@@ -17,7 +17,7 @@ def check_parity(outputs: NDArray[Any], expected: Tensor, whose: str, rounding: 
 
     whose: of whom the message speaks. rounding: largest difference, relative to the largest output, that is rounding.
     """
-    wanted = expected.numpy()
+    wanted, outputs = (np.asarray(x, np.float64) for x in (expected.numpy(), outputs))  # some are truth values
     gap = float(np.abs(outputs - wanted).max()) if outputs.shape == wanted.shape else float("inf")
     if not gap <= rounding * float(np.abs(wanted).max()):
         raise EvaluationFailed(f"the outputs of {whose} and of the torch module differ by {gap:.2g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Host:
 
 def host_for(runtime: str, options: Mapping[str, str], threads: int) -> Host:
     """What scores ONNX files on this host: the same runtime where it can, else ONNX Runtime on the CPU."""
+    threads = min(threads, os.cpu_count() or 1)  # those of the device may be more
     wanted = RUNTIMES[runtime]
     if wanted.format == RUNTIMES[FALLBACK].format and wanted.in_process:
         found = wanted.probe(wanted.chosen(options))

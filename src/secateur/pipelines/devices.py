@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from secateur.agent.latency import Protocol
@@ -18,12 +19,13 @@ from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.session import Batches, Work
 from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.runtimes import host_for
+from secateur.pipelines.limits import check_batch, check_threads
 from secateur.pipelines.preparation import check_runtime
 from secateur.workloads.resnet import ResNet
 
@@ -83,6 +85,7 @@ def check_devices(name: str, project: Path | None = None) -> Iterator[DeviceChec
     Raises DeviceLost and DeviceRefused, which say what is wrong; EvaluationFailed where the outputs there are not torch's.
     """
     definition, root = evaluator_named(name, project)
+    check_batch(definition, [torch.zeros(1, 3, 32, 32)])
     model = _small_network()
     images = torch.randn(definition.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # CIFAR's size
     runtime = RUNTIMES[definition.runtime]
@@ -94,6 +97,7 @@ def check_devices(name: str, project: Path | None = None) -> Iterator[DeviceChec
         expected = model(images)
     inputs = [(images.numpy(),)]
     with _opened(definition, root) as devices:
+        check_threads(definition, devices.hello.machine.cores, "the device")
         multiple = channel_multiple(devices, definition.batch, None) if reads_onnx else None
         for device in devices.each:
             reports = []
@@ -117,15 +121,17 @@ def measure_file(model: Path, name: str, against: Path | None, project: Path | N
         raise ModelError(
             f"{definition.runtime} reads {runtime.format}; only devices whose runtime reads ONNX measure a file alone."
         )
-    content, reference = _read(model), _read(against or model)
-    inputs = random_inputs(content, definition.batch, 1)
+    content, inputs = _readable(model, definition.batch)
+    reference, others = (content, inputs) if against is None else _readable(against, definition.batch)
+    if [(x.shape, x.dtype) for x in inputs[0]] != [(x.shape, x.dtype) for x in others[0]]:
+        raise ModelError(f"{against} takes other inputs than {model}: only models that take the same are compared.")
+    expected = _outputs(content, inputs, definition.threads, model)
     figures = {"latency", "memory"} if runtime.in_process else {"latency"}
     with _opened(definition, root) as devices:
         if runtime.in_process and (definition.energy_command is not None or devices.hello.energy):
             figures.add("energy")
+        check_threads(definition, devices.hello.machine.cores, "the device")
         found = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
-        host = host_for("onnxruntime", {}, definition.threads)
-        expected = torch.from_numpy(host.open(content).run(inputs[0]))
         check_parity(found.parity[0], expected, "the device", runtime.rounding(definition.runtime_options))
         assert found.report is not None  # noqa: S101 # latency was asked for
         return ModelMeasured(
@@ -154,7 +160,27 @@ def _small_network() -> torch.nn.Module:
         return ResNet((16, 32), 2, classes=10, padded_shortcut=False).eval()
 
 
+def _readable(file: Path, batch: int) -> tuple[bytes, Batches]:
+    """A model's content and inputs for it. Raises ModelError where it cannot be measured."""
+    content = _read(file)
+    return content, random_inputs(content, batch, 1, str(file))
+
+
+def _outputs(content: bytes, inputs: Batches, threads: int, file: Path) -> torch.Tensor:
+    """What the device must say, too: the first output on this host. Raises ModelError and EvaluationFailed."""
+    found = host_for("onnxruntime", {}, threads).open(content).run(inputs[0])
+    if found.dtype.kind not in "biuf":
+        raise ModelError(
+            f"{file}: its first output is no tensor of numbers, so the device's outputs cannot be checked."
+        )
+    if not np.isfinite(found).all():
+        raise ModelError(f"{file}: its outputs on random inputs are not finite, so the device's cannot be checked.")
+    return torch.from_numpy(found)
+
+
 def _read(file: Path) -> bytes:
+    if file.exists() and not file.is_file():
+        raise ModelError(f"{file} is no file: name an exported .onnx file.")
     try:
         return file.read_bytes()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.evaluator import TIMED_BATCHES
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
+from secateur.pipelines.limits import check_batch, check_threads
 from secateur.pipelines.state import STATE
 from secateur.records import Direction, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
@@ -125,6 +127,8 @@ def check_runtime(evaluator: EvaluatorDefinition) -> None:
         raise DefinitionError(
             f"{evaluator.where('runtime')}: {evaluator.runtime} cannot be used on this host: {found.reason}."
         )
+    if isinstance(evaluator.device, LocalDevice):
+        check_threads(evaluator, os.cpu_count() or 1, "this host")
     if runtime.format == ONNX:
         return
     if missing := FORMATS[runtime.format].missing:
@@ -156,6 +160,8 @@ def prepare(
     own_metrics = check_names(definition, root)
     step("loading the workload")
     workload = load_workload(definition.workload, root)
+    available = len(workload.data.search)  # type: ignore[arg-type] # map-style datasets have a length
+    check_batch(definition.evaluator, [x[:1] for x in workload.example_inputs], available)
     model = build_model(workload)
     looked_at = (
         _inspected(definition, workload, model) if dense_onnx is None else {}
@@ -241,6 +247,7 @@ def _check_batch(evaluator: EvaluatorDefinition, workload: Workload) -> None:
 def check_device(prepared: Prepared) -> None:
     """Reach the device. Raises DefinitionError where it cannot give what the definition wants, DeviceLost where it is away."""
     definition, device = prepared.definition.evaluator, prepared.evaluator.on_device.devices.hello
+    check_threads(definition, device.machine.cores, "the device")
     wanted = {**definition.objectives, **definition.constraints}
     timed = [name for name in wanted if name in FIGURES]
     if device.machine.emulated and timed:

@@ -82,7 +82,9 @@ class Study:
         stored = self._study.get_trials(deepcopy=False)
         self._stored = len(stored)
         # A restarted sampler with the same seed would repeat its first asks: continue the sequence instead.
-        self._memory = optuna.create_study(directions=directions, sampler=SAMPLERS[sampler].make(seed + len(stored)))
+        self._memory = optuna.create_study(
+            directions=directions, sampler=SAMPLERS[sampler].make((seed + len(stored)) % 2**32)
+        )
         self._memory.add_trials([_remembered(trial) for trial in stored])
         self._asked: dict[int, optuna.trial.Trial] = {}
 

@@ -56,7 +56,7 @@ def search_by_nni(
     if reason is not None:
         return reason
     # With the seed of an earlier experiment the tuner would repeat its first trials.
-    settings = replace(arrangement.settings, seed=arrangement.settings.seed + len(ledger.trials))
+    settings = replace(arrangement.settings, seed=(arrangement.settings.seed + len(ledger.trials)) % 2**32)
     space = nni_space(ledger.problem.space.parameters())
     alive = False
     failed: list[Finished] = []  # told once another trial has shown that trials can succeed

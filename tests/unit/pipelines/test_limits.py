@@ -1,0 +1,55 @@
+"""Numbers that are legal in a schema and absurd on this device, with this data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from secateur.definition import EvaluatorDefinition, SearchDefinition
+from secateur.errors import DefinitionError, ModelError
+from secateur.evaluators.runtimes import host_for
+from secateur.pipelines.devices import measure_file
+from secateur.pipelines.limits import check_batch, check_threads
+
+IMAGE = [torch.zeros(1, 3, 32, 32)]
+
+
+def evaluator(**settings):
+    return EvaluatorDefinition.model_validate({"objectives": {"latency": "minimize"}, **settings})
+
+
+@pytest.mark.parametrize("settings", [{"threads": 100_000}, {"batch": 1_000_000}, {"threads": 0}, {"batch": 0}])
+def test_a_schema_refuses_what_no_device_has(settings):
+    with pytest.raises(ValidationError, match="less than or equal|greater than or equal"):
+        evaluator(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"seed": 2**32}, {"seed": -1}, {"workers": 100_000}])
+def test_seeds_are_those_that_every_generator_takes(settings):
+    with pytest.raises(ValidationError):
+        SearchDefinition.model_validate(settings)
+    assert SearchDefinition.model_validate({"seed": 2**32 - 1}).seed == 2**32 - 1
+
+
+def test_threads_are_at_most_the_cores():
+    check_threads(evaluator(threads=4), 4, "the device")
+    with pytest.raises(DefinitionError, match=r"5 threads, but the device has 4 cores.*At most 4\."):
+        check_threads(evaluator(threads=5), 4, "the device")
+    assert host_for("onnxruntime", {}, 1024).settings.threads < 1024, "the device's threads are not this host's"
+
+
+def test_a_batch_is_at_most_the_data_and_what_fits():
+    check_batch(evaluator(batch=400), IMAGE, 400)
+    with pytest.raises(DefinitionError, match=r"401 samples per run, but the search data holds 400. At most 400\."):
+        check_batch(evaluator(batch=401), IMAGE, 400)
+    with pytest.raises(DefinitionError, match=r"65536 samples per run take 768 MiB.*At most 21,845\."):
+        check_batch(evaluator(batch=65536), IMAGE)
+
+
+def test_a_folder_and_a_missing_file_are_no_models(tmp_path):
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ModelError, match="is no file: name an exported"):
+        measure_file(tmp_path / "folder.onnx", "local", None)
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        measure_file(tmp_path / "missing.onnx", "local", None)
