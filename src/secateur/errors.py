@@ -2,6 +2,7 @@
 
 SecateurError
 ├── DefinitionError       a YAML file, an override or a name in them is wrong          exit code 2
+├── PluginError           an installed plug-in cannot be used                          exit code 2
 ├── WorkloadError         the factory, the data roles or the weights are wrong         exit code 2
 ├── ModelError            the model cannot be traced, cut or exported                  exit code 2
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
@@ -29,6 +30,12 @@ class SecateurError(Exception):
 
 class DefinitionError(SecateurError):
     """A definition is wrong. The message starts with `file:line:` (or names the `--set` override)."""
+
+    exit_code = 2
+
+
+class PluginError(SecateurError):
+    """An installed plug-in cannot be imported, or its name is taken; the message names its distribution."""
 
     exit_code = 2
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import WorkloadError
+from secateur.plugins import Registry
 from secateur.records import Group, Member, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.roles import as_tuple, drawn
@@ -152,16 +153,20 @@ def random(tensors: ChannelTensors) -> Tensor:
     return torch.rand(tensors.channels, generator=torch.Generator().manual_seed(zlib.crc32(tensors.name.encode())))
 
 
-METHODS: dict[str, Method] = {
-    "l1": Method(l1, "sum of absolute weights that write the channel"),
-    "l2": Method(l2, "Euclidean norm of the weights that write the channel"),
-    "next_layer": Method(next_layer, "Euclidean norm of the weights that read the channel"),
-    "fpgm": Method(fpgm, "distance to the geometric median of the layer's filters"),
-    "taylor": Method(taylor, "first-order change of the loss, on calibration data", needs_gradients=True),
-    "bn_scale": Method(bn_scale, "absolute batch-norm scale", needs_batch_norm=True),
-    "lamp": Method(lamp, "layer-adaptive share of the channel's whole energy"),
-    "random": Method(random, "the control: seeded noise"),
-}
+METHODS: Registry[Method] = Registry(
+    "secateur.criteria",
+    Method,
+    {
+        "l1": Method(l1, "sum of absolute weights that write the channel"),
+        "l2": Method(l2, "Euclidean norm of the weights that write the channel"),
+        "next_layer": Method(next_layer, "Euclidean norm of the weights that read the channel"),
+        "fpgm": Method(fpgm, "distance to the geometric median of the layer's filters"),
+        "taylor": Method(taylor, "first-order change of the loss, on calibration data", needs_gradients=True),
+        "bn_scale": Method(bn_scale, "absolute batch-norm scale", needs_batch_norm=True),
+        "lamp": Method(lamp, "layer-adaptive share of the channel's whole energy"),
+        "random": Method(random, "the control: seeded noise"),
+    },
+)
 """The registry. A project adds its own with `METHODS['name'] = Method(...)` in the module of its workload."""
 
 Saliencies = Mapping[str, Mapping[str, Tensor]]

@@ -1,6 +1,6 @@
 """YAML → validated definition. Every error names file, line, what is allowed and the nearest match, before any long work."""
 
-from secateur.definition.devices import AdbDevice, DeviceDefinition, LocalDevice, SshDevice
+from secateur.definition.devices import DEVICE_KINDS, AdbDevice, DeviceDefinition, DeviceKind, LocalDevice, SshDevice
 from secateur.definition.models import (
     LOWER_GOALS,
     UPPER_GOALS,
@@ -22,11 +22,13 @@ from secateur.definition.resolve import Override, load_evaluator, load_pipeline,
 from secateur.definition.source import Source, expanded, one_of
 
 __all__ = [
+    "DEVICE_KINDS",
     "LOWER_GOALS",
     "UPPER_GOALS",
     "AdbDevice",
     "ConstraintDefinition",
     "DeviceDefinition",
+    "DeviceKind",
     "DistillDefinition",
     "EvaluatorDefinition",
     "FidelitiesDefinition",

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from secateur.definition.declared import Declared
+from secateur.plugins import Registry
 
 _HOST = re.compile(r"(?P<user>[A-Za-z0-9._-]+)@(?P<host>[A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:(?P<port>\d{1,5}))?")
 
@@ -83,6 +95,42 @@ def _spelled_out(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+@dataclass(frozen=True)
+class DeviceKind:
+    """A kind of device that a plug-in brings.
+
+    definition: its block in YAML, with a `kind`, and with `python` and `folder` as SshDevice has them. open: that block and the
+    project's folder → a `secateur.evaluators.devices.transport.Transport` for each device. summary: one line for people.
+    """
+
+    definition: type[Declared]
+    open: Callable[[Any, Path], Sequence[Any]]
+    summary: str
+
+
+DEVICE_KINDS: Registry[DeviceKind] = Registry("secateur.devices", DeviceKind, {})
+"""Kinds beside local, ssh and adb, by `kind`."""
+
+
+def _plugged_in(value: Any, ours: ValidatorFunctionWrapHandler) -> Any:
+    """A block of a plug-in's kind is validated by the plug-in's model."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in DEVICE_KINDS:
+        return ours(value)
+    try:
+        return DEVICE_KINDS[kind].definition.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _dumped(value: Declared) -> dict[str, Any]:
+    return value.model_dump(mode="json")
+
+
 DeviceDefinition = Annotated[
-    LocalDevice | SshDevice | AdbDevice, BeforeValidator(_spelled_out), Field(discriminator="kind")
+    Annotated[LocalDevice | SshDevice | AdbDevice, Field(discriminator="kind")],
+    WrapValidator(_plugged_in),
+    BeforeValidator(_spelled_out),
+    PlainSerializer(_dumped, when_used="json"),
 ]

@@ -83,8 +83,9 @@ class Source:
 
     def part(self, key: str) -> Source:
         """The inline part under a key, as a source of its own."""
+        label = self.label if isinstance(self.tree, CommentedMap) else f"{self.label}.{key}"
         return Source(
-            self.labels.get((key,), self.label),
+            self.labels.get((key,), label),
             self.tree.get(key),
             {path[1:]: text for path, text in self.overrides.items() if path[0] == key},
         )

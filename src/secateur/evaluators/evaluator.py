@@ -115,7 +115,7 @@ class Evaluator:
         been exported already. Raises ModelError where it cannot be exported.
         """
         self.definition, self.workload, self.model, self.costs = definition, workload, model.eval(), costs
-        self.registry: dict[str, Metric] = {**METRICS, **(metrics or {})}
+        self.registry: dict[str, Metric] = {**METRICS.own, **(metrics or {})}
         self.protocol, self.waiting = place.protocol, place.waiting
         self.host = host_for(definition.runtime, definition.runtime_options, definition.threads)
         self.runtime = RUNTIMES[definition.runtime]

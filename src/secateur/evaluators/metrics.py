@@ -14,6 +14,7 @@ from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
+from secateur.plugins import Registry
 from secateur.records import Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
 
@@ -203,21 +204,27 @@ def relative_error(outputs: Tensor, dense: Tensor) -> float:
     return float((outputs - dense).square().sum() / spread)
 
 
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy, "maximize", "the workload's score of the exported model"),
-    "latency": Metric(latency, "minimize", "time of one run, as a ratio to the dense model's, on the device"),
-    "throughput": Metric(throughput, "maximize", "samples a second on the device, at the declared batch"),
-    "memory": Metric(memory, "minimize", "bytes that opening and running the model takes on the device, at the peak"),
-    "energy": Metric(energy, "minimize", "millijoules of one run on the device, by RAPL or a command of yours"),
-    "device_accuracy": Metric(
-        device_accuracy, "maximize", "the workload's score of the device's own outputs, on a small sample"
-    ),
-    "size": Metric(size, "minimize", "bytes of the exported model as shipped"),
-    "macs": Metric(macs, "minimize", "multiply-accumulates for one sample"),
-    "parameters": Metric(parameters, "minimize", "elements of all parameters"),
-    "damage": Metric(damage, "minimize", "squared error of the outputs against the dense model's"),
-}
-"""The registry. A project adds its own under `metrics:` in its evaluator."""
+METRICS: Registry[Metric] = Registry(
+    "secateur.metrics",
+    Metric,
+    {
+        "accuracy": Metric(accuracy, "maximize", "the workload's score of the exported model"),
+        "latency": Metric(latency, "minimize", "time of one run, as a ratio to the dense model's, on the device"),
+        "throughput": Metric(throughput, "maximize", "samples a second on the device, at the declared batch"),
+        "memory": Metric(
+            memory, "minimize", "bytes that opening and running the model takes on the device, at the peak"
+        ),
+        "energy": Metric(energy, "minimize", "millijoules of one run on the device, by RAPL or a command of yours"),
+        "device_accuracy": Metric(
+            device_accuracy, "maximize", "the workload's score of the device's own outputs, on a small sample"
+        ),
+        "size": Metric(size, "minimize", "bytes of the exported model as shipped"),
+        "macs": Metric(macs, "minimize", "multiply-accumulates for one sample"),
+        "parameters": Metric(parameters, "minimize", "elements of all parameters"),
+        "damage": Metric(damage, "minimize", "squared error of the outputs against the dense model's"),
+    },
+)
+"""The registry (see `secateur.plugins`). A project adds its own under `metrics:` in its evaluator."""
 
 
 def measure_all(context: Context, names: list[str], registry: Mapping[str, Metric]) -> dict[str, Measurement]:

@@ -11,10 +11,16 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from secateur.agent import runtimes as agent
 from secateur.agent.machine import machine
-from secateur.agent.runtimes import RUNTIMES, Available, RuntimeFailure, Session, Settings
+from secateur.agent.runtimes import Available, Runtime, RuntimeFailure, Session, Settings
 from secateur.errors import EvaluationFailed
+from secateur.plugins import Registry
 
+RUNTIMES: Registry[Runtime] = Registry(
+    "secateur.runtimes", Runtime, agent.RUNTIMES, lambda name, runtime: agent.RUNTIMES.update({name: runtime})
+)
+"""The agent's registry, and plug-ins, which join that one when they are imported."""
 Array = NDArray[Any]
 FALLBACK = "onnxruntime"
 """What scores candidates where the device's runtime is not on this host, or does not read ONNX."""

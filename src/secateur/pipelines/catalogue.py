@@ -4,55 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from secateur.agent.runtimes import RUNTIMES, Available
-from secateur.compression.saliency import METHODS
-from secateur.definition import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
+from secateur.agent.runtimes import Available, Runtime
+from secateur.compression.saliency import METHODS, Method
+from secateur.definition import DEVICE_KINDS, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
+from secateur.errors import PluginError
 from secateur.evaluators import METRICS
 from secateur.evaluators.devices import DEVICES
+from secateur.evaluators.runtimes import RUNTIMES
+from secateur.plugins import OURS, Registry
 from secateur.search.samplers import SAMPLERS
-from secateur.workloads import SHIPPED
+from secateur.workloads import SHIPPED, WORKLOADS
 
+T = TypeVar("T")
 Entries = list[dict[str, str]]
 
 
-def _methods() -> Entries:
-    needs = {
-        name: "calibration data" if m.needs_gradients else "batch norm" if m.needs_batch_norm else ""
-        for name, m in METHODS.items()
-    }
-    return [{"name": name, "what": m.summary, "needs": needs[name], "extra": ""} for name, m in METHODS.items()]
-
-
-def _samplers() -> Entries:
-    return [{"name": name, "what": s.summary, "extra": s.extra} for name, s in SAMPLERS.items()]
-
-
-def _runtimes() -> Entries:
+def _listed(registry: Registry[T], row: Callable[[T], dict[str, str]]) -> Entries:
+    """Every entry with its distribution; a plug-in that cannot be used is listed with the reason."""
     listed = []
-    for name, runtime in RUNTIMES.items():
-        found = runtime.probe(runtime.chosen({}))
-        state = f"available, {found.version}" if isinstance(found, Available) else f"not here: {found.reason}"
-        options = "; ".join(f"{option}: {', '.join(values)}" for option, values in runtime.options.items())
-        listed.append(
-            {"name": name, "what": runtime.summary, "options": options, "on this host": state, "extra": runtime.extra}
-        )
-    return listed
+    for name in registry:
+        try:
+            facts = row(registry[name])
+        except PluginError as error:
+            facts = {"what": str(error)}
+        listed.append({"name": name, **facts, "from": registry.distribution(name)})
+    headings = dict.fromkeys(heading for entry in listed for heading in entry)
+    return [{heading: entry.get(heading, "") for heading in headings} for entry in listed]
+
+
+def _method(method: Method) -> dict[str, str]:
+    needs = "calibration data" if method.needs_gradients else "batch norm" if method.needs_batch_norm else ""
+    return {"what": method.summary, "needs": needs, "extra": ""}
+
+
+def _runtime(runtime: Runtime) -> dict[str, str]:
+    found = runtime.probe(runtime.chosen({}))
+    state = f"available, {found.version}" if isinstance(found, Available) else f"not here: {found.reason}"
+    options = "; ".join(f"{option}: {', '.join(values)}" for option, values in runtime.options.items())
+    return {"what": runtime.summary, "options": options, "on this host": state, "extra": runtime.extra}
 
 
 def _devices() -> Entries:
-    return [{"name": name, "what": what, "extra": "ssh" if name == "ssh" else ""} for name, what in DEVICES.items()]
-
-
-def _metrics() -> Entries:
-    return [
-        {"name": name, "what": m.summary, "usual direction": m.direction, "extra": ""} for name, m in METRICS.items()
+    ours = [
+        {"name": k, "what": what, "extra": "ssh" if k == "ssh" else "", "from": OURS} for k, what in DEVICES.items()
     ]
+    return [*ours, *_listed(DEVICE_KINDS, lambda kind: {"what": kind.summary, "extra": ""})]
 
 
 def _workloads() -> Entries:
-    return [{"name": name, "what": what, "extra": ""} for name, what in SHIPPED.items()]
+    ours = [{"name": name, "what": what, "extra": "", "from": OURS} for name, what in SHIPPED.items()]
+    return [*ours, *_listed(WORKLOADS, lambda made: {"what": (made.__doc__ or "").partition("\n")[0], "extra": ""})]
 
 
 def _pipelines(project: Path) -> Entries:
@@ -77,11 +80,11 @@ def _purpose(file: Path) -> str:
 
 
 CATALOGUE: dict[str, Callable[[Path], Entries]] = {
-    "methods": lambda _: _methods(),
-    "samplers": lambda _: _samplers(),
-    "runtimes": lambda _: _runtimes(),
+    "methods": lambda _: _listed(METHODS, _method),
+    "samplers": lambda _: _listed(SAMPLERS, lambda s: {"what": s.summary, "extra": s.extra}),
+    "runtimes": lambda _: _listed(RUNTIMES, _runtime),
     "devices": lambda _: _devices(),
-    "metrics": lambda _: _metrics(),
+    "metrics": lambda _: _listed(METRICS, lambda m: {"what": m.summary, "usual direction": m.direction, "extra": ""}),
     "workloads": lambda _: _workloads(),
     "pipelines": _pipelines,
 }

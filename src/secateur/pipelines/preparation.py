@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from secateur.agent.runtimes import RUNTIMES, Unavailable, check_options
+from secateur.agent.runtimes import Unavailable, check_options
 from secateur.compression.batch_norm import dense_statistics
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts
@@ -35,6 +35,7 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.evaluator import TIMED_BATCHES
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
+from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import check_batch, check_threads
 from secateur.pipelines.state import STATE
 from secateur.records import Direction, GroupSummary, Workload
@@ -77,23 +78,28 @@ class Prepared:
 
 
 def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]:
-    """Every name in a definition that a registry must know. Returns the project's own metrics."""
+    """Every name in a definition that a registry must know. Returns the project's own metrics, and those of plug-ins that it names.
+
+    Raises DefinitionError, and PluginError where an installed plug-in cannot be used.
+    """
     evaluator = definition.evaluator
     own = {}
     for name, spec in evaluator.metrics.items():
         function = load_attribute(spec, root, evaluator.where("metrics", name), "metric")
         direction = evaluator.objectives.get(name) or _direction_of(evaluator.constraints.get(name))
         own[name] = Metric(function, direction, (function.__doc__ or "the project's own").splitlines()[0])
-    known = {**METRICS, **own}
+    named = {*evaluator.objectives, *evaluator.constraints} - own.keys()
+    own |= {name: METRICS[name] for name in sorted(named) if METRICS.plugin(name)}
+    known, names = {**METRICS.own, **own}, [*METRICS, *own]
     for name, wanted in evaluator.objectives.items():
-        one_of(name, known, evaluator.where("objectives", name), "metric")
+        one_of(name, names, evaluator.where("objectives", name), "metric")
         if wanted != known[name].direction:
             raise DefinitionError(
                 f"{evaluator.where('objectives', name)}: '{name}' is to be {known[name].direction}d; to '{wanted}' it would "
                 f"make the search look for bad models. Write '{name}: {known[name].direction}', or leave it out."
             )
     for name, constraint in evaluator.constraints.items():
-        one_of(name, known, evaluator.where("constraints", name), "metric")
+        one_of(name, names, evaluator.where("constraints", name), "metric")
         direction = known[name].direction
         fitting = LOWER_GOALS if direction == "maximize" else UPPER_GOALS
         for goal in constraint.goals:
@@ -102,7 +108,6 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
                     f"{evaluator.where('constraints', name, goal)}: '{goal}' does not fit '{name}', which is to be {direction}d. "
                     f"Allowed: {', '.join(fitting)}."
                 )
-    one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")
     check_runtime(evaluator)
     search = definition.search
     if reason := refusal(search.sampler, search.engine):
@@ -119,7 +124,7 @@ def _direction_of(constraint: ConstraintDefinition | None) -> Direction:
 
 def check_runtime(evaluator: EvaluatorDefinition) -> None:
     """Raises DefinitionError where a runtime's options are wrong, or where it cannot be used on this host and is to be."""
-    runtime = RUNTIMES[evaluator.runtime]
+    runtime = RUNTIMES[one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")]
     if problem := check_options(evaluator.runtime, evaluator.runtime_options):
         raise DefinitionError(f"{evaluator.where('runtime_options')}: {problem}")
     found = runtime.probe(runtime.chosen(evaluator.runtime_options))
@@ -131,6 +136,7 @@ def check_runtime(evaluator: EvaluatorDefinition) -> None:
         check_threads(evaluator, os.cpu_count() or 1, "this host")
     if runtime.format == ONNX:
         return
+    one_of(runtime.format, FORMATS, f"{evaluator.where('runtime')}: {evaluator.runtime}", "format")
     if missing := FORMATS[runtime.format].missing:
         raise DefinitionError(
             f"{evaluator.where('runtime')}: models for {evaluator.runtime} are converted here: {missing}."

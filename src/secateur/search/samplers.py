@@ -11,6 +11,7 @@ from functools import partial
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 
+from secateur.plugins import Registry
 from secateur.search.nni.names import BROKEN
 
 
@@ -40,36 +41,43 @@ def _nni(tuner: str, seed: int) -> BaseSampler:
     return NniSampler(tuner, seed)
 
 
-SAMPLERS: dict[str, Sampler] = {
-    # `group` is what keeps multivariate sampling sound with choices per group.
-    "tpe": Sampler(
-        _quietly(lambda seed: TPESampler(multivariate=True, group=True, seed=seed)),
-        "tree-structured Parzen estimator, multivariate and grouped, multi-objective (Optuna)",
-    ),
-    "nsga2": Sampler(
-        lambda seed: NSGAIISampler(seed=seed, population_size=20), "non-dominated sorting genetic algorithm II (Optuna)"
-    ),
-    "nsga3": Sampler(
-        _quietly(lambda seed: NSGAIIISampler(seed=seed, population_size=20)),
-        "the same with reference points, for many objectives (Optuna)",
-    ),
-    "gp": Sampler(
-        _quietly(lambda seed: GPSampler(seed=seed)),
-        "Gaussian process with expected hypervolume improvement; about a second an ask (Optuna)",
-    ),
-    "qmc": Sampler(
-        _quietly(lambda seed: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)),
-        "Sobol' sequence: even cover of the space, methods drawn at random (Optuna)",
-    ),
-    "random": Sampler(lambda seed: RandomSampler(seed=seed), "uniform noise over the space: the control (Optuna)"),
-    "nni_tpe": Sampler(partial(_nni, "tpe"), "tree-structured Parzen estimator behind ParEGO's weights (NNI)", "nni"),
-    "nni_evolution": Sampler(partial(_nni, "evolution"), "naive evolution behind ParEGO's weights (NNI)", "nni"),
-    "nni_random": Sampler(partial(_nni, "random"), "uniform noise over the space (NNI)", "nni"),
-}
-"""The registry."""
+SAMPLERS: Registry[Sampler] = Registry(
+    "secateur.samplers",
+    Sampler,
+    {
+        # `group` is what keeps multivariate sampling sound with choices per group.
+        "tpe": Sampler(
+            _quietly(lambda seed: TPESampler(multivariate=True, group=True, seed=seed)),
+            "tree-structured Parzen estimator, multivariate and grouped, multi-objective (Optuna)",
+        ),
+        "nsga2": Sampler(
+            lambda seed: NSGAIISampler(seed=seed, population_size=20),
+            "non-dominated sorting genetic algorithm II (Optuna)",
+        ),
+        "nsga3": Sampler(
+            _quietly(lambda seed: NSGAIIISampler(seed=seed, population_size=20)),
+            "the same with reference points, for many objectives (Optuna)",
+        ),
+        "gp": Sampler(
+            _quietly(lambda seed: GPSampler(seed=seed)),
+            "Gaussian process with expected hypervolume improvement; about a second an ask (Optuna)",
+        ),
+        "qmc": Sampler(
+            _quietly(lambda seed: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)),
+            "Sobol' sequence: even cover of the space, methods drawn at random (Optuna)",
+        ),
+        "random": Sampler(lambda seed: RandomSampler(seed=seed), "uniform noise over the space: the control (Optuna)"),
+        "nni_tpe": Sampler(
+            partial(_nni, "tpe"), "tree-structured Parzen estimator behind ParEGO's weights (NNI)", "nni"
+        ),
+        "nni_evolution": Sampler(partial(_nni, "evolution"), "naive evolution behind ParEGO's weights (NNI)", "nni"),
+        "nni_random": Sampler(partial(_nni, "random"), "uniform noise over the space (NNI)", "nni"),
+    },
+)
+"""The registry (see `secateur.plugins`)."""
 
 
-NNI = tuple(name for name, sampler in SAMPLERS.items() if sampler.extra == "nni")
+NNI = tuple(name for name, sampler in SAMPLERS.own.items() if sampler.extra == "nni")
 """Those that the engine nni takes; the engine optuna takes all."""
 
 

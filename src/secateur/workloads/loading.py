@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from secateur.definition import WorkloadReference
 from secateur.errors import DefinitionError, WorkloadError, nearest
 from secateur.records import ROLES, DataRoles, Workload
+from secateur.workloads import WORKLOADS
 from secateur.workloads.calls import calling, guarded
 from secateur.workloads.functions import checked_loss, checked_score
 from secateur.workloads.live import found as found_live
@@ -33,7 +34,10 @@ def load_workload(reference: WorkloadReference, root: Path) -> Workload:
     """
     if (live := found_live(reference)) is not None:
         return guarded_workload(live)
-    factory = load_attribute(reference.factory, root, reference.where("factory"), "workload factory")
+    if reference.factory in WORKLOADS:
+        factory = WORKLOADS[reference.factory]
+    else:
+        factory = load_attribute(reference.factory, root, reference.where("factory"), "workload factory")
     _check_options(factory, reference)
     with calling(f"{reference.where()}: the workload factory {reference.factory}"):
         workload = factory(**reference.options)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from secateur.agent.runtimes import RUNTIMES
-from secateur.definition import AdbDevice, DeviceDefinition, EvaluatorDefinition, LocalDevice, SshDevice
+from secateur.definition import DEVICE_KINDS, AdbDevice, DeviceDefinition, EvaluatorDefinition, LocalDevice, SshDevice
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.session import Device, Setup
 from secateur.evaluators.devices.transport import Transport
@@ -46,6 +46,8 @@ def open_devices(
 
 def _transports(where: DeviceDefinition, root: Path) -> Sequence[Transport]:
     """A connection each. What a kind needs is imported only where it is asked for."""
+    if where.kind in DEVICE_KINDS:
+        return DEVICE_KINDS[where.kind].open(where, root)
     if isinstance(where, SshDevice):
         from secateur.evaluators.devices.ssh import Login, SshTransport  # an extra
 

@@ -161,7 +161,7 @@ class Device:
 
     def _greeted(self) -> Hello:
         """Start the agent, pushed first where it is not there."""
-        agent = bundle()
+        agent = bundle(self.setup.runtime)
         path = f"{self.setup.folder}/agent-{agent.sha256[:12]}.pyz"
         said = self._start(path)
         if said is not None and "absent" in said:
@@ -199,7 +199,7 @@ class Device:
             "-c",
             STARTER,
             path,
-            bundle().sha256,
+            bundle(self.setup.runtime).sha256,
             "--folder",
             self.setup.folder,
             "--runtime",
