@@ -317,33 +317,52 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Rung:
-    """A look at fewer candidates with more effort. scores: trial number → score there; passed: the numbers that went on."""
+    """A look at fewer candidates with more effort. scores: trial number → score there; passed: the numbers that went on.
+
+    kendall: rank correlation (tau-b) of search score and score there with its 95 % interval, None where they are too few.
+    """
 
     name: str
     scores: Mapping[int, float]
     passed: tuple[int, ...]
+    kendall: Measurement | None = None
 
 
 SEARCH = "search"
 """The arm of everything that is neither a baseline nor the dense network."""
 
 
+LEAST_COMPARED = 5
+"""Networks of a baseline below which a comparison with the search is only a sanity check."""
+
+
 @dataclass(frozen=True)
 class ArmResult:
-    """What one arm of the search has reached: networks evaluated in full, and the hypervolume of its feasible ones."""
+    """What one arm of the search has reached: networks evaluated in full, and the hypervolume of its feasible ones.
+
+    at_equal: of a baseline, the hypervolume of as many networks drawn from the search's own: the median of `samples` draws and the
+    interval that holds 95 % of them; None where the search has no more networks than the baseline.
+    """
 
     arm: str
     networks: int
     hypervolume: float
+    at_equal: Measurement | None = None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it has enough networks for more than a sanity check."""
+        return self.at_equal is not None and self.networks >= LEAST_COMPARED
 
 
 @dataclass(frozen=True)
 class Audit:
     """Whether the search could be believed.
 
-    kendall: rank correlation (tau-b) of search score and fine-tuned score over `pairs` finalists, None where there are fewer
-    than three or no order. regret: how much the finalist that the search liked best stays behind the best one, after fine-tuning.
-    search_to_selection, selection_to_test: mean change of the tuned finalists' score from one data role to the next.
+    kendall: rank correlation (tau-b) of search score and fine-tuned score over `pairs` finalists, with its 95 % interval; None
+    below eight pairs, or without an order. Finalists are the best of the search: over all networks it would be higher.
+    regret: how much the finalist that the search liked best stays behind the best one, after fine-tuning. search_to_selection,
+    selection_to_test: mean change of the tuned finalists' score from one data role to the next.
     """
 
     pairs: int
@@ -351,6 +370,7 @@ class Audit:
     regret: float | None
     search_to_selection: float | None
     selection_to_test: float | None
+    kendall_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -358,8 +378,8 @@ class PredictionAudit:
     """Whether the latency predictor could be believed, from networks that it foresaw and the device then measured.
 
     pairs: how many; what it was calibrated on is not among them. mean_error: relative. within_tenth: share of errors up to 10 %.
-    covered: share whose measured value lies in the predicted interval. kendall: None where there is no order. screened: networks
-    that it kept from being measured.
+    covered: share whose measured value lies in the predicted interval. kendall: None below eight pairs, or without an order.
+    screened: networks that it kept from being measured; only those that it let through are among the pairs.
     """
 
     pairs: int
@@ -368,6 +388,7 @@ class PredictionAudit:
     covered: float | None
     kendall: float | None
     screened: int
+    kendall_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -443,9 +464,14 @@ class RunRecord:
 
     @property
     def unbeaten(self) -> list[ArmResult]:
-        """Baselines whose hypervolume the search has not passed."""
-        search = next(a.hypervolume for a in self.arms if a.arm == SEARCH)
-        return [a for a in self.arms if a.arm != SEARCH and a.networks and a.hypervolume >= search]
+        """Baselines that the search has not beaten.
+
+        At equal numbers of networks: as many of its own have no more hypervolume than the baseline in half of the draws. A baseline
+        of too few networks for that must have reached what the whole search has.
+        """
+        whole = next(a.hypervolume for a in self.arms if a.arm == SEARCH)
+        to_beat = {a.arm: a.at_equal.value if a.comparable and a.at_equal else whole for a in self.arms}
+        return [a for a in self.arms if a.arm != SEARCH and a.networks and a.hypervolume >= to_beat[a.arm]]
 
     @property
     def registered(self) -> list[Recovered]:

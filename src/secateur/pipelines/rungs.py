@@ -18,6 +18,7 @@ from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import choose_finalists, goals_on
 from secateur.pipelines.state import RunFolder
 from secateur.records import Evaluation, Job, Measurement, Rung, Trial
+from secateur.search.audit import rank_correlation
 from secateur.search.executor import Executor
 from secateur.search.front import as_costs, ranks
 from secateur.search.ledger import by_hypervolume, feasible, own
@@ -51,7 +52,9 @@ def finalists_by_rungs(
         ]  # one that fails here fails for good
         remaining = best(prepared, looked, dense, recover.finalists * settings.keep ** (len(looks) - i - 1))
         scores = {t.number: t.evaluation.measurements["accuracy"].value for t in looked}
-        rungs.append(Rung(name, scores, tuple(t.number for t in remaining)))
+        searched = [original[number].evaluation.measurements["accuracy"].value for number in scores]
+        order = rank_correlation(searched, [*scores.values()])
+        rungs.append(Rung(name, scores, tuple(t.number for t in remaining), order))
     return [original[t.number] for t in remaining], tuple(rungs)
 
 

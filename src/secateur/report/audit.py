@@ -11,9 +11,9 @@ def audit_facts(record: RunRecord) -> dict[str, str]:
     audit = record.audit
     facts = {
         "rank correlation of search score and fine-tuned score": (
-            f"Kendall {audit.kendall:.2f} over {audit.pairs} finalists"
+            f"{_order(audit.kendall, audit.kendall_interval)} over {audit.pairs} finalists, which are the best of the search"
             if audit.kendall is not None
-            else f"not known: {audit.pairs} finalists"
+            else f"not known: {audit.pairs} finalists are too few, or all alike"
         ),
     }
     if audit.regret is not None:
@@ -29,16 +29,24 @@ def audit_facts(record: RunRecord) -> dict[str, str]:
     if record.prediction is not None:
         facts["latency predictor"] = _prediction(record.prediction)
     for rung in record.rungs:
-        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on"
+        order = rung.kendall
+        said = f"; against the search score {_order(order.value, order.interval)}" if order is not None else ""
+        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on{said}"
     return facts
+
+
+def _order(kendall: float, interval: tuple[float, float] | None) -> str:
+    """A rank correlation with its 95 % interval; records of earlier versions have none."""
+    return f"Kendall {kendall:.2f}" + (f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
 
 
 def _prediction(found: PredictionAudit) -> str:
     screened = f"{found.screened} networks were given up on its prediction and not measured"
     if found.mean_error is None or found.within_tenth is None or found.covered is None:
         return f"{screened}; none was both predicted and measured"
-    order = "not known" if found.kendall is None else f"{found.kendall:.2f}"
+    order = "Kendall not known" if found.kendall is None else _order(found.kendall, found.kendall_interval)
     return (
         f"over {found.pairs} networks that it predicted and the device then measured: mean error {found.mean_error:.1%}, "
-        f"{found.within_tenth:.0%} within 10 %, Kendall {order}, {found.covered:.0%} inside its interval; {screened}"
+        f"{found.within_tenth:.0%} within 10 %, {order}, {found.covered:.0%} inside its interval; {screened}, so "
+        "how well those were predicted is not known"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.records import SEARCH, Measurement, Recovered, RunRecord
+from secateur.records import SEARCH, ArmResult, Measurement, Recovered, RunRecord
 from secateur.report.device import measured_latencies
 from secateur.report.table import change, milliseconds
 from secateur.report.units import UNKNOWN, kilobytes, short, times
@@ -24,11 +24,8 @@ def warnings(record: RunRecord) -> list[str]:
 
 
 def _worthless(record: RunRecord) -> list[str]:
-    said = []
-    if record.unbeaten:
-        search = next(a for a in record.arms if a.arm == SEARCH)
-        beaten_by = ", ".join(f"{a.arm} ({a.hypervolume:.4f} with {a.networks} networks)" for a in record.unbeaten)
-        said.append(f"The search (hypervolume {search.hypervolume:.4f}) did not beat the baseline: {beaten_by}.")
+    whole = next(a for a in record.arms if a.arm == SEARCH)
+    said = [_unbeaten(arm, whole) for arm in record.unbeaten]
     small, best = record.small_dense, knee_of(record)
     if small is not None and best is not None and "accuracy" in small.measurements:
         gap = best.measurements["accuracy"].value - small.measurements["accuracy"].value
@@ -37,6 +34,17 @@ def _worthless(record: RunRecord) -> list[str]:
                 f"Trained from scratch, the widths of {best.name} score as high as pruned: pruning gained nothing here."
             )
     return said
+
+
+def _unbeaten(arm: ArmResult, whole: ArmResult) -> str:
+    reached = f"{arm.arm} (hypervolume {arm.hypervolume:.4f} with {arm.networks} networks)"
+    if not arm.comparable or arm.at_equal is None:
+        return f"Sanity check: {reached} has reached what the whole search has ({whole.hypervolume:.4f})."
+    low, high = arm.at_equal.bounds
+    return (
+        f"The search did not beat the baseline at equal numbers of networks: {reached}; as many of the search's own have "
+        f"{arm.at_equal.value:.4f} (median of {arm.at_equal.samples} draws, 95 % of them {low:.4f} to {high:.4f})."
+    )
 
 
 def uncertain(record: RunRecord) -> list[str]:

@@ -149,7 +149,7 @@ def test_the_audit_is_on_the_page(tmp_path):
     for text in ("Kendall 0.33 over 3 finalists", "1.2 points", "-0.4 points on average", "1 of 2 went on"):
         assert text in said
     unknown = page_of(replace(RECORD, audit=Audit(2, None, None, None, None)), tmp_path)
-    assert "not known: 2 finalists" in unknown.sections["section-audit"]
+    assert "not known: 2 finalists are too few" in unknown.sections["section-audit"]
 
 
 def test_backticks_become_code_and_nothing_else_gets_through():

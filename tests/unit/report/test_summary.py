@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finished import DENSE, RECORD, figures, finalist, make
-from secateur.records import ArmResult
+from secateur.records import ArmResult, Measurement
 from secateur.report import headline
 from secateur.report.summary import cards, warnings
 
@@ -23,18 +23,28 @@ def test_the_headline_is_honest_about_gain_and_loss():
     assert cards(failed) == []
 
 
+def arms(uniform):
+    return (ArmResult("search", 40, 0.2), uniform, ArmResult("random", 0, 0.0), ArmResult("global", 2, 0.19))
+
+
 def test_a_search_that_did_not_beat_a_baseline_says_so_first():
-    arms = (
-        ArmResult("search", 40, 0.2),
-        ArmResult("uniform", 3, 0.21),
-        ArmResult("random", 0, 0.0),
-        ArmResult("global", 2, 0.19),
-    )
-    said = headline(replace(RECORD, arms=arms))
+    """The whole search has more than the uniform family, but from seven times as many networks."""
+    as_many = Measurement(0.15, "hypervolume", "computed", 400, (0.1, 0.18))
+    said = headline(replace(RECORD, arms=arms(ArmResult("uniform", 6, 0.16, as_many))))
     assert said.startswith(
-        "The search (hypervolume 0.2000) did not beat the baseline: uniform (0.2100 with 3 networks)."
+        "The search did not beat the baseline at equal numbers of networks: uniform (hypervolume 0.1600 with 6 networks); as many of "
+        "the search's own have 0.1500 (median of 400 draws, 95 % of them 0.1000 to 0.1800)."
     )
-    assert "did not beat" not in headline(RECORD)
+    assert headline(replace(RECORD, arms=arms(ArmResult("uniform", 6, 0.14, as_many)))) == headline(RECORD)
+
+
+def test_few_networks_are_a_sanity_check():
+    as_many = Measurement(0.1, "hypervolume", "computed", 400, (0.05, 0.12))
+    assert headline(replace(RECORD, arms=arms(ArmResult("uniform", 2, 0.16, as_many)))) == headline(RECORD)
+    said = headline(replace(RECORD, arms=arms(ArmResult("uniform", 2, 0.21, as_many))))
+    assert said.startswith(
+        "Sanity check: uniform (hypervolume 0.2100 with 2 networks) has reached what the whole search has (0.2000)."
+    )
 
 
 def test_a_small_network_trained_from_scratch_that_scores_as_high_is_told():
