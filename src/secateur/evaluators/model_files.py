@@ -36,7 +36,10 @@ class Network:
 
 
 class ModelFiles:
-    """Files of one dense network and its candidates. `exports` counts those that could not be rewritten from the dense one's."""
+    """Files of one dense network and its candidates. `exports` counts those that could not be rewritten from the dense one's.
+
+    why_exported: what kept the last of them from being rewritten, None where there was none.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class ModelFiles:
         Raises ModelError where it cannot be exported.
         """
         self.exports = 0
+        self.why_exported: str | None = None
         self.template: OnnxTemplate = make_template(model, workload.example_inputs, dense_onnx)
         self._examples, self._host, self._suffix = workload.example_inputs, host, suffix
         self._batch = [torch.cat([x[:1]] * batch) for x in self._examples]
@@ -67,8 +71,9 @@ class ModelFiles:
         try:
             onnx = self.template.render(module)
             self._check(module, onnx)
-        except EvaluationFailed:
+        except EvaluationFailed as problem:
             self.exports += 1
+            self.why_exported = str(problem)
             try:
                 onnx = self._exported(module)
             except ModelError as error:

@@ -9,7 +9,8 @@ candidate's file with the module's, and falls back to an export where a rule doe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from secateur.errors import EvaluationFailed
@@ -33,24 +35,30 @@ _FOLDING = {"Conv", "ConvTranspose", "Gemm"}
 class OnnxTemplate:
     """A dense ONNX graph and, per initializer, the rule that computes it from a module's tensors.
 
-    depthwise: positions of nodes that hold their channel count as an attribute. unexplained: tensors without a rule.
+    depthwise: positions of nodes that hold their channel count as an attribute. unexplained: tensors without a rule; they stay as
+    exported, which is right where the candidate has the same `fixed`: the module's tensors that no rule reads.
     """
 
     dense: onnx.ModelProto
     rules: Mapping[str, Rule]
     depthwise: tuple[int, ...]
-    unexplained: tuple[str, ...]
+    unexplained: tuple[str, ...] = ()
+    fixed: Tensors = field(default_factory=dict)
 
     def render(self, model: nn.Module) -> bytes:
         """The serialised ONNX file of a module that has the dense one's layers with fewer channels.
 
-        Raises EvaluationFailed where some float tensor of the graph could not be explained.
+        Raises EvaluationFailed where a tensor without a rule would have to change.
         """
-        if self.unexplained:
+        tensors = _tensors(model)
+        changed = [
+            name for name, tensor in self.fixed.items() if name not in tensors or not torch.equal(tensors[name], tensor)
+        ]
+        if self.unexplained and changed:
+            derived = ", ".join(self.unexplained[:3])
             raise EvaluationFailed(
-                f"the tensors {', '.join(self.unexplained)} of the ONNX graph are not the module's own"
+                f"{', '.join(changed[:3])} changes, from which forward() computes tensors of its own ({derived} in the ONNX graph)"
             )
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         rendered = onnx.ModelProto()
         rendered.CopyFrom(self.dense)
         with torch.no_grad():
@@ -82,8 +90,8 @@ def make_template(
         _free_reshapes(dense)
     else:
         dense = onnx.load_model_from_string(dense_onnx)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    folds = _folding_rules(dense, _norm_after(model, example_inputs), model)
+    tensors = _tensors(model)
+    folds = _folding_rules(dense, _norm_after(model, example_inputs), model, tensors)
     rules: dict[str, Rule] = {}
     unexplained = []
     for initializer in dense.graph.initializer:
@@ -101,7 +109,52 @@ def make_template(
         for position, node in enumerate(dense.graph.node)
         if node.op_type == "Conv" and _group(node).i == shapes.get(node.input[1], (1,))[0] > 1
     )
-    return OnnxTemplate(dense, rules, depthwise, tuple(unexplained))
+    fixed = _unread(tensors, rules) if unexplained else {}
+    return OnnxTemplate(dense, rules, depthwise, tuple(unexplained), fixed)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors by name; of parametrized ones (weight norm, say) what they compute, as a plain layer would have it."""
+    tensors: dict[str, Tensor] = {}
+    for name, layer in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if ".parametrizations." in f".{prefix}":
+            continue
+        own = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
+        if parametrize.is_parametrized(layer):
+            own.update({tensor: getattr(layer, tensor) for tensor in layer.parametrizations})
+        tensors.update({f"{prefix}{key}": tensor for key, tensor in own.items()})
+    return tensors
+
+
+class _Read(dict[str, Tensor]):
+    """Tensors that remember which of them were read."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            return default
+        return self[name]
+
+
+@torch.no_grad()
+def _unread(tensors: Tensors, rules: Mapping[str, Rule]) -> dict[str, Tensor]:
+    """Copies of the floating-point tensors that no rule reads."""
+    read = _Read(tensors)
+    for rule in rules.values():
+        rule(read)
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in tensors.items()
+        if name not in read.names and tensor.is_floating_point()
+    }
 
 
 def _group(node: onnx.NodeProto) -> onnx.AttributeProto:
@@ -164,18 +217,35 @@ def _norm_after(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[st
     return found
 
 
-def _folding_rules(dense: onnx.ModelProto, norm_after: Mapping[str, str], model: nn.Module) -> dict[str, Rule]:
-    """Rules for weights and biases into which the exporter folded the batch norm behind the layer."""
+def _folding_rules(
+    dense: onnx.ModelProto, norm_after: Mapping[str, str], model: nn.Module, tensors: Tensors
+) -> dict[str, Rule]:
+    """Rules for weights and biases into which the exporter folded the batch norm behind the layer.
+
+    A tensor that the layer computes has lost its name in the graph; its layer is the one whose folded weight has its values.
+    """
+    candidates: dict[str, tuple[Rule, Rule]] = {}
+    for layer, norm in norm_after.items():
+        eps = float(model.get_submodule(norm).eps)  # type: ignore[arg-type] # a batch norm's eps
+        transposed = isinstance(model.get_submodule(layer), nn.modules.conv._ConvTransposeNd)
+        candidates[layer] = (
+            _fold(layer, norm, eps, 0, transposed=transposed),
+            _fold(layer, norm, eps, 1, transposed=transposed),
+        )
+    values = {i.name: i for i in dense.graph.initializer}
     rules: dict[str, Rule] = {}
     for node in dense.graph.node:
         if node.op_type not in _FOLDING or len(node.input) < 3:  # input, weight, bias
             continue
         layer = node.input[1].removesuffix(".weight")
-        if layer in norm_after:
-            norm = model.get_submodule(norm_after[layer])
-            transposed = isinstance(model.get_submodule(layer), nn.modules.conv._ConvTransposeNd)
-            for position, name in enumerate(node.input[1:3]):
-                rules[name] = _fold(layer, norm_after[layer], float(norm.eps), position, transposed=transposed)  # type: ignore[arg-type] # a batch norm's eps
+        if layer not in candidates and layer not in tensors and node.input[1] in values:
+            value = torch.from_numpy(numpy_helper.to_array(values[node.input[1]]).copy())
+            with torch.no_grad():
+                layer = next(
+                    (name for name, (weight, _) in candidates.items() if _equal(weight(tensors), value)), layer
+                )
+        if layer in candidates:
+            rules.update(zip(node.input[1:3], candidates[layer], strict=True))
     return rules
 
 

@@ -93,7 +93,8 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         or "none",
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
-        else "exported one by one (slow): the graph holds tensors that are not the module's own",
+        else f"exported one by one (slow): {evaluator.files.why_exported}. Way out: compute such tensors once, in build_model, or "
+        "keep the groups there whole, under `exclude` in the search space",
         "estimated time": _estimate(prepared, evaluation.seconds),
         "registered as": definition.register_as.name
         if definition.register_as

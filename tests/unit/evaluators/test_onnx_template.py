@@ -1,0 +1,94 @@
+"""Files of candidates are rewritten also where forward() computes tensors that no parameter holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 # as everybody writes it
+from test_evaluator import run_onnx
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from nets import images, shaken
+from secateur.compression.groups import find_groups
+from secateur.compression.surgery import cut, removals_of
+from secateur.errors import EvaluationFailed
+from secateur.evaluators.onnx_template import make_template
+
+
+class Recurrent(nn.Module):
+    """An LSTM reads a convolution's channels row by row; its weights are reordered in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.lstm = nn.LSTM(6, 5, batch_first=True)
+        self.hidden, self.head = nn.Linear(5, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = F.relu(self.two(F.relu(self.one(x)))).mean(3).transpose(1, 2)
+        return self.head(F.relu(self.hidden(self.lstm(x)[0][:, -1])))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that standardises its weight at each call."""
+
+    def forward(self, x):
+        mean, spread = self.weight.mean((1, 2, 3), keepdim=True), self.weight.std((1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) / (spread + 1e-5), self.bias, padding=1)
+
+
+class Three(nn.Module):
+    """Three convolutions, the middle one special, each with a batch norm behind."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Conv2d(3, 8, 3, padding=1), middle, nn.Conv2d(6, 8, 3, padding=1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(6), nn.BatchNorm2d(8)])
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        for layer, norm in zip((self.one, self.two, self.three), self.norms, strict=True):
+            x = F.relu(norm(layer(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def rewritten_like_the_module(model: nn.Module, names: set[str]) -> None:
+    found = find_groups(model, (images(),))
+    groups = [group for group in found.groups if group.name in names]
+    assert {group.name for group in groups} == names
+    smaller = cut(model, removals_of(groups, {group.name: group.removable[1:4] for group in groups}))
+    file = make_template(model, (images(),)).render(smaller)
+    x = images(3, seed=4)
+    torch.testing.assert_close(run_onnx(file, x), smaller(x), rtol=1e-3, atol=1e-4)
+
+
+def test_what_no_candidate_touches_stays_as_exported():
+    torch.manual_seed(0)
+    rewritten_like_the_module(shaken(Recurrent()), {"one", "hidden"})
+
+
+def test_weight_norm_as_a_parametrization_is_rewritten():
+    torch.manual_seed(0)
+    model = shaken(Three(parametrizations.weight_norm(nn.Conv2d(8, 6, 3, padding=1))))
+    rewritten_like_the_module(model, {"one", "two", "three"})
+
+
+def test_a_weight_that_forward_computes_is_exported_only_where_it_changes():
+    torch.manual_seed(0)
+    model = shaken(Three(Standardised(8, 6, 3, padding=1)))
+    rewritten_like_the_module(model, {"three"})
+    with pytest.raises(
+        EvaluationFailed, match=r"two\.(weight|bias).* changes, from which forward\(\) computes tensors"
+    ):
+        rewritten_like_the_module(model, {"two"})
+
+
+def test_other_weights_are_noticed():
+    torch.manual_seed(0)
+    model = shaken(Recurrent())
+    template = make_template(model, (images(),))
+    with torch.no_grad():
+        model.lstm.weight_hh_l0.add_(0.01)
+    with pytest.raises(EvaluationFailed, match="lstm.weight_hh_l0 changes"):
+        template.render(model)
