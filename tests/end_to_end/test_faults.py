@@ -92,6 +92,50 @@ def test_control_c_says_how_to_go_on(tmp_path):
     assert secateur(project, "resume").returncode == 0
 
 
+CRASH = """
+
+def crash_once(outputs, targets):
+    import ctypes
+    import dataclasses
+    from pathlib import Path
+    if Path("crash").exists():
+        Path("crash").unlink()
+        ctypes.string_at(0)
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
+import dataclasses, torch
+made = workload
+def workload():
+    return dataclasses.replace(made(), loss=crash_once)
+"""
+
+
+def test_a_crash_of_native_code_in_the_recovery_costs_a_retry_and_not_the_run(tmp_path):
+    project = make_project(tmp_path)
+    with (project / "my_model.py").open("a") as file:
+        file.write(CRASH)
+    (project / "crash").touch()
+    done = secateur(project, "run", "tiny", "--set", "search.trials=6")
+    assert done.returncode == 0, done.stderr
+    assert "native code crashed (SIGSEGV) while fine-tuning the finalists, in " in done.stderr
+    assert "my_model.py:14 (crash_once)" in done.stderr
+    assert "Going on with the run from what was finished (1 of 2)." in done.stderr
+    (run,) = (project / "mlruns" / "runs").iterdir()
+    assert len(list(run.glob("crash-*.txt"))) == 1
+    record = json.loads((run / "record.json").read_text())
+    assert all(finalist["failure"] is None for finalist in record["finalists"])
+
+
+def test_a_crash_in_a_check_is_said(tmp_path):
+    project = make_project(tmp_path)
+    with (project / "my_model.py").open("a") as file:
+        file.write("\nimport ctypes\nctypes.string_at(0)\n")
+    checked = secateur(project, "check", "tiny", TMPDIR=str(tmp_path))
+    assert checked.returncode == 70
+    assert "native code crashed (SIGSEGV)" in checked.stderr
+    assert "my_model.py:9 (<module>)" in checked.stderr
+
+
 def test_a_run_does_not_go_on_with_other_weights(tmp_path):
     project = make_project(tmp_path)
     process = start(project, "run", "tiny")

@@ -1,7 +1,8 @@
-"""Ctrl-C that is not lost.
+"""Ctrl-C that is neither lost nor doubled.
 
 Python raises it wherever the program happens to be, and where that is a library's clean-up (a weak reference's callback, a
-destructor) the exception is printed or swallowed and the program goes on.
+destructor) the exception is printed or swallowed and the program goes on. And the process that watches over this one passes on
+what it receives, although who signals a whole group of processes has reached this one as well.
 """
 
 from __future__ import annotations
@@ -9,6 +10,29 @@ from __future__ import annotations
 import signal
 from types import FrameType
 from typing import Self
+
+PASSED_ON = signal.SIGRTMIN + 7
+"""Stands for a Ctrl-C that the watching process has received."""
+
+
+class Interruptions:
+    """A Ctrl-C that comes directly and is passed on besides is one."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {signal.SIGINT: 0, PASSED_ON: 0}
+        self._raised = 0
+
+    def install(self) -> None:
+        """In place of Python's own handler; a process that ignores Ctrl-C goes on to ignore it."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            for number in self._counts:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self._counts[number] += 1
+        if max(self._counts.values()) > self._raised:
+            self._raised += 1
+            raise KeyboardInterrupt
 
 
 class Interrupts:
@@ -18,15 +42,19 @@ class Interrupts:
         self._seen = False
 
     def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, PASSED_ON)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._seen = True
-        raise KeyboardInterrupt
+        before = self._before[number]
+        if not callable(before):
+            raise KeyboardInterrupt
+        before(number, frame)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt where there was one."""

@@ -10,6 +10,7 @@ import typer
 from secateur import __version__
 from secateur.cli.commands import devices, project, running, runs
 from secateur.cli.failures import reported
+from secateur.cli.supervisor import ending, supervise
 from secateur.cli.verbosity import AnywhereGroup, logging_on_the_terminal, set_level
 
 app = typer.Typer(
@@ -60,5 +61,6 @@ def _root(
 
 def main() -> None:
     """The console script: errors are one message and an exit code, never a traceback."""
-    with reported(), logging_on_the_terminal():
+    supervise()
+    with ending(), reported(), logging_on_the_terminal():
         app()

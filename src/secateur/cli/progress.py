@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from secateur.cli.interrupts import Interrupts
+from secateur.cli.notes import notes
 from secateur.cli.verbosity import SETTINGS
 from secateur.cli.verbosity import console as error_console
-from secateur.pipelines.listener import Listener
+from secateur.pipelines.listener import Listener, together
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
 from secateur.records import SHARE, Measurement, Recovered, Trial
@@ -63,8 +64,24 @@ def watching() -> Iterator[Listener]:
     bar = Progress(*columns, console=console, disable=not live, transient=True)
     with Interrupts() as interrupts, _pinned(console), bar as progress:
         terminal = Terminal(progress, interrupts, live=live)
-        yield terminal
+        yield together(terminal, _Noted())
         terminal.finished()
+
+
+class _Noted(Listener):
+    """Keeps the watching process informed: it says what was going on where native code crashes, and whether to go on."""
+
+    def stage(self, name: str) -> None:
+        notes().stage(STAGES[name])
+
+    def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002
+        notes().run(run.path)
+
+    def trial(self, ledger: Ledger, trial: Trial) -> None:  # noqa: ARG002 # the interface
+        notes().step()
+
+    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:  # noqa: ARG002 # the interface
+        notes().step()
 
 
 @contextlib.contextmanager
