@@ -116,7 +116,7 @@ def test_the_study_shows_metric_names_the_front_and_what_came_of_it(page, record
             "f2",
             "infeasible",
             "one threshold for all groups",
-            "recovered (selection data)",
+            "finalist, passed the gate",
             "dense model",
         ):
             assert f"|{part}|" in f"|{figure}|", (axis, part)

@@ -37,6 +37,10 @@ SYMBOLS = {
 """Open for what does not search."""
 
 
+FINALISTS = {"finalist, not passed": False, "finalist, passed the gate": True}
+"""Entries of the legend, and whether their members passed."""
+
+
 def front_figure(record: RunRecord, axis: str) -> go.Figure:
     """Score against one cost: every trial by arm, the dense model, and the finalists before and after recovery.
 
@@ -58,8 +62,9 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
     for finalist in finalists:
         if axis in finalist.searched:
             figure.add_trace(_path(finalist, record, axis))
-    if finalists:
-        figure.add_trace(_recovered(finalists, record, axis))
+    for name, passed in FINALISTS.items():
+        if members := [f for f in finalists if (f.feasible and f.on_front) == passed]:
+            figure.add_trace(_recovered(members, record, axis, name=name, symbol="circle" if passed else "circle-open"))
     figure.add_trace(_dense(record))
     for floor in (g.limit for g in record.goals if g.metric == "accuracy" and g.sense == "at_least"):
         figure.add_hline(y=floor, line={"color": COLOURS["recovered"], "width": 1, "dash": "dot"})
@@ -112,7 +117,7 @@ def _path(finalist: Recovered, record: RunRecord, axis: str) -> go.Scatter:
     )
 
 
-def _recovered(finalists: Sequence[Recovered], record: RunRecord, axis: str) -> go.Scatter:
+def _recovered(finalists: Sequence[Recovered], record: RunRecord, axis: str, *, name: str, symbol: str) -> go.Scatter:
     dense = record.dense["selection"]
     scores = [f.measurements["accuracy"] for f in finalists]
     costs = [_share(f.measurements[axis], dense[axis], axis) for f in finalists]
@@ -123,11 +128,11 @@ def _recovered(finalists: Sequence[Recovered], record: RunRecord, axis: str) -> 
         error_x=error_bars([value for value, _ in costs], intervals),
         error_y=error_bars([s.value for s in scores], [s.bounds for s in scores]),
         mode="markers+text",
-        name="recovered (selection data)",
+        name=name,
         marker={
             "size": [16 if f.name == record.knee else 12 for f in finalists],
             "color": COLOURS["recovered"],
-            "symbol": ["circle" if f.feasible and f.on_front else "circle-open" for f in finalists],
+            "symbol": symbol,
             "line": {"width": 2, "color": COLOURS["recovered"]},
         },
         text=[f.name.split("-")[0] for f in finalists],

@@ -14,8 +14,8 @@ def facts(record: RunRecord) -> dict[str, str]:
     """Device, protocol, data, limits, versions."""
     return {
         "measured on": record.device,
-        "latency": "blocks of 10 runs of dense model and candidate in turn, the smallest of each block, the median ratio, "
-        "without rounds in which the dense model is slower than it is known to be; ms are the fastest run's",
+        "latency": "blocks of 10 runs of dense model and candidate in turn, the smallest of each; "
+        "each model is opened several times: the mean ratio of the copies, and Student's t over them; ms are the fastest run's",
         "accuracy": f"{record.score_name} of the exported ONNX file on the host, checked against torch for every candidate",
         "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
         "data (samples)": ", ".join(f"{role} {count:,}" for role, count in record.samples.items()),

@@ -15,14 +15,14 @@ from secateur.report.style import COLOURS
 def test_figures_hold_the_numbers():
     front = front_figure(RECORD, "latency")
     by_name = {trace.name: trace for trace in front.data}
-    recovered = by_name["recovered (selection data)"]
-    assert list(recovered.x) == [0.4, 0.3, 0.8]
-    assert list(recovered.error_x.array) == pytest.approx([0.01] * 3)
-    assert list(recovered.marker.symbol) == ["circle", "circle-open", "circle"]
+    passed, lost = by_name["finalist, passed the gate"], by_name["finalist, not passed"]
+    assert (list(passed.x), list(lost.x)) == ([0.4, 0.8], [0.3])
+    assert list(passed.error_x.array) == pytest.approx([0.01] * 2)
+    assert (passed.marker.symbol, lost.marker.symbol) == ("circle", "circle-open")
     assert len(by_name["uniform family"].x) == 1
     assert "sampler" not in by_name, "repeats and failures are no points"
     sizes = front_figure(RECORD, "size")
-    assert list({t.name: t for t in sizes.data}["recovered (selection data)"].x) == pytest.approx([0.4, 0.3, 0.8])
+    assert list({t.name: t for t in sizes.data}["finalist, passed the gate"].x) == pytest.approx([0.4, 0.8])
     bars = cuts_figure(RECORD).data
     assert {tuple(b.x) for b in bars} == {("a<b>",)}
     assert list(bars[0].y) == [0.5]

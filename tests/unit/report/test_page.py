@@ -111,7 +111,7 @@ def test_each_panel_has_its_figure_and_all_but_the_first_are_hidden(tmp_path):
     axes = ["latency", "size", "macs", "parameters"]
     assert list(page.figures) == [*(f"front-{axis}" for axis in axes), "cuts", "sensitivity"]
     traces = {t["name"]: t for t in page.figures["front-size"]["data"] if "name" in t}
-    assert traces["recovered (selection data)"]["x"] == pytest.approx([0.4, 0.3, 0.8])
+    assert traces["finalist, passed the gate"]["x"] == pytest.approx([0.4, 0.8])
     assert {t["type"] for figure in page.figures.values() for t in figure["data"]} <= {"scatter", "bar"}
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert [bool(hidden) for hidden in re.findall(r'<div class="panel" id="panel-\w+"( hidden)?>', text)] == [
