@@ -14,7 +14,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from repeatability import load
 from secateur.agent.latency import Protocol
 from secateur.definition import EvaluatorDefinition
 from secateur.evaluators.devices import open_devices
+from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Work
 from secateur.evaluators.evaluator import SEARCH
@@ -50,17 +51,12 @@ def networks() -> Iterator[tuple[str, bytes, torch.Tensor]]:
     yield "ResNet-20", export(model, (image,)).SerializeToString(), image
 
 
-def measured(file: bytes, image: torch.Tensor, protocol: Protocol) -> tuple[Report, float]:
-    """One repeat in a fresh measuring process, and its seconds without the start of that."""
-    devices = open_devices(EvaluatorDefinition(objectives={"latency": "minimize"}), Path.cwd())
-    try:
-        _ = devices.fingerprint  # the process is up
-        started = time.perf_counter()
-        report = devices.measure(Work(file, file, [(image.numpy(),)], protocol)).report
-        assert report is not None  # noqa: S101 # latency is asked for by default
-        return report, time.perf_counter() - started
-    finally:
-        devices.close()
+def measured(devices: Devices, file: bytes, image: torch.Tensor, protocol: Protocol) -> tuple[Report, float]:
+    """One repeat, and its seconds. The agent measures in a new process each time."""
+    started = time.perf_counter()
+    report = devices.measure(Work(file, file, [(image.numpy(),)], protocol)).report
+    assert report is not None  # noqa: S101 # latency is asked for by default
+    return report, time.perf_counter() - started
 
 
 def summary(repeats: list[tuple[Report, float]]) -> dict[str, Any]:
@@ -91,10 +87,11 @@ def main() -> None:
     repeats = options.repeats or (20 if options.quick else 100)
     cases = [(name, file, image, protocol) for name, file, image in networks() for protocol in PROTOCOLS]
     found: dict[str, list[tuple[Report, float]]] = {}
-    with load(os.cpu_count() or 1) if options.busy else nullcontext():
+    devices = open_devices(EvaluatorDefinition(objectives={"latency": "minimize"}), Path.cwd())
+    with closing(devices), load(os.cpu_count() or 1) if options.busy else nullcontext():
         for _ in range(repeats):  # in turn: all cases meet the same moods of the machine
             for name, file, image, protocol in cases:
-                found.setdefault(f"{name}, {protocol}", []).append(measured(file, image, PROTOCOLS[protocol]))
+                found.setdefault(f"{name}, {protocol}", []).append(measured(devices, file, image, PROTOCOLS[protocol]))
     figures = {case: summary(entries) for case, entries in found.items()}
     rows = []
     for case, entry in figures.items():

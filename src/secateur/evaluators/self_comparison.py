@@ -25,7 +25,7 @@ def compared(dense: Sequence[Mapping[str, Measurement]]) -> Measurement | None:
     interval is the one that all of them hold together with 95 % (Bonferroni): a run that looks more often is not more often noisy.
     """
     latencies = [figures[LATENCY] for figures in dense if LATENCY in figures]
-    measured = [m for m in latencies if m.provenance == "measured" and m.interval is not None]
+    measured = [m for m in latencies if m.provenance == "measured" and m.interval is not None and m.interval[0] > 0]
     return max((_simultaneous(m, len(measured)) for m in measured), key=_distance, default=None)
 
 
