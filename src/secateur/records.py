@@ -237,7 +237,8 @@ class Job:
 
     hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
     calibration_images, steps: of a higher fidelity; None and 0 are those of the search. probe: only the damage is wanted, on the
-    calibration images, at a tenth of the cost of an evaluation. allowance: seconds that it may wait for a quiet device.
+    calibration images, at a tenth of the cost of an evaluation. allowance: seconds that it may wait for a quiet device. export:
+    folder of a trained finalist whose files are to be made there, and nothing else.
     """
 
     candidate: Candidate
@@ -246,6 +247,7 @@ class Job:
     calibration_images: int | None = None
     steps: int = 0
     allowance: float = 0.0
+    export: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,11 +28,13 @@ from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
+from secateur.pipelines.exporting import export_into, stored_network
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Removals, Trial
+from secateur.records import Candidate, CompressedModel, Job, Measurement, Recovered, Removals, Trial
 from secateur.recovery.fine_tune import Training, Tuned, fine_tune
+from secateur.search.executor import Executor
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 
@@ -95,23 +98,39 @@ def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) 
 class Recovery:
     """Tunes and measures the finalists of a run. device: what they are trained on. watch: is told the seconds of each part.
 
-    step: is told what begins.
+    executor: the run's workers, None where everything is done here. step: is told what begins.
     """
 
     prepared: Prepared
     run: RunFolder
     device: str
     watch: Stopwatch
+    executor: Executor | None = None
     step: Callable[[str], None] = lambda _: None
+    _exporting: list[str] = field(default_factory=list)
 
-    def tuned(self, finalist: Finalist, on_epoch: OnEpoch) -> Recovered:
-        """Train a finalist, export it, measure it on selection data; what has been done before is read back."""
-        done = self._folder(finalist) / "result.json"
-        if done.is_file():
-            return _RECOVERED.validate_json(done.read_bytes())
-        return self.measured(finalist, self.trained(finalist, on_epoch))
+    def recovered(self, finalists: Sequence[Finalist], on_epoch: Callable[[int], OnEpoch]) -> Iterator[Recovered]:
+        """Train, export and measure finalists; each is given out when it is done. on_epoch: what is told, by number from 1.
 
-    def trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, nn.Module]:
+        While one of them is trained, a worker exports the one before it. It is measured after that, when neither is going on:
+        latency on this very machine would show them.
+        """
+        before: Callable[[], Recovered] | None = None
+        for number, finalist in enumerate(finalists, start=1):
+            done = self._folder(finalist) / "result.json"
+            if done.is_file():
+                following = partial(_RECOVERED.validate_json, done.read_bytes())
+            else:
+                following = partial(self._measured, finalist, self._trained(finalist, on_epoch(number)))
+            if before is not None:
+                yield before()
+            if not done.is_file():
+                self._begin_export(finalist)
+            before = following
+        if before is not None:
+            yield before()
+
+    def _trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, nn.Module]:
         """A finalist without figures, and its tuned module. A training that was begun goes on."""
         folder = self._folder(finalist)
         done, checkpoint = folder / "trained.json", folder / "checkpoint.safetensors"
@@ -143,7 +162,7 @@ class Recovery:
         checkpoint.unlink(missing_ok=True)
         return recovered, tuned.module
 
-    def measured(self, finalist: Finalist, trained: tuple[Recovered, nn.Module]) -> Recovered:
+    def _measured(self, finalist: Finalist, trained: tuple[Recovered, nn.Module]) -> Recovered:
         """A tuned network with its figures on selection data, and its score on the search data once more."""
         recovered, module = trained
         evaluator = self.prepared.evaluator
@@ -160,19 +179,22 @@ class Recovery:
         write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
         return recovered
 
+    def _begin_export(self, finalist: Finalist) -> None:
+        folder = self._folder(finalist)
+        if self.executor is not None and not (folder / "model.onnx").is_file():
+            self.executor.submit(0, Job(finalist.candidate, export=str(folder)))
+            self._exporting.append(finalist.name)
+
     def _exported(self, finalist: Finalist, module: nn.Module) -> Network:
-        folder, files = self._folder(finalist), self.prepared.evaluator.files
-        macs = self.prepared.costs.after(finalist.removals)
-        stored = stored_network(self.prepared, folder, module, macs)
-        if stored is not None:
-            return stored
+        folder, macs = self._folder(finalist), self.prepared.costs.after(finalist.removals)
         self.step(f"exporting {finalist.name}")
         with self.watch.stage("recover.export"):
-            network = files.exported(module, macs)
-        if network.converted is not None:
-            write(_converted(self.prepared, folder), network.converted)
-        write(folder / "model.onnx", network.onnx)  # last: where it is, all is
-        return network
+            if self.executor is not None and finalist.name in self._exporting:
+                self._exporting.remove(finalist.name)
+                self.executor.wait()
+            # Where a worker could not (its memory is limited), it is done here; what fails here is the finalist's failure.
+            stored = stored_network(self.prepared, folder, module, macs)
+            return stored or export_into(self.prepared, folder, module, macs)
 
     @contextlib.contextmanager
     def _measuring(self) -> Iterator[None]:
@@ -188,16 +210,3 @@ class Recovery:
 
     def _folder(self, finalist: Finalist) -> Path:
         return self.run.folder("finalists", finalist.name)
-
-
-def stored_network(prepared: Prepared, folder: Path, module: nn.Module, macs: int) -> Network | None:
-    """A finalist with the files that were exported for it, None where they were not. folder: the finalist's."""
-    onnx, converted = folder / "model.onnx", _converted(prepared, folder)
-    if not onnx.is_file():
-        return None
-    other = converted.read_bytes() if converted.is_file() and converted != onnx else None
-    return Network(module, onnx.read_bytes(), macs, other)
-
-
-def _converted(prepared: Prepared, folder: Path) -> Path:
-    return folder / f"model.{prepared.evaluator.runtime.format}"

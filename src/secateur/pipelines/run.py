@@ -221,15 +221,14 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
             ended = searching(ledger, lending, Stopping(search_settings.trials, seconds, search_settings.patience))
             chosen, rungs = finalists_by_rungs(prepared, ledger.trials, dense_search, lending, run)
 
-    listener.stage("recover")
-    finalists = []
-    with watch.stage("recover"):
-        recovery = Recovery(prepared, run, device, watch, listener.step)
-        for number, trial in enumerate(chosen, start=1):
-            told = partial(listener.epoch, number, len(chosen))
-            finalist = recovery.tuned(finalist_of(prepared, saliencies, trial, number), told)
-            listener.recovered(finalist)
-            finalists.append(finalist)
+        listener.stage("recover")
+        finalists = []
+        with watch.stage("recover"):
+            recovery = Recovery(prepared, run, device, watch, pool, listener.step)
+            wanted = [finalist_of(prepared, saliencies, trial, number) for number, trial in enumerate(chosen, start=1)]
+            for finalist in recovery.recovered(wanted, lambda n: partial(listener.epoch, n, len(chosen))):
+                listener.recovered(finalist)
+                finalists.append(finalist)
 
     listener.stage("gate")
     with watch.stage("gate"):
@@ -249,7 +248,8 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         knee = next(f for f in tested if f.name == best)
         with watch.stage("recover"):
             baseline = small_dense_of(prepared, saliencies, knee)
-            small_dense = recovery.tuned(baseline, partial(listener.epoch, 1, 1))
+            alone = Recovery(prepared, run, device, watch, step=listener.step)
+            (small_dense,) = alone.recovered([baseline], lambda _: partial(listener.epoch, 1, 1))
         small_dense = replace(small_dense, measurements=widened(small_dense.measurements, by))
     dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
     found = Found(ledger, ended, rungs, tested, best, small_dense, comparison)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,7 @@ from secateur.errors import EvaluationFailed
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
+from secateur.pipelines.stages import evaluation_of
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.records import Evaluation, Measurement, Recovered, Trial
 from secateur.search_spaces import build_space
@@ -91,14 +94,19 @@ def silent(_epoch, _loss):
     pass
 
 
+def tuned(case, on_epoch=silent, finalist=None):
+    (found,) = case.recovery.recovered([finalist or case.finalist], lambda _: on_epoch)
+    return found
+
+
 def test_a_finalist_is_exported_once_and_its_parts_are_timed(case):
-    found = case.recovery.tuned(case.finalist, silent)
+    found = tuned(case)
     assert (found.name, found.trial, found.epochs, found.failure) == ("f1-abcdef", 7, 2, None)
     assert case.evaluator.calls == ["export", "selection", "search"]
     parts = {"recover.training", "recover.export", "recover.measuring", "recover.waiting"}
     assert set(case.recovery.watch.seconds) == parts
     assert case.recovery.watch.spent("recover.waiting") == 0.5
-    assert case.recovery.tuned(case.finalist, silent) == found
+    assert tuned(case) == found
     assert len(case.evaluator.calls) == 3
 
 
@@ -107,8 +115,8 @@ def test_a_crash_after_training_costs_neither_the_training_nor_the_export(case, 
     case.evaluator.fails[killed] = Killed()
     epochs = []
     with pytest.raises(Killed):
-        case.recovery.tuned(case.finalist, lambda epoch, _: epochs.append(epoch))
-    found = case.recovery.tuned(case.finalist, lambda epoch, _: epochs.append(epoch))
+        tuned(case, lambda epoch, _: epochs.append(epoch))
+    found = tuned(case, lambda epoch, _: epochs.append(epoch))
     assert epochs == [1, 2]
     assert found.measurements["size"].value == 0.5
     assert case.evaluator.calls.count("export") == (2 if killed == "export" else 1)
@@ -119,9 +127,9 @@ def test_a_crash_in_training_costs_an_epoch_and_changes_nothing(case, tmp_path):
         raise Killed
 
     with pytest.raises(Killed):
-        case.recovery.tuned(case.finalist, kill)
+        tuned(case, kill)
     epochs = []
-    _, module = case.recovery.trained(case.finalist, lambda epoch, _: epochs.append(epoch))
+    _, module = case.recovery._trained(case.finalist, lambda epoch, _: epochs.append(epoch))
     assert epochs == [2]
     whole = Recovery(
         case.recovery.prepared,
@@ -129,18 +137,18 @@ def test_a_crash_in_training_costs_an_epoch_and_changes_nothing(case, tmp_path):
         "cpu",
         Stopwatch(tmp_path / "s.json"),
     )
-    assert weights_digest(module) == weights_digest(whole.trained(case.finalist, silent)[1])
+    assert weights_digest(module) == weights_digest(whole._trained(case.finalist, silent)[1])
 
 
 def test_what_cannot_be_measured_says_why_and_stays_so(case):
     case.evaluator.fails["selection"] = EvaluationFailed("the outputs are not finite")
-    found = case.recovery.tuned(case.finalist, silent)
+    found = tuned(case)
     assert found.failure == "the outputs are not finite"
-    assert case.recovery.tuned(case.finalist, silent) == found
+    assert tuned(case) == found
 
 
 def test_the_small_dense_baseline_shows_no_figure_of_the_knee(case):
-    knee = case.recovery.tuned(case.finalist, silent)
+    knee = tuned(case)
     told = Measurement(0.9, "", "measured")
     decorated = {
         field: told
@@ -152,9 +160,83 @@ def test_the_small_dense_baseline_shows_no_figure_of_the_knee(case):
     }
     knee = Recovered(**(decorated | {"searched": {"accuracy": told}, "measurements": {"accuracy": told}}))
     baseline = small_dense_of(case.recovery.prepared, case.scores, knee)
-    found = case.recovery.tuned(baseline, silent)
+    found = tuned(case, silent, baseline)
     assert found.name == "small-dense"
     assert found.candidate == knee.candidate
     assert found.measurements["accuracy"].value == 0.5
     assert (found.test, found.searched, found.on_front, found.feasible) == (None, {}, False, False)
     assert found.on_search.value == 0.5
+
+
+class Workers:
+    """An executor that does a job when it is waited for, and says what it was asked for and when."""
+
+    def __init__(self, case, log):
+        self.case, self.log, self.jobs, self.workers = case, log, [], 1
+        self.broken = False
+
+    def submit(self, number, job):
+        assert not self.jobs, "one at a time"
+        self.jobs.append((number, job))
+        self.log.append("export begins")
+
+    def wait(self):
+        number, job = self.jobs.pop()
+        self.log.append("exported")
+        if self.broken:
+            return number, Evaluation(job.candidate, "", {}, "the worker ran out of memory")
+        return number, evaluation_of(self.case.recovery.prepared, self.case.scores, job)
+
+
+@pytest.fixture
+def three(case):
+    """Three finalists, a log of what happens to them, and workers."""
+    log = []
+    workers = Workers(case, log)
+    finalists = [replace(case.finalist, name=f"f{n}") for n in (1, 2, 3)]
+    recovery = replace(case.recovery, executor=workers)
+    measure = case.evaluator.measure
+
+    def logged(network, role, names):
+        if role == "selection":
+            log.append("measured")
+        return measure(network, role, names)
+
+    case.evaluator.measure = logged
+    return SimpleNamespace(case=case, log=log, workers=workers, finalists=finalists, recovery=recovery)
+
+
+def told(log, number):
+    return lambda epoch, _: log.append(f"{number} trained") if epoch == 2 else None
+
+
+def test_a_finalist_is_exported_while_the_next_one_trains_and_measured_when_nothing_else_runs(three):
+    found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
+    assert [f.name for f in found] == ["f1", "f2", "f3"]
+    assert three.log == [
+        "1 trained", "export begins",
+        "2 trained", "exported", "measured", "export begins",
+        "3 trained", "exported", "measured", "export begins",
+        "exported", "measured",
+    ]  # fmt: skip
+    assert three.case.evaluator.calls.count("export") == 3
+
+
+def test_what_a_worker_cannot_export_is_exported_here(three):
+    three.workers.broken = True
+    found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
+    assert [f.failure for f in found] == [None, None, None]
+    assert three.case.evaluator.calls.count("export") == 3
+
+
+def test_a_recovery_killed_between_finalists_goes_on_with_those_that_are_left(three):
+    begun = three.recovery.recovered(three.finalists, partial(told, three.log))
+    first = next(begun)
+    begun.close()
+    del three.log[:]
+    three.workers.jobs.clear()
+    found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
+    assert found[0] == first
+    assert [f.name for f in found] == ["f1", "f2", "f3"]
+    assert "2 trained" not in three.log, "its training was over"
+    assert three.case.evaluator.calls.count("selection") == 3
