@@ -10,6 +10,7 @@ from torch import nn
 
 from conftest import make_workload
 from nets import images, network, shaken
+from secateur.compression.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import METHODS, ChannelTensors, Method, available_methods, compute_saliencies
 from secateur.compression.surgery import cut, removals_of
@@ -130,6 +131,25 @@ def test_taylor_of_a_batch_norm_and_relu_is_that_of_scale_and_shift():
     workload.loss(model(x), y).backward()
     norm = model.norm
     torch.testing.assert_close(score, (norm.weight * norm.weight.grad + norm.bias * norm.bias.grad).abs())
+
+
+def test_the_shift_that_bn_scale_leaves_out_is_given_back_by_recalibration():
+    """A channel of scale 0 is a constant, however large; the batch norm behind it takes the change."""
+    model = shaken(
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4), nn.Flatten()
+        )
+    )
+    with torch.no_grad():
+        model[1].weight[2], model[1].bias[2] = 0.0, 2.0
+    x = images(32)
+    group = next(g for g in find_groups(model, (x[:2],)).groups if g.name == "0")
+    removals = removals_of([group], {"0": (2,)})
+    module = cut(model, removals)
+    with torch.no_grad():
+        assert (module(x) - model(x)).abs().max() > 0.05
+        recalibrate(module, removals, dense_statistics(model, (x,)))
+        torch.testing.assert_close(module(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_scores_with_gradients_are_root_mean_squares_over_batches():
