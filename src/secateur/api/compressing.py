@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from secateur.api.callbacks import Callbacks
 from secateur.api.finished import Run
 from secateur.api.running import Overrides, run
+from secateur.compression.copies import copied
 from secateur.compression.storage import weights_digest
 from secateur.errors import WorkloadError
 from secateur.records import DataRoles, Direction, Workload
@@ -68,7 +68,7 @@ def compress(
     roles = _roles(data)
     live = Workload(
         name=name,
-        build_model=lambda: copy.deepcopy(model),
+        build_model=lambda: copied(model),
         example_inputs=_two_samples(roles) if example_inputs is None else example_inputs,
         data=roles,
         loss=loss,
@@ -100,7 +100,7 @@ def compress(
             callbacks=callbacks,
             progress=progress,
         )
-    return Run(found.folder, lambda: copy.deepcopy(dense))
+    return Run(found.folder, lambda: copied(dense))
 
 
 def _roles(data: Data) -> DataRoles:

@@ -21,6 +21,7 @@ def copied(model: nn.Module, shared: Collection[Tensor] = ()) -> nn.Module:
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     except Exception as error:  # whatever the user's attributes raise when they are copied
+        check_hooked_weights(model)
         raise ModelError(_why_not(model, error)) from error
 
 

@@ -1,9 +1,9 @@
 """The one door to torch-pruning: which layers are coupled, and how one layer loses channels.
 
-Source of the method: Fang et al. 2023 (DepGraph), arXiv:2301.12900. Two things are added here. Constant padding of the
-channel dimension (the option-A shortcut of CIFAR ResNets, He et al. 2015) couples channel `c` before the pad with `c + offset`
-behind it; torch-pruning 1.6 takes the pad for an element-wise operation and would couple `c` with `c`. And a coupling that
-torch-pruning infers is a claim: `secateur.compression.groups` checks each group by numbers before anything is cut with it.
+Source of the method: Fang et al. 2023 (DepGraph), arXiv:2301.12900. Three things are added here: pads of the channel dimension
+(`secateur.compression.channel_pads`); bounds on everything that may not end; and an operation that torch-pruning fails on spoils
+only the groups that reach it. A coupling that it infers is a claim: `secateur.compression.proof` checks each group by numbers
+before anything is cut with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch_pruning.dependency import index_mapping, shape_infer
 from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.pruner.function import prune_depthwise_conv_out_channels
 
+from secateur.compression.channel_pads import PRUNER, ChannelPad, channel_pad, shift_channel_pads
 from secateur.compression.copies import copied
 from secateur.errors import ModelError, first_line
 from secateur.records import Member, Side
@@ -55,48 +56,6 @@ class Coupling:
     problem: str | None
 
 
-class _ChannelPad(nn.Module):
-    """Stands in the graph for a constant pad of the channel dimension: `before` channels of zeros come first."""
-
-    def __init__(self, channels_in: int, before: int, channels_out: int) -> None:
-        super().__init__()
-        self.channels_in, self.before, self.channels_out = channels_in, before, channels_out
-
-
-class _ChannelPadPruner(ops.DummyPruner):  # type: ignore[misc] # torch-pruning publishes no types
-    """A pad has no tensors to cut; it tells the shape inference how many channels it takes and gives."""
-
-    def prune_out_channels(self, layer: _ChannelPad, idxs: Sequence[int]) -> _ChannelPad:  # noqa: ARG002 # their signature
-        return layer
-
-    prune_in_channels = (
-        prune_out_channels  # one function for both sides is how torch-pruning states "sides are coupled"
-    )
-
-    def get_out_channels(self, layer: _ChannelPad) -> int:
-        return layer.channels_out
-
-    def get_in_channels(self, layer: _ChannelPad) -> int:
-        return layer.channels_in
-
-
-class _Shift:
-    """Maps channel indices across a pad; root channels that land in the padding are pinned: the zeros cannot shrink."""
-
-    def __init__(self, offset: int, size: int, pinned: set[int]) -> None:
-        self.offset, self.size, self.pinned = offset, size, pinned
-
-    def __call__(self, indices: list[Any]) -> list[Any]:
-        moved = []
-        for index in indices:
-            target = index.idx + self.offset
-            if 0 <= target < self.size:
-                moved.append(index._replace(idx=target))
-            else:
-                self.pinned.add(index.root_idx)
-        return moved
-
-
 class _Untraceable(Exception):
     """Why the channels of a root layer cannot be followed further; the group stays whole for that reason."""
 
@@ -122,7 +81,7 @@ class _Graph(tp.DependencyGraph):  # type: ignore[misc] # torch-pruning publishe
         self.pinned: set[int] = set()
         self.unknown: dict[Any, str] = {}
         self._inferences = self._channels = 0
-        self.register_customized_layer(_ChannelPad, _ChannelPadPruner())
+        self.register_customized_layer(ChannelPad, PRUNER)
 
     def build(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
         """As `build_dependency`, but an operation that cannot be mapped spoils only the groups that reach it."""
@@ -140,7 +99,7 @@ class _Graph(tp.DependencyGraph):  # type: ignore[misc] # torch-pruning publishe
                     _MAPPINGS[node.type](self, node)
                 except Exception as error:  # noqa: BLE001 # whatever torch-pruning raises is the reason why the groups there stay whole
                     self.unknown[node] = f"torch-pruning cannot map {_operation(node)}: {_raised(error)}"
-        self._shift_channel_pads()
+        shift_channel_pads(self.module2node, self.pinned)
 
     def get_out_channels(self, module_or_node: Any) -> int | None:
         """Asked at every step of torch-pruning's shape inference, which therefore ends here where it would not end."""
@@ -205,40 +164,11 @@ class _Graph(tp.DependencyGraph):  # type: ignore[misc] # torch-pruning publishe
         nodes: dict[nn.Module, Any] = super()._trace(*args, **kwargs)
         traced = {}
         for module, node in nodes.items():
-            pad = _channel_pad(node.grad_fn)
+            pad = channel_pad(node.grad_fn)
             if pad is not None:
                 node.module, node.type = pad, ops.OPTYPE.CUSTOMIZED
             traced[pad or module] = node
         return traced
-
-    def _shift_channel_pads(self) -> None:
-        """Put the offset on every edge behind a pad; the edges before it already speak the pad's input coordinates."""
-        for pad, node in self.module2node.items():
-            if not isinstance(pad, _ChannelPad):
-                continue
-            for behind in node.outputs:
-                for edge in [e for e in node.dependencies if e.target is behind]:
-                    _add_mapping(edge, _Shift(pad.before, pad.channels_out, self.pinned))
-                for edge in [e for e in behind.dependencies if e.target is node]:
-                    _add_mapping(edge, _Shift(-pad.before, pad.channels_in, self.pinned))
-
-
-def _add_mapping(edge: Any, mapping: _Shift) -> None:
-    slot = 0 if edge.index_mapping[0] is None else 1
-    edge.index_mapping[slot] = mapping
-
-
-def _channel_pad(grad_fn: Any) -> _ChannelPad | None:
-    """The pad that this autograd node computes, if it pads the channel dimension (1; the only one of a matrix)."""
-    if grad_fn is None or not grad_fn.name().startswith("ConstantPadNd"):
-        return None
-    shape = tuple(grad_fn._input_metadata[0].shape)  # the shape of the forward output
-    amounts = list(grad_fn._saved_pad)
-    position = 2 * (len(shape) - 2)  # pads are listed from the last dimension backwards, two numbers each
-    before, after = [*amounts[position : position + 2], 0, 0][:2]
-    if before == 0 and after == 0:
-        return None
-    return _ChannelPad(shape[1] - before - after, before, shape[1])
 
 
 def _operation(node: Any) -> str:

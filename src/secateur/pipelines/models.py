@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import runpy
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from secateur.compression.copies import copied
 from secateur.compression.storage import load_compressed
 from secateur.definition import load_pipeline, one_of
 from secateur.errors import ModelError, WorkloadError
@@ -91,7 +91,7 @@ def _changed(dense: nn.Module, smaller: nn.Module) -> Mapping[str, Mapping[str, 
 
 def _check(run: RunFolder, smaller: nn.Module, dense: nn.Module, folder: Path) -> None:
     """That the loader, as written, makes the same module."""
-    loaded = runpy.run_path(str(folder / "load.py"))["module"](copy.deepcopy(dense))
+    loaded = runpy.run_path(str(folder / "load.py"))["module"](copied(dense))
     with np.load(run.path / "example.npz", allow_pickle=False) as stored:
         inputs = [torch.from_numpy(stored[name]) for name in stored.files if name != OUTPUT]
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from secateur.compression.copies import copied
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.records import Workload
 from secateur.recovery.checkpoint import Checkpoint
@@ -220,5 +220,5 @@ def _finished(student: nn.Module) -> nn.Module:
 
 def _on(module: nn.Module, device: str, layout: torch.memory_format) -> nn.Module:
     """A float32 copy of a module on a device, in a memory layout."""
-    moved: nn.Module = copy.deepcopy(module).float().to(device)
+    moved: nn.Module = copied(module).float().to(device)
     return moved.to(memory_format=layout)  # type: ignore[no-any-return, call-overload] # torch's annotation lacks this form
