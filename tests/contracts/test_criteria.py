@@ -1,0 +1,14 @@
+"""Every criterion of the registry under the contract. A new one passes by being in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from secateur.compression.saliency import METHODS
+from secateur.testing import CriterionContract
+
+
+class TestCriteria(CriterionContract):
+    @pytest.fixture(params=METHODS)
+    def criterion_name(self, request):
+        return request.param
