@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
+from secateur.cli.bar import Bar, Elapsed, Parts, bar_width, pinned
 from secateur.cli.interrupts import Interrupts
 from secateur.cli.notes import notes
 from secateur.cli.verbosity import SETTINGS
@@ -44,8 +43,6 @@ SHORT = {
     "register": "registering",
 }
 """Beside a bar, where there is little room."""
-NARROW = 100
-"""Columns below which the bar is short."""
 
 
 @contextlib.contextmanager
@@ -56,13 +53,13 @@ def watching() -> Iterator[Listener]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        _Bar(bar_width=12 if console.width < NARROW else 24),
-        _Elapsed(),
-        _Parts(console),
+        Bar(bar_width=bar_width(console)),
+        Elapsed(),
+        Parts(console),
     )
     # Transient: at the end only the lines of finished stages stay.
     bar = Progress(*columns, console=console, disable=not live, transient=True)
-    with Interrupts() as interrupts, _pinned(console), bar as progress:
+    with Interrupts() as interrupts, pinned(console), bar as progress:
         terminal = Terminal(progress, interrupts, live=live)
         yield together(terminal, _Noted())
         terminal.finished()
@@ -82,58 +79,6 @@ class _Noted(Listener):
 
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:  # noqa: ARG002 # the interface
         notes().step()
-
-
-@contextlib.contextmanager
-def _pinned(console: Console) -> Iterator[None]:
-    """Keep a console on today's standard error: exporting a model redirects `sys.stderr`, and the bar would freeze meanwhile."""
-    console.file = sys.stderr
-    try:
-        yield
-    finally:
-        console.file = None  # type: ignore[assignment] # rich: whatever sys.stderr is from now on
-
-
-class _Bar(BarColumn):
-    """A bar and its count, once it is known how much there is to do."""
-
-    def render(self, task: Task) -> Text | object:  # type: ignore[override] # a stage without a total has no bar
-        """The bar, or nothing."""
-        return super().render(task) if task.total else Text("")
-
-
-class _Elapsed(ProgressColumn):
-    """`12/40 18 s`: how far, and since when."""
-
-    def render(self, task: Task) -> Text:
-        """See the class."""
-        count = f"{int(task.completed)}/{int(task.total)} " if task.total else ""
-        return Text(f"{count}{duration(task.elapsed or 0.0)}", style="cyan")
-
-
-class _Parts(ProgressColumn):
-    """Further figures, as many as there is room for: a part is shown whole or not at all."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        super().__init__()
-
-    def render(self, task: Task) -> Text:
-        """See the class."""
-        bar = (12 if self.console.width < NARROW else 24) + 1 if task.total else 1
-        used = 2 + len(task.description) + 1 + bar + len(_Elapsed().render(task)) + 2
-        return Text(whole(task.fields["parts"], self.console.width - used), style="dim")
-
-
-def whole(parts: Sequence[str], width: int) -> str:
-    """As many of the parts as fit, from the first on."""
-    text = ""
-    for part in parts:
-        longer = f"{text}, {part}" if text else part
-        if len(longer) > width:
-            break
-        text = longer
-    return text
 
 
 class Terminal(Listener):

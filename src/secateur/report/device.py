@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from secateur.records import Measurement, RunRecord
-from secateur.report.table import Column, Row, Table
+from secateur.report.grid import Column, Row, Table
 from secateur.report.units import UNKNOWN, duration, kilobytes, ratio, score_with_interval
 
 HEADINGS = (

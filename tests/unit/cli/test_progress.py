@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from finished import CUT, DENSE, figures, finalist
-from secateur.cli import progress
+from secateur.cli import bar, progress
 from secateur.cli.interrupts import Interrupts
 from secateur.records import Evaluation, Trial
 
@@ -38,8 +38,8 @@ class Terminal(progress.Terminal):
     def __init__(self, *, live=True, width=100):
         self.out = io.StringIO()
         console = Console(file=self.out, width=width, force_terminal=live, color_system=None, legacy_windows=False)
-        bar = Progress(progress.TextColumn("{task.description}"), console=console, disable=True)
-        super().__init__(bar, Interrupts(), live=live, clock=Clock())
+        drawn = Progress(progress.TextColumn("{task.description}"), console=console, disable=True)
+        super().__init__(drawn, Interrupts(), live=live, clock=Clock())
 
     @property
     def lines(self):
@@ -141,7 +141,7 @@ def test_off_a_terminal_plain_lines_now_and_then():
     ("width", "text"), [(7, "front 2"), (20, "front 2"), (21, "front 2, size 1 k…2 k"), (6, ""), (-3, "")]
 )
 def test_parts_are_shown_whole_or_not_at_all(width, text):
-    assert progress.whole(["front 2", "size 1 k…2 k"], width) == text
+    assert bar.whole(["front 2", "size 1 k…2 k"], width) == text
 
 
 def test_the_bar_stays_on_the_terminal_while_an_export_redirects_standard_error(monkeypatch):
@@ -149,7 +149,7 @@ def test_the_bar_stays_on_the_terminal_while_an_export_redirects_standard_error(
     console = Console(stderr=True)
     terminal, swallowed = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with progress._pinned(console):
+    with bar.pinned(console):
         monkeypatch.setattr(sys, "stderr", swallowed)
         console.print("a bar")
     assert (terminal.getvalue(), swallowed.getvalue()) == ("a bar\n", "")
