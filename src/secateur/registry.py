@@ -300,6 +300,11 @@ class _Publisher:
             tags[f"secateur.{name}"] = f"{measurement.value:.6g}"
         if finalist.test is not None:
             tags["secateur.test_accuracy"] = f"{finalist.test.value:.6g}"
+        for name, change in (("change", finalist.change), ("test_change", finalist.test_change)):
+            if change is not None:
+                tags[f"secateur.{name}"] = "{:.6g} ({:.6g} to {:.6g})".format(change.value, *change.bounds)
+        if finalist.veto is not None:
+            tags["secateur.no_alias"] = finalist.veto
         return tags
 
     def _log_measurements(self, run_id: str, measurements: Mapping[str, Measurement], role: str) -> None:

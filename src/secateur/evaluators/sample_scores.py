@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.errors import WorkloadError
 from secateur.files import write
 from secateur.records import Workload
 
@@ -44,8 +45,16 @@ def scores_of(workload: Workload, outputs: Tensor, targets: Tensor) -> Scores:
         return Scores(count, True, scores.numpy())
     rng = np.random.default_rng(count)  # seeded by nothing but n: the same draws for every network
     drawn = (torch.from_numpy(rng.integers(0, count, count)) for _ in range(RESAMPLES))
-    resampled = [float(workload.score(outputs[i], targets[i])) for i in drawn]
+    resampled = [_or_nan(workload, outputs[i], targets[i]) for i in drawn]
     return Scores(count, False, np.array([float(scores), *resampled]))
+
+
+def _or_nan(workload: Workload, outputs: Tensor, targets: Tensor) -> float:
+    """A score that some draws do not have (an area under a curve needs both classes) is NaN there."""
+    try:
+        return float(workload.score(outputs, targets))
+    except WorkloadError:
+        return float("nan")
 
 
 def save_scores(scores: Scores, file: Path) -> None:

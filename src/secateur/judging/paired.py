@@ -100,6 +100,15 @@ def tango(won: int, lost: int, samples: int, confidence: float = CONFIDENCE) -> 
     return Interval(value, low, high)
 
 
+def least_excluded(samples: int, differing: float) -> float:
+    """The smallest loss that the gate can exclude: of two equally good networks whose scores (0 or 1) differ on so many samples.
+
+    differing: a share of the samples. Returns a share.
+    """
+    each = round(samples * differing / 2)
+    return -tango(each, each, samples, ONE_SIDED).low
+
+
 def _student(differences: NDArray[np.float64], confidence: float) -> Interval:
     count = len(differences)
     if count < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +12,19 @@ from typing import Any
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
+from secateur.judging.gate import SCORE
+from secateur.judging.paired import least_excluded
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.stages import dense_on, evaluation_of, goals_on
-from secateur.records import Excluded, GroupSummary, Job
+from secateur.records import SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import train_steps
+from secateur.report.units import amount
 
 PROBED_STEPS = 3
+DIFFERING = 0.05
+"""Share of samples, by way of example, on which a tuned finalist and the dense model differ."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
             for goal in goals
         )
         or "none",
+        **_gate(prepared, goals),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
         else f"exported one by one (slow): {evaluator.files.why_exported}. Way out: compute such tensors once, in build_model, or "
@@ -101,6 +107,21 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         else "nothing: no 'register' in the pipeline",
     }
     return Checked(summaries(prepared), space.excluded, facts)
+
+
+def _gate(prepared: Prepared, goals: Sequence[Goal]) -> dict[str, str]:
+    """What losses the selection data can exclude, beside the loss that is allowed."""
+    samples = len(prepared.workload.data.selection)  # type: ignore[arg-type] # map-style
+    drops = [goal.drop for goal in goals if goal.metric == SCORE and goal.drop is not None]
+    if not drops or prepared.workload.score_unit != SHARE:
+        return {}
+    none, some = (amount(least_excluded(samples, share), SHARE) for share in (0.0, DIFFERING))
+    text = (
+        f"a loss above {amount(min(drops), SHARE)} must be excluded with 95 % confidence; of an equally good model that differs on "
+        f"{DIFFERING:.0%} of the {samples:,} selection samples a loss of {some} cannot be excluded ({none}: on none)"
+    )
+    few = least_excluded(samples, 0.0) > min(drops)
+    return {"gate": text + (": no model will pass that is not better. Give more selection samples." if few else "")}
 
 
 def _looked_through(looked_at: Mapping[str, tuple[int, int]]) -> str:

@@ -113,7 +113,9 @@ def _selection_scores(prepared: Prepared, finalist: Recovered, run: RunFolder) -
 
 def _measured_again(prepared: Prepared, finalist: Recovered, run: RunFolder, role: str) -> Measured:
     """The score of a finalist as it lies on disk. Raises EvaluationFailed."""
-    folder = run.path / finalist.folder
+    return prepared.evaluator.score(_network(prepared, finalist, run.path / finalist.folder), role, ["accuracy"])
+
+
+def _network(prepared: Prepared, finalist: Recovered, folder: Path) -> Network:
     module = load_compressed(folder / "compressed", prepared.model)
-    network = Network(module, (folder / "model.onnx").read_bytes(), int(finalist.measurements["macs"].value))
-    return prepared.evaluator.score(network, role, ["accuracy"])
+    return Network(module, (folder / "model.onnx").read_bytes(), int(finalist.measurements["macs"].value))

@@ -74,7 +74,7 @@ def split_roles(train: Dataset[Any], *, seed: int = 0, **given: Dataset[Any]) ->
 
 
 def check_roles(data: DataRoles) -> None:
-    """Raise WorkloadError where a role is empty or where two roles share samples.
+    """Raise WorkloadError where a role is empty, where one that judges has a single sample, or where two roles share samples.
 
     Subsets of one dataset are compared by index; datasets whose tensors lie in memory by content. A dataset that computes its
     samples on access (decoding, random augmentation) is compared with the others only where it is a subset of the same one.
@@ -84,6 +84,10 @@ def check_roles(data: DataRoles) -> None:
         with calling(f"The data role '{role}'"):
             if len(getattr(data, role)) == 0:
                 raise WorkloadError(f"The data role '{role}' is empty.")
+            if role in ("selection", "test") and len(getattr(data, role)) < 2:
+                raise WorkloadError(
+                    f"The data role '{role}' has one sample: a figure with an interval needs two, and a useful one hundreds."
+                )
             samples[role] = _Samples.of(getattr(data, role))
     for left, right in combinations(ROLES, 2):
         if (left, right) in MAY_OVERLAP:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.errors import EvaluationFailed
+from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores, scores_of
-from secateur.judging.paired import SURELY_AT_LEAST, change, difference, own, tango
+from secateur.judging.paired import SURELY_AT_LEAST, change, difference, least_excluded, own, tango
 from secateur.records import Workload
 
 
@@ -63,6 +63,26 @@ def test_intervals_of_paired_shares_cover_the_true_difference(samples, loss):
         bounded += bound <= -loss
     assert covered / len(draws) >= 0.94
     assert bounded / len(draws) >= 0.935
+
+
+def test_what_few_samples_cannot_exclude():
+    """Of a model that agrees on all of 250 samples 1.1 points; of one that differs on 5 % of them twice that."""
+    assert least_excluded(250, 0.0) == pytest.approx(1.645**2 / (250 + 1.645**2), rel=1e-3)
+    assert 0.02 < least_excluded(250, 0.05) < 0.027
+    assert least_excluded(4000, 0.05) < 0.007
+
+
+def test_a_score_that_a_resample_does_not_have_is_left_out():
+    """An area under a curve needs both classes."""
+
+    def score(outputs, targets):
+        if targets.sum() < 2:
+            raise WorkloadError("The workload's score raised ValueError: one class only")
+        return outputs.mean()
+
+    found = scores_of(workload(score), torch.arange(6.0), torch.tensor([0, 0, 0, 0, 1, 1]))
+    assert np.isnan(found.values).any()
+    assert np.isfinite([own(found).low, own(found).high]).all()
 
 
 def test_scores_of_0_and_1_are_paired_and_not_compared_as_if_unrelated():

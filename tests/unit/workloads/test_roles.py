@@ -82,8 +82,17 @@ def test_overlap_by_index_is_found_through_nested_subsets():
     whole = Decoded()
     odd = Subset(whole, range(1, 100, 2))
     with pytest.raises(WorkloadError, match="'train' and 'search' share 5 samples"):
-        check_roles(roles(train=Subset(whole, range(20)), search=Subset(odd, range(5, 10)), test=Subset(whole, [50])))
+        check_roles(
+            roles(train=Subset(whole, range(20)), search=Subset(odd, range(5, 10)), test=Subset(whole, [50, 52]))
+        )
     check_roles(roles(train=Subset(whole, range(20)), search=Subset(odd, range(20, 30))))
+
+
+@pytest.mark.parametrize("role", ["selection", "test"])
+def test_one_sample_has_no_interval(role):
+    roles = split_roles(numbered(1000), **{role: numbered(1, start=5000)})
+    with pytest.raises(WorkloadError, match=f"'{role}' has one sample"):
+        check_roles(roles)
 
 
 def test_calibration_may_be_a_part_of_train_and_nothing_may_be_empty():
