@@ -103,6 +103,33 @@ def loud(sampling, monkeypatch):
     return asked
 
 
+def test_what_a_neighbour_disturbs_is_measured_again_and_nothing_else(sampling, monkeypatch):
+    """Memory takes a process of its own for each model, and a neighbour does not change it."""
+    asked = []
+
+    def measure(file, expected, names, timing, sample):
+        asked.append((set(names), sample is not None))
+        quiet = timing.allowance > 0
+        more = (
+            {"energy_mj": 2.0}
+            if quiet
+            else {"candidate_memory_bytes": 7, "reference_memory_bytes": 9, "energy_mj": 3.0}
+        )
+        width = 0.01 if quiet else 0.1
+        said = result(0.5, interval=[0.5 - width, 0.5 + width], disturbed=not quiet, **more)
+        outputs = (torch.zeros(4, 5), torch.zeros(4).long()) if sample else None
+        return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]), outputs)
+
+    monkeypatch.setattr(sampling.on_device, "measure", measure)
+    monkeypatch.setattr(sampling.waiting, "allowance", lambda most: most)
+    names = ["latency", "memory", "energy", "device_accuracy"]
+    found = sampling.measure(sampling.files.dense, "selection", names)
+    assert asked == [(set(names), True), ({"latency", "energy"}, False)]
+    assert found["latency"].interval == (0.49, 0.51)
+    assert (found["memory"].value, found["energy"].value) == (7, 2.0)
+    assert found["device_accuracy"].samples == 4
+
+
 NOTHING_CUT = Candidate({})
 
 
