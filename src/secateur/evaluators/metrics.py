@@ -14,6 +14,7 @@ from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
+from secateur.evaluators.sample_scores import score_of_all
 from secateur.plugins import Registry
 from secateur.records import Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
@@ -73,20 +74,12 @@ def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float] | 
     rng = np.random.default_rng(0)
     count = len(context.targets)
     drawn = [torch.from_numpy(rng.integers(0, count, count)) for _ in range(resamples)]
-    values = [value for i in drawn if (value := _score_of_all(context, i)) is not None]
-    if len(values) < resamples / 2:
+    values = np.array([score_of_all(context.workload, context.outputs[i], context.targets[i]) for i in drawn])
+    known = values[np.isfinite(values)]
+    if len(known) < resamples / 2:
         return None
-    low, high = np.percentile(values, [2.5, 97.5])
+    low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _score_of_all(context: Context, drawn: Tensor) -> float | None:
-    """A score that is one number for all samples, of the drawn ones; None where it has none (of one class, say)."""
-    try:
-        value = float(context.workload.score(context.outputs[drawn], context.targets[drawn]))
-    except WorkloadError:
-        return None
-    return value if np.isfinite(value) else None
 
 
 def latency(context: Context) -> Measurement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +46,16 @@ def scores_of(workload: Workload, outputs: Tensor, targets: Tensor) -> Scores:
         return Scores(count, True, scores.numpy())
     rng = np.random.default_rng(count)  # seeded by nothing but n: the same draws for every network
     drawn = (torch.from_numpy(rng.integers(0, count, count)) for _ in range(RESAMPLES))
-    resampled = [_or_nan(workload, outputs[i], targets[i]) for i in drawn]
+    resampled = [score_of_all(workload, outputs[i], targets[i]) for i in drawn]
     return Scores(count, False, np.array([float(scores), *resampled]))
 
 
-def _or_nan(workload: Workload, outputs: Tensor, targets: Tensor) -> float:
-    """A score that some draws do not have (an area under a curve needs both classes) is NaN there."""
+def score_of_all(workload: Workload, outputs: Tensor, targets: Tensor) -> float:
+    """A score that is one number for all samples; NaN where it has none for these (an area under a curve, of one class)."""
     try:
         return float(workload.score(outputs, targets))
     except WorkloadError:
-        return float("nan")
+        return math.nan
 
 
 def save_scores(scores: Scores, file: Path) -> None:

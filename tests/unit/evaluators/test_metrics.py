@@ -9,6 +9,8 @@ import torch
 from conftest import make_workload
 from secateur.errors import WorkloadError
 from secateur.evaluators.metrics import METRICS, Context, Metric, accuracy, measure_all
+from secateur.evaluators.sample_scores import scores_of
+from secateur.judging.paired import own
 from secateur.workloads.loading import guarded_workload
 
 
@@ -32,6 +34,15 @@ def test_resamples_of_one_class_are_left_out_of_the_interval():
     assert found.value == pytest.approx(11 / 12)
     low, high = found.interval
     assert 0.5 < low < 11 / 12 < high <= 1
+
+
+def test_resamples_of_one_class_are_kept_as_unknown_for_paired_comparisons():
+    targets = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0])
+    outputs = torch.tensor([3.0, 1.0, 0.0, 1.5, 0.2, 0.4, 0.6, 0.8])
+    scores = scores_of(context(area, outputs, targets).workload, outputs, targets)
+    assert scores.value == pytest.approx(11 / 12)
+    assert 0 < np.isnan(scores.values).mean() < 0.2
+    assert own(scores).low < 11 / 12
 
 
 def test_no_interval_where_most_resamples_have_no_score():
