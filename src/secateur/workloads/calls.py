@@ -25,8 +25,10 @@ _STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pl
 
 
 @contextmanager
-def calling(what: str) -> Iterator[None]:
+def calling(what: str, function: Callable[..., object] | None = None) -> Iterator[None]:
     """Around a call of the user's code. what: the beginning of a sentence, e.g. `The workload's score`.
+
+    function: what is called; where it takes other arguments, the place is its definition.
 
     Raises WorkloadError for whatever is raised inside, `sys.exit()` included; errors of this package and Ctrl-C pass.
     """
@@ -35,7 +37,7 @@ def calling(what: str) -> Iterator[None]:
     except SecateurError:
         raise
     except (Exception, SystemExit) as error:
-        raise WorkloadError(f"{what} {raised(error)}") from error
+        raise WorkloadError(f"{what} {raised(error, function)}") from error
 
 
 def guarded(function: Callable[P, R], what: str) -> Callable[P, R]:
@@ -43,27 +45,30 @@ def guarded(function: Callable[P, R], what: str) -> Callable[P, R]:
 
     @functools.wraps(function, assigned=("__module__", "__name__", "__doc__"), updated=())
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with calling(what):
+        with calling(what, function):
             return function(*args, **kwargs)
 
     return call
 
 
-def raised(error: BaseException) -> str:
+def raised(error: BaseException, function: Callable[..., object] | None = None) -> str:
     """The end of that sentence: `raised ValueError: … (at my_model.py:12)`."""
     if isinstance(error, SystemExit):
-        return f"called sys.exit({error.code!r}){place(error)}"
+        return f"called sys.exit({error.code!r}){place(error, function)}"
     said = first_line(error)
     name = type(error).__name__
-    return f"raised {name}{f': {said}' if said != name else ''}{place(error)}"
+    return f"raised {name}{f': {said}' if said != name else ''}{place(error, function)}"
 
 
-def place(error: BaseException) -> str:
-    """` (at file:line)`: the innermost line of the user's own code, else the innermost line of all."""
+def place(error: BaseException, function: Callable[..., object] | None = None) -> str:
+    """` (at file:line)`: the innermost line of the user's own code, else where `function` is, else the innermost line of all."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" (at {_short(error.filename)}:{error.lineno or 1})"
     frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(error.__traceback__)]
     theirs = [frame for frame in frames if _is_users(frame[0])]
+    code = getattr(function, "__code__", None)
+    if not theirs and code is not None and _is_users(code.co_filename):
+        theirs = [(code.co_filename, code.co_firstlineno)]
     if not frames:
         return ""
     file, line = (theirs or frames)[-1]

@@ -108,9 +108,13 @@ def load_attribute(spec: str, root: Path, where: str, what: str) -> Callable[...
 
 
 def _import_file(target: str, root: Path, where: str, what: str) -> ModuleType:
-    path = (root / Path(target).expanduser()).resolve()
-    if not path.is_file():
-        raise DefinitionError(f"{where}: there is no file {path} for the {what}.")
+    try:
+        path = (root / Path(target).expanduser()).resolve()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that is too long, a NUL in it, `~somebody` who is not there
+        path, found = Path(target), False
+    if not found:
+        raise DefinitionError(f"{where}: there is no file {str(path)[:200]} for the {what}.")
     name = f"secateur_user_{path.stem}_{abs(hash(path)):x}"
     if name in sys.modules:
         return sys.modules[name]

@@ -38,6 +38,17 @@ def test_the_place_is_theirs_though_a_library_raised():
         torch.nn.functional.conv2d(torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 1, 1))
 
 
+def test_a_function_that_takes_other_arguments_is_named_by_its_definition():
+    def alone():
+        pass
+
+    line = alone.__code__.co_firstlineno
+    with pytest.raises(
+        WorkloadError, match=rf"takes 0 positional arguments but 1 was given \(at .*test_calls.py:{line}\)"
+    ):
+        guarded(alone, "The metric 'm'")(3)
+
+
 def test_leaving_the_process_is_an_error():
     with pytest.raises(WorkloadError, match=r"The loss called sys.exit\(0\) \(at .*test_calls.py"), calling("The loss"):
         sys.exit(0)

@@ -81,6 +81,9 @@ def test_a_factory_in_the_projects_own_package_called_pipelines(project):
     [
         ("mine.py", {}, DefinitionError, "write module:attribute or path/to/file.py:attribute"),
         ("other.py:workload", {}, DefinitionError, "there is no file"),
+        ("a" * 5000 + ".py:workload", {}, DefinitionError, "there is no file"),
+        ("~nobodyatall/x.py:workload", {}, DefinitionError, "there is no file"),
+        ("a\0b.py:workload", {}, DefinitionError, "there is no file"),
         ("no.such.module:workload", {}, DefinitionError, "there is no module 'no.such.module'"),
         ("mine.py:worklaod", {}, DefinitionError, "has no 'worklaod'. Did you mean 'workload'?"),
         ("mine.py:NUMBER", {}, DefinitionError, "is a int, not a function"),
