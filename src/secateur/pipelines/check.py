@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.compression.saliency import compute_saliencies
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
 from secateur.judging.gate import SCORE
@@ -17,6 +16,7 @@ from secateur.judging.paired import least_excluded
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
+from secateur.pipelines.ranking import ranked
 from secateur.pipelines.stages import dense_on, evaluation_of, goals_on
 from secateur.records import SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import train_steps
@@ -56,7 +56,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
     space, evaluator = prepared.space, prepared.evaluator
     step("computing saliency")
-    saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
+    saliencies = ranked(prepared)
     step("evaluating one candidate")
     candidate = space.uniform(0.5, space.methods[0])
     evaluation_of(prepared, saliencies, Job(candidate))  # the first one loads the data

@@ -9,13 +9,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secateur.compression.costs import parameters_after
-from secateur.compression.saliency import Saliencies, compute_saliencies
+from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.definition import RecoverDefinition
 from secateur.errors import DefinitionError
 from secateur.files import write
 from secateur.pipelines.exporting import export_for
 from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.ranking import ranked
 from secateur.pipelines.state import RunFolder
 from secateur.records import (
     Candidate,
@@ -37,14 +38,13 @@ SHOWN = 6
 def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
     """Saliency scores, computed once per run and kept: a restarted run must cut the same channels."""
     file = run.path / "saliency.safetensors"
-    methods = prepared.space.methods
     if file.is_file():
         loaded: dict[str, dict[str, Tensor]] = {}
         for key, scores in load_file(file).items():
             group, _, method = key.rpartition("/")
             loaded.setdefault(group, {})[method] = scores
         return loaded
-    computed = compute_saliencies(prepared.model, prepared.space.groups, methods, prepared.workload)
+    computed = ranked(prepared)
     flat = {f"{group}/{method}": scores for group, by in computed.items() for method, scores in by.items()}
     write(file, save(flat))
     return computed

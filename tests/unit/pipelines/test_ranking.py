@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import make_workload
+from nets import NETWORKS, images, shaken
+from secateur.compression.groups import find_groups
+from secateur.definition import SearchSpaceDefinition
+from secateur.errors import ModelError
+from secateur.pipelines.ranking import ranked
+from secateur.search_spaces import build_space
+
+BASE = NETWORKS["sigmoid"]
+
+
+class Fussy(type(BASE())):
+    """Wrong for the one set of channels that a magnitude criterion removes, once `fussy` is set."""
+
+    fussy = False
+
+    def forward(self, x):
+        if self.fussy and self.one.out_channels == 4 and self.one.weight.abs().sum() > 0 and not self.dense_ones():
+            x = x + 1
+        return super().forward(x)
+
+    def dense_ones(self) -> bool:
+        return bool((self.one.weight.flatten(1).abs().sum(1) < 1).any())
+
+
+def prepared_for(model):
+    workload = make_workload(model)
+    rules = [{"match": "*", "methods": ["l1", "random"]}]
+    space = build_space(SearchSpaceDefinition(groups=rules), find_groups(model, (images(),)))
+    return SimpleNamespace(model=model, workload=workload, space=space)
+
+
+def tailored() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = shaken(Fussy())
+    with torch.no_grad():
+        model.one.weight[::2] *= 0.01
+    return model
+
+
+def test_every_criterion_ranks_every_group():
+    prepared = prepared_for(tailored())
+    scores = ranked(prepared)
+    assert {name: set(by) for name, by in scores.items()} == {"one": {"l1", "random"}, "two": {"l1", "random"}}
+
+
+def test_what_a_criterion_refutes_ends_before_the_search(monkeypatch):
+    prepared = prepared_for(tailored())
+    monkeypatch.setattr(Fussy, "fussy", True)
+    with pytest.raises(
+        ModelError, match=r"channels that 'l1' ranks lowest.*wrong: removing its channels is not the same"
+    ):
+        ranked(prepared)
