@@ -34,9 +34,9 @@ Block = Callable[[int, int], Sequence[float]]
 Pair = tuple[Block, Block]
 """One opened copy of the candidate and one of the reference."""
 
-LEVERAGE = 0.6
-"""By how much a disturbance may change the ratio, as a share of how much it slows the reference, in logarithms: a neighbour in the
-same caches made a reference 12 % slower and its candidate 19 %."""
+LEVERAGE = 0.7
+"""By how much a disturbance may change the ratio, as a share of how much more it slows the reference than what still counts as quiet,
+in logarithms: a neighbour in the same caches made a reference 12 % slower and its candidate 19 %; full cores have less effect."""
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
@@ -129,7 +129,7 @@ def _judged(rounds: Sequence[_Round], protocol: Protocol, known: float, waited: 
     counted = np.ones(len(rounds), bool) if disturbed else quiet | without
     logs = np.log(runs.min(axis=1) / minima)[counted]
     level = float(np.median(minima[counted]))
-    excess = max(0.0, math.log(level / known)) if math.isfinite(known) else 0.0
+    excess = max(0.0, math.log(level / known / (1 + protocol.loud))) if math.isfinite(known) else 0.0
     centre, half = log_interval(logs, copies[counted])
     half = math.hypot(half, LEVERAGE * excess)
     return Comparison(

@@ -115,7 +115,11 @@ def test_without_an_allowance_nobody_waits_and_the_interval_says_how_loud_it_was
     assert found.disturbed
     assert found.ratio == pytest.approx(0.5 * 1.19 / 1.12, rel=0.005)
     assert found.interval[0] <= 0.5 <= found.interval[1], "the quiet ratio lies in the interval"
-    assert math.log(found.interval[1] / found.ratio) == pytest.approx(LEVERAGE * math.log(1.12), rel=0.1)
+    assert math.log(found.interval[1] / found.ratio) == pytest.approx(LEVERAGE * math.log(1.12 / 1.02), rel=0.1)
+
+
+def test_what_counts_as_quiet_does_not_widen_the_interval():
+    assert measured(Clock(), known=1e-3).interval == measured(Clock(), known=1e-3 / 1.01).interval
 
 
 def test_the_allowance_is_kept():
