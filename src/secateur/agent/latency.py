@@ -34,9 +34,10 @@ Block = Callable[[int, int], Sequence[float]]
 Pair = tuple[Block, Block]
 """One opened copy of the candidate and one of the reference."""
 
-LEVERAGE = 0.7
-"""By how much a disturbance may change the ratio, as a share of how much more it slows the reference than what still counts as quiet,
-in logarithms: a neighbour in the same caches made a reference 12 % slower and its candidate 19 %; full cores have less effect."""
+LEVERAGE = 0.75
+"""By how much a disturbance may change the ratio, as a share of how much more it slows the reference than what still counts as
+quiet, in logarithms: a neighbour in the same caches made a reference 12 % slower and a candidate of half its time 19 %. A candidate
+closer to the reference is changed by less, in proportion: what slows a model slows its equal as much."""
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
@@ -131,7 +132,7 @@ def _judged(rounds: Sequence[_Round], protocol: Protocol, known: float, waited: 
     level = float(np.median(minima[counted]))
     excess = max(0.0, math.log(level / known / (1 + protocol.loud))) if math.isfinite(known) else 0.0
     centre, half = log_interval(logs, copies[counted])
-    half = math.hypot(half, LEVERAGE * excess)
+    half = math.hypot(half, LEVERAGE * excess * min(1.0, abs(centre) / math.log(2)))
     return Comparison(
         math.exp(centre),
         (math.exp(centre - half), math.exp(centre + half)),

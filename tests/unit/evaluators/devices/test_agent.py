@@ -110,7 +110,6 @@ def test_the_device_remembers_how_fast_its_reference_is(device):
     loud = device.measure(work).report
     assert loud.disturbed
     assert loud.waited == 0.0
-    assert loud.interval[1] > 2 * loud.ratio, "a hundred times slower than it is known to be: little is certain"
     waiting = device.measure(dataclasses.replace(WORK, timing=dataclasses.replace(timing, allowance=0.2))).report
     assert waiting.disturbed
     assert waiting.waited >= 0.2
