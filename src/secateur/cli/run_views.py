@@ -8,14 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from secateur.cli.tables import console, say, show_table
 from secateur.errors import StateError
 from secateur.pipelines.comparison import Comparison
 from secateur.pipelines.run import read_record
 from secateur.pipelines.state import RunFolder
-from secateur.report.summary import headline
+from secateur.report import Column, Row, Table, headline
+
+RUNS = (
+    Column("run", 0, text=True),
+    Column("pipeline", 3, text=True),
+    Column("started", 4, text=True),
+    Column("state", 1, text=True),
+    Column("best", 2, text=True),
+    Column("outcome", 0, text=True, prose=True),
+)
 
 
 def show_runs(runs: Sequence[RunFolder], *, as_json: bool) -> None:
@@ -24,12 +31,8 @@ def show_runs(runs: Sequence[RunFolder], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(listed, indent=2) + "\n")
         return
-    table = Table(header_style="bold")
-    for heading in ("run", "pipeline", "started", "state", "best", "outcome"):
-        table.add_column(heading, overflow="fold")
-    for entry in listed:
-        table.add_row(*(str(entry[key] or "") for key in ("run", "pipeline", "started", "state", "best", "outcome")))
-    _console().print(table)
+    rows = (Row(tuple(str(entry[column.heading] or "") for column in RUNS)) for entry in listed)
+    show_table(console(), Table(RUNS, tuple(rows)))
 
 
 def _entry(run: RunFolder) -> Mapping[str, Any]:
@@ -49,15 +52,12 @@ def show_comparison(found: Comparison, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
         return
-    console = _console()
+    out = console()
     for warning in found.warnings:
-        console.print(f"[yellow]{warning}[/]", highlight=False, soft_wrap=True)
-    table = Table(header_style="bold")
-    for heading in ("", *found.runs):
-        table.add_column(heading, overflow="fold", justify="right" if heading else "left")
-    for what, values in found.rows.items():
-        table.add_row(what, *map(_text, values))
-    console.print(table)
+        say(out, warning, "yellow")
+    runs = (Column(name, place) for place, name in enumerate(found.runs))
+    rows = (Row((what, *map(_text, values))) for what, values in found.rows.items())
+    show_table(out, Table((Column("figure", 0, text=True), *runs), tuple(rows)))
 
 
 def _text(value: object) -> str:
@@ -66,9 +66,3 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"  # five digits and more are counts and bytes
     return "–" if value is None else str(value)
-
-
-def _console() -> Console:
-    """A console that keeps tables whole in a log file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)

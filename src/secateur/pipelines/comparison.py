@@ -39,7 +39,8 @@ def compare(records: Sequence[RunRecord], metrics: Sequence[str] = ()) -> Compar
     rows["hypervolume of the search"] = tuple(
         next((arm.hypervolume for arm in record.arms if arm.arm == SEARCH), None) for record in records
     )
-    rows["seconds"] = tuple(sum(record.seconds.values()) for record in records)
+    # Parts of a stage (`recover.training`) lie inside it.
+    rows["seconds"] = tuple(sum(s for key, s in r.seconds.items() if "." not in key) for r in records)
     definitions = [dict(_flat(record.definition)) for record in records]
     for key in dict.fromkeys(key for definition in definitions for key in definition):
         values = tuple(definition.get(key) for definition in definitions)

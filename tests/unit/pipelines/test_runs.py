@@ -35,6 +35,11 @@ def test_a_comparison_has_the_best_finalists_and_what_differs():
     assert compare([finished.RECORD, other], ["macs"]).rows["macs"] == (4e6, None)
 
 
+def test_parts_of_a_stage_count_once():
+    parts = replace(finished.RECORD, seconds={"search": 3.0, "recover": 10.0, "recover.training": 8.0})
+    assert compare([finished.RECORD, parts]).rows["seconds"] == (3.0, 13.0)
+
+
 def test_what_does_not_compare_is_said():
     found = compare([finished.RECORD, replace(finished.RECORD, device="another", score_name="F1")])
     assert found.warnings == (
