@@ -94,6 +94,30 @@ def publish(package: Package, target: Target) -> Published:
 
     Raises RegistryUnreachable where the server does not answer; calling again goes on where this stopped.
     """
+    with _process_as_it_was():
+        return _published(package, target)
+
+
+@contextlib.contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """MLflow keeps its server in the process and in the environment: what else a notebook logs must not land there afterwards."""
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_DISABLE_TELEMETRY", *_PATIENCE)
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        import mlflow
+
+        mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])  # whoever sets it by a call sets the variable as well
+        mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"] or "")
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _published(package: Package, target: Target) -> Published:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for key, value in _PATIENCE.items():
         os.environ.setdefault(key, value)

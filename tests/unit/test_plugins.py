@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import plugged
-from conftest import make_workload
+from conftest import REPOSITORY, make_workload
 from secateur.agent import runtimes as agent
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
@@ -202,3 +204,33 @@ def test_ours_are_the_only_ones_where_nothing_is_installed():
     assert [name for registry in plugged.REGISTRIES for name in registry if registry.plugin(name)] == []
     assert EvaluatorDefinition(objectives={"size": "minimize"}).device.kind == "local"
     assert WorkloadReference(factory="a:b").factory == "a:b"
+
+
+def test_somebody_elses_tests_subclass_the_contracts(installed, tmp_path):
+    installed()
+    (tmp_path / "test_theirs.py").write_text(
+        "from secateur.testing import CriterionContract, MetricContract\n\n"
+        "class TestCount(CriterionContract):\n    name = 'count'\n\n"
+        "class TestHowMany(MetricContract):\n    name = 'howmany'\n"
+    )
+    paths = os.pathsep.join([str(tmp_path / "site"), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path / "test_theirs.py"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "9 passed" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -43,3 +44,21 @@ def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert _from_here(tmp_path) == ""
     assert _from_here(tmp_path / "other") == f" --project {tmp_path / 'other'}"
+
+
+def test_the_process_and_its_environment_are_left_as_they_were(monkeypatch, tmp_path):
+    import mlflow
+
+    from secateur.registry import _process_as_it_was
+
+    for uri in (f"sqlite:///{tmp_path / 'theirs.db'}", None):
+        mlflow.set_tracking_uri(uri)
+        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+        before = (os.environ.get("MLFLOW_TRACKING_URI"), mlflow.is_tracking_uri_set(), mlflow.get_registry_uri())
+        with _process_as_it_was():
+            mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'ours.db'}")
+            mlflow.set_registry_uri(f"sqlite:///{tmp_path / 'ours.db'}")
+            os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "10"
+        after = (os.environ.get("MLFLOW_TRACKING_URI"), mlflow.is_tracking_uri_set(), mlflow.get_registry_uri())
+        assert after == before
+        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
