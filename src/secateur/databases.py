@@ -72,7 +72,7 @@ def ensure(database: Path, schema: Schema) -> None:
 def _look(database: Path, schema: Schema) -> Literal["missing", "half-made", "whole"]:
     if not database.exists():
         return "missing"
-    with _sqlite_errors(database), contextlib.closing(connect(database)) as connection:
+    with sqlite_errors(database), contextlib.closing(connect(database)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
             return "missing"
@@ -97,7 +97,8 @@ def connect(database: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _sqlite_errors(database: Path) -> Iterator[None]:
+def sqlite_errors(database: Path) -> Iterator[None]:
+    """Turn what SQLite says of a database into a StateError that says what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -293,8 +293,8 @@ class Recovered:
     (selection data). on_search: its score on search data after recovery. test: its score on test data, only where it is
     registered. change, test_change: finalist's score minus the dense model's, sample by sample, on selection and on test data.
     missed: goals that it has not been shown to keep, with the figures. veto: why test data refuses it the alias.
-    epochs, seconds: of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it
-    could not be measured, or None.
+    epochs, seconds, losses (mean of each epoch): of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended
+    early, or None. failure: why it could not be measured, or None.
     """
 
     name: str
@@ -315,6 +315,7 @@ class Recovered:
     test_change: Measurement | None = None
     missed: tuple[str, ...] = ()
     veto: str | None = None
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -98,7 +99,7 @@ def crash_once(outputs, targets):
     import ctypes
     import dataclasses
     from pathlib import Path
-    if Path("crash").exists():
+    if Path("crash").exists() and list(Path("mlruns").glob("runs/*/finalists/*")):
         Path("crash").unlink()
         ctypes.string_at(0)
     return torch.nn.functional.cross_entropy(outputs, targets)
@@ -118,7 +119,7 @@ def test_a_crash_of_native_code_in_the_recovery_costs_a_retry_and_not_the_run(tm
     done = secateur(project, "run", "tiny", "--set", "search.trials=6")
     assert done.returncode == 0, done.stderr
     assert "native code crashed (SIGSEGV) while fine-tuning the finalists, in " in done.stderr
-    assert "my_model.py:14 (crash_once)" in done.stderr
+    assert re.search(r"my_model.py:\d+ \(crash_once\)", done.stderr)
     assert "Going on with the run from what was finished (1 of 2)." in done.stderr
     (run,) = (project / "mlruns" / "runs").iterdir()
     assert len(list(run.glob("crash-*.txt"))) == 1
@@ -133,7 +134,7 @@ def test_a_crash_in_a_check_is_said(tmp_path):
     checked = secateur(project, "check", "tiny", TMPDIR=str(tmp_path))
     assert checked.returncode == 70
     assert "native code crashed (SIGSEGV)" in checked.stderr
-    assert "my_model.py:9 (<module>)" in checked.stderr
+    assert re.search(r"my_model.py:\d+ \(<module>\)", checked.stderr)
 
 
 def test_a_run_does_not_go_on_with_other_weights(tmp_path):
@@ -297,6 +298,41 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
         assert before.items() <= evaluated(project).items()
     finally:
         subprocess.run(["umount", "-l", str(state)], check=False)
+
+
+def test_a_project_that_is_moved_goes_on_where_it_lies(tmp_path):
+    """Killed in the search, moved, resumed, moved once more: loaded by alias, shown, and its studies opened."""
+    project = make_project(tmp_path / "before")
+    process = start(project, "run", "tiny", "--set", "search.trials=6")
+    until(lambda: told(project) >= 2, alive=process)
+    kill(process)
+    kept = evaluated(project)
+    project = project.rename(tmp_path / "after")
+    resumed = secateur(project, "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert kept.items() <= evaluated(project).items()
+    assert not (tmp_path / "before").exists()
+
+    again = project.rename(tmp_path / "and again")
+    relocated = secateur(again, "relocate")
+    assert (relocated.returncode, relocated.stdout) == (0, f"moved from {project}\n")
+    assert secateur(tmp_path, "relocate", "--project", str(again)).stdout == "Nothing to do: every address is right.\n"
+    load = (
+        "import mlflow, numpy as np; mlflow.set_tracking_uri('sqlite:///mlruns/mlflow.db'); "
+        "print(mlflow.pyfunc.load_model('models:/tiny-model@candidate').predict(np.zeros((2, 3, 8, 8), np.float32))['output'].shape)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", load], cwd=again, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert loaded.stdout.startswith("(2, "), loaded.stderr
+    assert secateur(again, "show").returncode == 0
+    assert secateur(again, "flush").returncode == 0
+
+
+def test_nothing_to_relocate_is_said(tmp_path):
+    refused = secateur(tmp_path, "relocate")
+    assert refused.returncode == 2
+    assert "nothing was registered here" in refused.stderr
 
 
 def test_two_drivers_on_one_run_are_refused(tmp_path):

@@ -118,7 +118,7 @@ def test_runs_and_versions_in_mlflow_tell_the_same_story(tracking, record):
     assert artifacts == {"definition.yaml", "record.json", "report.html"}
     for finalist in record["finalists"]:
         run = runs[finalist["name"]]
-        assert run.data.metrics["selection.accuracy"] == finalist["measurements"]["accuracy"]["value"]
+        assert run.data.metrics["accuracy"] == finalist["measurements"]["accuracy"]["value"]
         listed = {a.path for a in client.list_artifacts(run.info.run_id, "compressed")}
         assert listed == {"compressed/compressed.json", "compressed/tensors.safetensors"}
     versions = client.search_model_versions("name = 'tiny-model'")

@@ -1,29 +1,31 @@
-"""What of the registry can be asked without MLflow; the rest is in tests/end_to_end."""
+"""What of the registry can be asked without MLflow; the rest is in tests/end_to_end/test_mlflow.py."""
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from mlflow.exceptions import MlflowException
 
-from secateur.registry import Target, _from_here, _Publisher
+from finished import RECORD, finalist
+from secateur.records import Measurement
+from secateur.registry import Target
+from secateur.registry.contents import finalist_points, run_points, status
+from secateur.registry.model_card import model_card
+from secateur.registry.publishing import _from_here, _Publisher
 
 
-class Client:
+class Server:
     """alias → (version, when its run was started), of the registered model 'm'."""
 
     def __init__(self, aliases):
         self.aliases = dict(aliases)
 
-    def get_model_version_by_alias(self, name, alias):
+    def holder(self, name, alias):
         assert name == "m"
-        if alias not in self.aliases:
-            raise MlflowException("no such alias")
-        return SimpleNamespace(tags={"secateur.started": self.aliases[alias][1]})
+        return {"secateur.started": self.aliases[alias][1]} if alias in self.aliases else None
 
-    def set_registered_model_alias(self, name, alias, version):
+    def point(self, name, alias, version):
         assert name == "m"
         self.aliases[alias] = (version, "now")
 
@@ -33,11 +35,11 @@ class Client:
     [({}, True), ({"candidate": ("1", "2026-11-01")}, True), ({"candidate": ("1", "2026-11-03")}, False)],
 )
 def test_a_run_that_is_flushed_late_does_not_take_the_alias_from_a_newer_one(held, moves):
-    publisher = object.__new__(_Publisher)  # its constructor connects
-    publisher.client, publisher.target = Client(held), Target("m", "candidate", None)
+    publisher = object.__new__(_Publisher)  # its constructor asks the server for the experiment
+    publisher.server, publisher.target = Server(held), Target("m", "candidate", None)
     publisher.record = SimpleNamespace(started="2026-11-02")
     publisher._point("candidate", "7")
-    assert (publisher.client.aliases["candidate"][0] == "7") == moves
+    assert (publisher.server.aliases["candidate"][0] == "7") == moves
 
 
 def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeypatch):
@@ -46,19 +48,44 @@ def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeyp
     assert _from_here(tmp_path / "other") == f" --project {tmp_path / 'other'}"
 
 
-def test_the_process_and_its_environment_are_left_as_they_were(monkeypatch, tmp_path):
-    import mlflow
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"name": "f1-aa"}, "knee"),
+        ({"name": "x"}, "front"),
+        ({"name": "x", "on_front": False}, "dominated"),
+        ({"name": "x", "feasible": False}, "infeasible"),
+        ({"name": "x", "veto": "loses too much"}, "vetoed"),
+        ({"name": "x", "failure": "it broke", "feasible": False}, "failed"),
+    ],
+)
+def test_the_status_of_a_finalist(changes, expected):
+    assert status(RECORD, finalist(**({"accuracy": 0.8, "latency": 0.5} | changes))) == expected
 
-    from secateur.registry import _process_as_it_was
 
-    for uri in (f"sqlite:///{tmp_path / 'theirs.db'}", None):
-        mlflow.set_tracking_uri(uri)
-        monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-        before = (os.environ.get("MLFLOW_TRACKING_URI"), mlflow.is_tracking_uri_set(), mlflow.get_registry_uri())
-        with _process_as_it_was():
-            mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'ours.db'}")
-            mlflow.set_registry_uri(f"sqlite:///{tmp_path / 'ours.db'}")
-            os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "10"
-        after = (os.environ.get("MLFLOW_TRACKING_URI"), mlflow.is_tracking_uri_set(), mlflow.get_registry_uri())
-        assert after == before
-        assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+def test_what_is_judged_has_plain_names_and_everything_else_stands_below():
+    points = finalist_points(replace(RECORD.finalists[0], losses=(0.5,)))
+    plain = {p.key: p.value for p in points if "/" not in p.key}
+    assert plain.keys() == {"accuracy", "latency", "speedup", "size", "macs", "parameters", "damage"}
+    assert plain["speedup"] == 2.5
+    assert {p.key.partition("/")[0] for p in points if "/" in p.key} == {
+        "search",
+        "interval",
+        "detail",
+        "test",
+        "training",
+    }
+    assert {p.key: p.value for p in run_points(RECORD)}["knee/speedup"] == 2.5
+
+
+def test_a_model_card_says_what_how_and_where_it_ends():
+    decibels = Measurement(-3.21, "dB", "measured", 100, (-3.5, -3.0))
+    best = replace(RECORD.finalists[0], measurements=RECORD.finalists[0].measurements | {"accuracy": decibels})
+    card = model_card(replace(RECORD, score_unit="dB", score_name="PSNR"), best, Target("m", "candidate", None))
+    assert "| PSNR | -3.21 [-3.5, -3] dB |" in card
+    assert "models:/m@candidate" in card
+    assert "- test: 100 samples, used once, on what is registered" in card
+    assert "Latency and memory hold for this device" in card
+    assert len(card) < 5000
+    failed = model_card(RECORD, replace(best, failure="it broke"))
+    assert failed.endswith("Reason: it broke")

@@ -29,6 +29,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     running.flush,
     devices.measure,
     project.dashboard,
+    project.relocate,
     project.init,
     project.list_,
     project.schema,

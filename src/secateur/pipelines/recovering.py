@@ -155,6 +155,7 @@ class Recovery:
             epochs=tuned.epochs,
             seconds=tuned.seconds,
             stopped=tuned.stopped,
+            losses=tuned.losses,
         )
         compressed = CompressedModel(finalist.candidate, finalist.removals, tuned.module)
         save_compressed(compressed, self.prepared.model, definition.workload.as_written, folder / "compressed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ from secateur.pipelines.stages import (
     saliencies_of,
 )
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch, find_run, locked, open_run, open_state
-from secateur.records import Candidate, Evaluation, Job, Measurement, Recovered, RunRecord, Version
+from secateur.records import ROLES, Candidate, Evaluation, Job, Measurement, Recovered, RunRecord, Version
 from secateur.registry import DENSE, Package, Target, publish
 from secateur.report import write_report
 from secateur.search.dashboard import Original
@@ -54,7 +55,7 @@ from secateur.search.ledger import Ledger, feasible, own
 from secateur.search.loop import Stopping, search
 from secateur.search.study import Study, storage_errors
 from secateur.workloads.live import is_live
-from secateur.workloads.roles import collect
+from secateur.workloads.roles import collect, digest
 
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 _MEASUREMENTS: TypeAdapter[Mapping[str, Measurement]] = TypeAdapter(Mapping[str, Measurement])
@@ -319,7 +320,7 @@ def prior_front(run: RunFolder, definition: PipelineDefinition) -> list[Candidat
 
 
 def _save_example(prepared: Prepared, run: RunFolder) -> None:
-    """Two calibration samples and the dense model's answer: signature and input example of what is registered."""
+    """Two calibration samples and the dense model's answer: signature and input example of what is registered. Data digests."""
     inputs, _ = collect(prepared.workload.data.calibration, 2)
     with torch.no_grad():
         output = prepared.model(*inputs).numpy()
@@ -327,6 +328,9 @@ def _save_example(prepared: Prepared, run: RunFolder) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **{OUTPUT: output, **arrays})
     write(run.path / "example.npz", buffer.getvalue())
+    if not (run.path / "data.json").is_file():
+        digests = {role: digest(getattr(prepared.workload.data, role)) for role in ROLES}
+        write(run.path / "data.json", json.dumps(digests))
 
 
 def _dense(prepared: Prepared, run: RunFolder, role: str) -> Mapping[str, Measurement]:
@@ -350,7 +354,9 @@ def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
         listener.stage("register")
         with np.load(run.path / "example.npz", allow_pickle=False) as stored:
             arrays = dict(stored)
-        package = Package(record, run.path, run.state, output=arrays.pop(OUTPUT), example=arrays)
+        output = arrays.pop(OUTPUT)
+        digests = json.loads((run.path / "data.json").read_text(encoding="utf-8"))
+        package = Package(record, run.path, run.state, arrays, output, digests)
         uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
         published = publish(package, Target(register["name"], register["alias"], uri))
         versions = published.versions

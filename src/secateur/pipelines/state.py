@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from secateur.files import disk_errors, write
 from secateur.pipelines.environment import environment
 
 STATE = "mlruns"
+RUNS = "runs"
 DATABASE = "studies.db"
 """Below it: every study of the project."""
 LEAST_FREE = 200 * 2**20
@@ -150,7 +151,10 @@ def runs(state: Path) -> list[RunFolder]:
 
 def read_run(folder: Path) -> RunFolder:
     """The run that lies in a folder."""
-    return RunFolder(folder, **json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    run = RunFolder(folder, **json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    # A project may have been moved. A trial's folder of NNI's lies elsewhere and says where the project is.
+    inside = folder.parent.name == RUNS and folder.parents[1].name == STATE
+    return replace(run, project=str(folder.parents[2])) if inside else run
 
 
 def find_run(project: Path, run_id: str | None, *, unfinished: bool = False) -> RunFolder:

@@ -14,7 +14,7 @@ from secateur.files import write
 
 
 class Checkpoint:
-    """Weights, momentum and the scale of the loss, with epochs and seconds so far.
+    """Weights, momentum and the scale of the loss, with epochs, seconds and the epochs' losses so far.
 
     Random numbers need no place in it: every epoch draws from its own seed.
     """
@@ -25,12 +25,13 @@ class Checkpoint:
         """Puts student, optimizer and scaler into the state that the file holds, where there is one. file: None to keep nothing."""
         self._student, self._optimizer, self._scaler, self._file = student, optimizer, scaler, file
         self.epoch, self.seconds = 0, 0.0
+        self.losses: tuple[float, ...] = ()
         if file is not None and file.is_file():
             self._load(file)
 
-    def finish(self, epoch: int, seconds: float) -> None:
-        """An epoch is over; seconds: it took. Raises StateError where the disk does not take the file."""
-        self.epoch, self.seconds = epoch, self.seconds + seconds
+    def finish(self, epoch: int, seconds: float, loss: float) -> None:
+        """An epoch is over; seconds: it took; loss: its mean. Raises StateError where the disk does not take the file."""
+        self.epoch, self.seconds, self.losses = epoch, self.seconds + seconds, (*self.losses, loss)
         if self._file is None:
             return
         tensors = {f"model.{name}": tensor.contiguous() for name, tensor in self._student.state_dict().items()}
@@ -38,7 +39,12 @@ class Checkpoint:
             momentum = self._optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum.contiguous()
-        progress = {"epoch": self.epoch, "seconds": self.seconds, "scaler": self._scaler.state_dict()}
+        progress = {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "scaler": self._scaler.state_dict(),
+        }
         write(self._file, save(tensors, metadata={"progress": json.dumps(progress)}))
 
     def _load(self, file: Path) -> None:
@@ -46,6 +52,7 @@ class Checkpoint:
             progress = json.loads(stored.metadata()["progress"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 # not a mapping
         self.epoch, self.seconds = progress["epoch"], progress["seconds"]
+        self.losses = tuple(progress["losses"])
         if progress["scaler"]:
             self._scaler.load_state_dict(progress["scaler"])
         self._student.load_state_dict(

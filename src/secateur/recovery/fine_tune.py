@@ -29,12 +29,16 @@ MOST_OVERFLOWS = 8
 
 @dataclass(frozen=True)
 class Tuned:
-    """module: on the CPU, float32, evaluation mode. stopped: why it ended early, or None. seconds: of training, all attempts."""
+    """module: on the CPU, float32, evaluation mode. stopped: why it ended early, or None. seconds: of training, all attempts.
+
+    losses: mean of each finished epoch.
+    """
 
     module: nn.Module
     epochs: int
     seconds: float
     stopped: str | None
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,11 @@ def fine_tune(
             mean, reason = steps.epoch(epoch, torch.Generator().manual_seed(training.seed * 1000 + epoch))
         if reason is not None:
             student.load_state_dict(before)
-            return Tuned(_finished(student), epoch, state.seconds + time.perf_counter() - started, reason)
-        state.finish(epoch + 1, time.perf_counter() - started)
+            seconds = state.seconds + time.perf_counter() - started
+            return Tuned(_finished(student), epoch, seconds, reason, state.losses)
+        state.finish(epoch + 1, time.perf_counter() - started, mean)
         training.on_epoch(epoch + 1, mean)
-    return Tuned(_finished(student), settings.epochs, state.seconds, None)
+    return Tuned(_finished(student), settings.epochs, state.seconds, None, state.losses)
 
 
 @dataclass(frozen=True)

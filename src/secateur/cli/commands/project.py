@@ -9,6 +9,7 @@ import typer
 
 from secateur.cli import completion
 from secateur.cli.options import Json, Project
+from secateur.errors import DefinitionError
 
 
 def init(
@@ -64,6 +65,24 @@ def schema(
     for file, content in files.items():
         write_file(file, content)
     show_written(list(files))
+
+
+def relocate(project: Project = Path()) -> None:
+    """After the project was moved: correct where MLflow's embedded database finds its files. The next run does so by itself."""
+    from secateur.pipelines.state import STATE
+    from secateur.registry import DATABASE
+    from secateur.registry import relocate as rewrite
+
+    state = project.resolve() / STATE
+    if not (state / DATABASE).is_file():
+        raise DefinitionError(
+            f"There is no {state / DATABASE}: nothing was registered here. --project names another folder."
+        )
+    former = rewrite(state)
+    typer.echo(
+        "".join(f"moved from {place.parent}\n" for place in former) or "Nothing to do: every address is right.",
+        nl=not former,
+    )
 
 
 def dashboard(

@@ -1,0 +1,162 @@
+"""What of a run's record becomes metrics, parameters and tags.
+
+MLflow lists metrics by name, and draws a section for what stands before a slash. So what a finalist is judged by (selection data,
+after recovery) has plain names, and everything else stands below: `search/` before recovery, `test/`, `interval/`, `detail/`,
+`training/` over epochs.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from secateur.records import ROLES, Measurement, Recovered, RunRecord
+from secateur.registry.package import Package
+from secateur.registry.tracking import DataSet, Point
+
+_LONGEST = 500
+"""Characters of a parameter's value."""
+
+
+def status(record: RunRecord, finalist: Recovered) -> str:
+    """What became of a finalist, in one word."""
+    if finalist.failure is not None:
+        return "failed"
+    if finalist.name == record.knee:
+        return "knee"
+    if finalist.veto is not None:
+        return "vetoed"
+    if not finalist.feasible:
+        return "infeasible"
+    return "front" if finalist.on_front else "dominated"
+
+
+def origin(record: RunRecord) -> dict[str, str]:
+    """MLflow's own tags of where a run comes from."""
+    tags = {"mlflow.source.name": f"secateur run {record.name}", "mlflow.source.type": "LOCAL"}
+    if commit := record.environment.get("git_commit"):
+        tags["mlflow.source.git.commit"] = commit
+    try:
+        tags["mlflow.user"] = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        tags["mlflow.user"] = "unknown"
+    return tags
+
+
+def run_points(record: RunRecord) -> list[Point]:
+    """The metrics of the whole run."""
+    counts = {
+        "trials": sum(t.same_as is None for t in record.trials),
+        "finalists": len(record.finalists),
+        "registered": len(record.registered),
+    }
+    best = next((f for f in record.finalists if f.name == record.knee), None)
+    figures = {} if best is None else {f"knee/{p.key}": p.value for p in _plain(best.measurements)}
+    return [Point(key, value) for key, value in (counts | figures).items()] + [
+        Point(f"seconds/{stage}", seconds) for stage, seconds in record.seconds.items()
+    ]
+
+
+def parameters(record: RunRecord) -> dict[str, str]:
+    """The definition, flat."""
+    return dict(_flat(record.definition))
+
+
+def dense_points(record: RunRecord) -> list[Point]:
+    """The metrics of the dense model, under the same names as a finalist's."""
+    points = []
+    for role, measurements in record.dense.items():
+        points += _judged(measurements) if role == "selection" else _plain(measurements, f"{role}/")
+    return points
+
+
+def finalist_points(finalist: Recovered) -> list[Point]:
+    """The metrics of a finalist."""
+    points = _judged(finalist.measurements) + _plain(finalist.searched, "search/")
+    if finalist.change is not None:
+        points += _plain({"accuracy_change": finalist.change}) + _intervals({"accuracy_change": finalist.change})
+    if finalist.test is not None:
+        points += _plain({"accuracy": finalist.test}, "test/")
+    if finalist.test_change is not None:
+        points += _plain({"accuracy_change": finalist.test_change}, "test/")
+    points += [Point("training/loss", loss, epoch) for epoch, loss in enumerate(finalist.losses, start=1)]
+    # The same samples before and after: what fine-tuning has brought.
+    before, after = finalist.searched.get("accuracy"), finalist.on_search
+    if before is not None and after is not None:
+        points += [Point("training/search_score", m.value, s) for m, s in ((before, 0), (after, finalist.epochs))]
+    return points
+
+
+def finalist_parameters(finalist: Recovered) -> dict[str, str]:
+    """What was cut."""
+    found = {}
+    for name, cut in finalist.candidate.cuts.items():
+        found[f"{name}.kept"] = str(cut.kept)
+        if cut.method is not None:
+            found[f"{name}.method"] = cut.method
+    return found
+
+
+def version_tags(record: RunRecord, finalist: Recovered, sha256: str) -> dict[str, str]:
+    """The tags of a registered version, by which a later attempt finds it."""
+    tags = {
+        "secateur.run_id": record.run_id,
+        "secateur.started": record.started,
+        "secateur.finalist": finalist.name,
+        "secateur.device": record.device,
+        "secateur.onnx_sha256": sha256,
+        "secateur.rule": "knee of the front" if finalist.name == record.knee else "on the front",
+        "secateur.status": status(record, finalist),
+    }
+    tags |= {f"secateur.{point.key}": f"{point.value:.6g}" for point in _plain(finalist.measurements)}
+    if finalist.test is not None:
+        tags["secateur.test_accuracy"] = f"{finalist.test.value:.6g}"
+    for name, change in (("change", finalist.change), ("test_change", finalist.test_change)):
+        if change is not None:
+            tags[f"secateur.{name}"] = "{:.6g} ({:.6g} to {:.6g})".format(change.value, *change.bounds)
+    if finalist.veto is not None:
+        tags["secateur.no_alias"] = finalist.veto
+    return tags
+
+
+def data_sets(package: Package) -> list[DataSet]:
+    """The data roles: names, sizes and digests, no data."""
+    record = package.record
+    return [
+        DataSet(f"{record.workload}/{role}", package.digests[role], role, record.samples[role], record.workload)
+        for role in ROLES
+        if role in record.samples and role in package.digests
+    ]
+
+
+def _judged(measurements: Mapping[str, Measurement]) -> list[Point]:
+    details = {f"{name}.{key}": value for name, m in measurements.items() for key, value in m.details.items()}
+    return _plain(measurements) + _intervals(measurements) + [Point(f"detail/{k}", v) for k, v in details.items()]
+
+
+def _plain(measurements: Mapping[str, Measurement], prefix: str = "") -> list[Point]:
+    points = [Point(f"{prefix}{name}", m.value) for name, m in measurements.items()]
+    latency = measurements.get("latency")
+    if latency is not None and latency.unit == "of dense" and latency.value > 0:
+        points.append(Point(f"{prefix}speedup", 1 / latency.value))
+    return points
+
+
+def _intervals(measurements: Mapping[str, Measurement]) -> list[Point]:
+    bounds = {name: m.interval for name, m in measurements.items() if m.interval is not None}
+    return [
+        Point(f"interval/{name}.{end}", value)
+        for name, interval in bounds.items()
+        for end, value in zip(("low", "high"), interval, strict=True)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and short values, as MLflow's parameters want them."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif value is not None:
+            yield name, str(value)[:_LONGEST]

@@ -1,0 +1,152 @@
+"""Descriptions in Markdown: of the run, of each finalist and its version (a model card), of the registered model."""
+
+from __future__ import annotations
+
+from secateur.records import ROLES, SHARE, Measurement, Recovered, RunRecord
+from secateur.registry.contents import status
+from secateur.registry.package import Target
+
+_STATUS = {
+    "knee": "the knee of the recovered front; it gets the alias",
+    "front": "on the recovered front",
+    "dominated": "meets the constraints; another finalist, or the dense model, is at least as good in everything",
+    "vetoed": "on the recovered front; test data refuse it the alias",
+    "infeasible": "misses a constraint after fine-tuning",
+    "failed": "could not be measured",
+}
+_USE = {
+    "train": "fine-tuning",
+    "calibration": "batch-norm statistics, saliency",
+    "search": "scores trials",
+    "selection": "chooses among the fine-tuned finalists; the figures above",
+    "test": "used once, on what is registered",
+}
+
+
+def run_description(record: RunRecord) -> str:
+    """The parent run."""
+    own = sum(t.same_as is None for t in record.trials)
+    best = next((f for f in record.finalists if f.name == record.knee), None)
+    outcome = f"Best: **{best.name}**, {_in_short(record, best)}." if best else "No finalist passed the gate."
+    return (
+        f"Channel pruning of **{record.workload}** by secateur {record.environment.get('version', '')}: {own} networks evaluated, "
+        f"{len(record.finalists)} fine-tuned, {len(record.registered)} registered. {outcome}\n\n"
+        f"Device: {record.device}.\n\nThe report is among the artifacts (`report.html`), with the definition and the whole record; "
+        "each finalist and the dense model are nested runs."
+    )
+
+
+def dense_description(record: RunRecord) -> str:
+    """The dense model's run."""
+    return f"The original **{record.workload}**, which all finalists of `{record.run_id}` were cut from and are compared with."
+
+
+def model_description(record: RunRecord, target: Target) -> str:
+    """The registered model, over all of its versions."""
+    return (
+        f"Compressed versions of **{record.workload}** from the pipeline `{record.name}`: ONNX, float32. `@{target.alias}` is the "
+        "knee of the latest run's front: the version with the best compromise of its objectives among those that meet all "
+        "constraints. Each version's description is its model card."
+    )
+
+
+def model_card(record: RunRecord, finalist: Recovered, target: Target | None = None) -> str:
+    """A finalist and its version. target: where it is registered, None where it is not."""
+    state = status(record, finalist)
+    lines = [
+        f"**{finalist.name}**: {record.workload} with channels removed, fine-tuned for {finalist.epochs} epochs against the dense "
+        f"model as teacher. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
+    ]
+    if finalist.veto is not None:
+        lines.append(f"No alias: {finalist.veto}.")
+    if finalist.failure is not None:
+        return f"{lines[0]}\n\nReason: {finalist.failure}"
+    lines += ["### Figures", _table(record, finalist)]
+    if target is not None:
+        lines += ["### Load", _loading(target)]
+    lines += ["### Made from", _lineage(record, finalist)]
+    lines += [
+        "### Data",
+        "\n".join(f"- {r}: {record.samples[r]} samples, {_USE[r]}" for r in ROLES if r in record.samples),
+    ]
+    lines += ["### Measured how", _method(record), "### Limits", _limits(record)]
+    return "\n\n".join(lines)
+
+
+def _table(record: RunRecord, finalist: Recovered) -> str:
+    dense, tested = record.dense["selection"], record.dense["test"].get("accuracy")
+    rows = ["| | this model | dense model |", "|---|---|---|"]
+    for name, measurement in finalist.measurements.items():
+        label, unit = (record.score_name, record.score_unit) if name == "accuracy" else (name, measurement.unit)
+        rows.append(f"| {label} | {_figure(measurement, unit)} | {_figure(dense.get(name), unit)} |")
+    if finalist.test is not None:
+        unit = record.score_unit
+        rows.append(f"| {record.score_name}, test data | {_figure(finalist.test, unit)} | {_figure(tested, unit)} |")
+    for name, change in (("selection data", finalist.change), ("test data", finalist.test_change)):
+        if change is not None:
+            factor, unit = (100, "points") if record.score_unit == SHARE else (1, record.score_unit)
+            low, high = change.bounds
+            shown = f"{factor * change.value:+.3g} [{factor * low:+.3g}, {factor * high:+.3g}] {unit}"
+            rows.append(f"| change of {record.score_name}, {name}, sample by sample | {shown.rstrip()} | |")
+    return "\n".join(rows)
+
+
+def _figure(measurement: Measurement | None, unit: str) -> str:
+    """`91.3 [88.1, 93.5] %`, with the 95 % interval where there is one."""
+    if measurement is None:
+        return "–"
+
+    def number(value: float) -> str:
+        if unit == SHARE:
+            return f"{100 * value:.1f}"
+        return f"{value:,.0f}" if value == round(value) and abs(value) >= 10 else f"{value:.4g}"  # counts in full
+
+    text = number(measurement.value)
+    if measurement.interval is not None:
+        text += f" [{', '.join(map(number, measurement.interval))}]"
+    milliseconds = measurement.details.get("p50_ms")
+    shown = f"{text} {'%' if unit == SHARE else unit}".rstrip()
+    return shown + (f" ({milliseconds:.3f} ms)" if milliseconds is not None else "")
+
+
+def _in_short(record: RunRecord, finalist: Recovered) -> str:
+    accuracy = _figure(finalist.measurements["accuracy"], record.score_unit)
+    latency = finalist.measurements.get("latency")
+    faster = f", {1 / latency.value:.2f} times as fast" if latency is not None and latency.value > 0 else ""
+    return f"{record.score_name} {accuracy}{faster}"
+
+
+def _loading(target: Target) -> str:
+    return (
+        "```python\nimport mlflow\n\n"
+        f'model = mlflow.pyfunc.load_model("models:/{target.name}@{target.alias}")  # or models:/{target.name}/VERSION\n'
+        "model.predict(x)  # a float32 array, or a dict of one array per input\n```\n\n"
+        "As a torch module: download `compressed/` of the source run and call `secateur.load_compressed(folder)`."
+    )
+
+
+def _lineage(record: RunRecord, finalist: Recovered) -> str:
+    cut = sum(c.method is not None for c in finalist.candidate.cuts.values())
+    commit = record.environment.get("git_commit")
+    return (
+        f"Run `{record.run_id}`, trial {finalist.trial}; {cut} of {len(finalist.candidate.cuts)} groups cut (the run's parameters "
+        f"say which, and by which criterion); torch {record.environment.get('torch', 'unknown')}"
+        + (f"; commit `{commit[:12]}`" if commit else "")
+        + "."
+    )
+
+
+def _method(record: RunRecord) -> str:
+    return (
+        f"On {record.device}. Figures are of the exported ONNX file on selection data, after fine-tuning; intervals are 95 %. "
+        "Latency is the ratio to the dense model's, both timed in turns in the same measurement."
+    )
+
+
+def _limits(record: RunRecord) -> str:
+    return (
+        "- Latency and memory hold for this device and runtime; measure anew elsewhere: `secateur measure`.\n"
+        f"- It was chosen among {len(record.finalists)} finalists by the selection data, so its score there is a little "
+        "flattering; the test score is not.\n"
+        "- The score says nothing about groups of samples, or about data unlike those above."
+    )

@@ -1,0 +1,47 @@
+"""What is sent, and where to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from secateur.records import RunRecord, Version
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to publish: the registered model's name and alias, and the server; None is the embedded database."""
+
+    name: str
+    alias: str
+    tracking_uri: str | None
+
+
+@dataclass(frozen=True)
+class Package:
+    """What lies on disk for one run.
+
+    example: one array per model input, the input example of the registered models. output: the model's answer to it. digests: of
+    each data role.
+    """
+
+    record: RunRecord
+    folder: Path
+    state: Path
+    example: Mapping[str, NDArray[Any]]
+    output: NDArray[Any]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a tracking server holds of a run. runs: MLflow's run id of each part: our run id, `dense`, a finalist's name."""
+
+    versions: list[Version]
+    runs: Mapping[str, str]

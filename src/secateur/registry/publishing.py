@@ -1,0 +1,163 @@
+"""The order in which a run is sent, so that it is sent once: each part is found by its tags, and marked when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from secateur.errors import RegistryUnreachable, first_line
+from secateur.files import sha256_of
+from secateur.records import Recovered, Version
+from secateur.redaction import scrubbed
+from secateur.registry.contents import (
+    data_sets,
+    dense_points,
+    finalist_parameters,
+    finalist_points,
+    origin,
+    parameters,
+    run_points,
+    status,
+    version_tags,
+)
+from secateur.registry.embedded import ARTIFACTS, open_embedded
+from secateur.registry.model_card import dense_description, model_card, model_description, run_description
+from secateur.registry.package import DENSE, Package, Published, Target
+from secateur.registry.tracking import Tracking, TrackingError, tracking
+
+_SENT = "secateur.sent"
+_MODEL = "secateur.model_id"
+_NOTE = "mlflow.note.content"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages open in the mode for training models, and not in the one for language models."""
+
+
+def publish(package: Package, target: Target) -> Published:
+    """Send a run: a parent run, a nested run for the dense model and for each finalist, a version for each survivor.
+
+    Raises RegistryUnreachable where the server does not answer; calling again goes on where this stopped. Raises StateError where
+    the embedded database cannot be used.
+    """
+    uri = target.tracking_uri
+    try:
+        if uri is None:
+            uri = open_embedded(package.state)
+        with tracking(uri) as server:
+            return _Publisher(package, target, server).publish()
+    except TrackingError as error:
+        raise RegistryUnreachable(
+            f"MLflow at {scrubbed(uri or str(package.state))} could not take run {package.record.run_id}: {first_line(error)}. "
+            f"Everything is in {package.folder}; send it later with: secateur flush "
+            f"{package.record.run_id}{_from_here(package.state.parent)}"
+        ) from error
+
+
+def _from_here(project: Path) -> str:
+    """The option that finds a project from the current folder; nothing where it is the current one."""
+    return "" if project.resolve() == Path.cwd() else f" --project {project}"
+
+
+class _Publisher:
+    def __init__(self, package: Package, target: Target, server: Tracking) -> None:
+        self.package, self.target, self.server = package, target, server
+        self.record = package.record
+        location = None if target.tracking_uri else (package.state / ARTIFACTS).resolve().as_uri()
+        self.experiment = server.experiment(self.record.name, location, _KIND)
+
+    def publish(self) -> Published:
+        parent = self._parent()
+        runs = {self.record.run_id: parent, DENSE: self._dense(parent)}
+        versions = []
+        for finalist in self.record.finalists:
+            runs[finalist.name], model = self._finalist(parent, finalist)
+            if finalist in self.record.registered:
+                versions.append(self._version(finalist, runs[finalist.name], model))
+        self.server.end_run(parent)
+        return Published(versions, runs)
+
+    def _begun(self, part: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str] | None]:
+        """The run of a part, and its tags where an earlier attempt has finished it. A half-sent one is deleted."""
+        named = {"secateur.run_id": self.record.run_id, "secateur.part": part}
+        found = self.server.find_run(self.experiment, named)
+        if found is not None:
+            run, present = found
+            if present.get(_SENT) == "true":
+                return run, present
+            self.server.discard_run(self.experiment, run)
+        return self.server.create_run(self.experiment, part, {**named, **origin(self.record), **tags}), None
+
+    def _parent(self) -> str:
+        record = self.record
+        run, sent = self._begun(record.run_id, {"secateur.kind": "pipeline", _NOTE: run_description(record)})
+        if sent is None:
+            environment = {f"secateur.{key}": value for key, value in record.environment.items()}
+            self.server.log_data(run, data_sets(self.package))
+            for name in ("definition.yaml", "record.json", "report.html"):
+                if (self.package.folder / name).is_file():
+                    self.server.log_file(run, self.package.folder / name)
+            self._log_last(run, environment | {"secateur.device": record.device})
+        return run
+
+    def _log_last(self, run: str, tags: Mapping[str, str]) -> None:
+        self.server.log(run, run_points(self.record), parameters(self.record), {**tags, _SENT: "true"})
+
+    def _dense(self, parent: str) -> str:
+        tags = {"secateur.kind": "dense", "mlflow.parentRunId": parent, _NOTE: dense_description(self.record)}
+        run, sent = self._begun(DENSE, tags)
+        if sent is None:
+            self.server.log_file(run, self.package.folder / DENSE / "model.onnx")
+            self.server.log(run, dense_points(self.record), tags={_SENT: "true"})
+            self.server.end_run(run)
+        return run
+
+    def _finalist(self, parent: str, finalist: Recovered) -> tuple[str, str]:
+        """Run id and logged model's id of a finalist, sent now or by an earlier attempt. A failed one has no model."""
+        record = self.record
+        tags = {
+            "secateur.kind": "finalist",
+            "secateur.status": status(record, finalist),
+            "mlflow.parentRunId": parent,
+            _NOTE: model_card(record, finalist, self.target if finalist in record.registered else None),
+        }
+        run, sent = self._begun(finalist.name, tags)
+        if sent is not None:
+            return run, sent.get(_MODEL, "")
+        folder, model = self.package.folder / finalist.folder, ""
+        if finalist.failure is None:
+            self.server.log_file(run, folder / "compressed", "compressed")
+            for converted in set(folder.glob("model.*")) - {folder / "model.onnx"}:
+                self.server.log_file(run, converted)
+            named = {"secateur.status": status(record, finalist), "secateur.run_id": record.run_id}
+            example, output = self.package.example, self.package.output
+            model = self.server.log_onnx(
+                self.experiment, run, finalist.name, folder / "model.onnx", example, output, named
+            )
+        self.server.log(
+            run,
+            finalist_points(finalist),
+            finalist_parameters(finalist),
+            {_SENT: "true"} | ({_MODEL: model} if model else {}),
+            model=model or None,
+        )
+        self.server.end_run(run, failed=finalist.failure is not None)
+        return run, model
+
+    def _version(self, finalist: Recovered, run: str, model: str) -> Version:
+        record, name = self.record, self.target.name
+        sha256 = sha256_of(self.package.folder / finalist.folder / "model.onnx")
+        self.server.registered_model(name, model_description(record, self.target))
+        number = self.server.find_version(
+            name, {"secateur.run_id": record.run_id, "secateur.finalist": finalist.name}
+        ) or self.server.create_version(
+            name, model, run, version_tags(record, finalist, sha256), model_card(record, finalist, self.target)
+        )
+        aliases = (self.target.alias,) if finalist.name == record.knee else ()
+        for alias in aliases:
+            self._point(alias, number)
+        return Version(name, number, aliases, run, sha256, finalist.name)
+
+    def _point(self, alias: str, number: str) -> None:
+        """Give the alias to a version, unless a run that was started later has it: an old run may be flushed late."""
+        holder = self.server.holder(self.target.name, alias)
+        if holder is None or holder.get("secateur.started", "") <= self.record.started:
+            self.server.point(self.target.name, alias, number)

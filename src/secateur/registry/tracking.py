@@ -1,0 +1,308 @@
+"""The one door to MLflow: a tracking server, or the embedded database, through clients that are told their address.
+
+Nothing of the process that calls is changed: a run of the user's own, its tracking address, MLflow's variables and log levels are
+afterwards as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""MLflow's own defaults wait four minutes for a server that is down. What the user has set stands."""
+_MOST_METRICS, _MOST_TEXTS = 1000, 100
+"""A server takes no more in one request."""
+T = TypeVar("T")
+_LONGEST = 5000
+"""Characters of a version's description in MLflow's database."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric's value at a step."""
+
+    key: str
+    value: float
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data role: what it is, not what is in it."""
+
+    name: str
+    digest: str
+    role: str
+    samples: int
+    source: str
+
+
+class TrackingError(Exception):
+    """What MLflow or its database says, in the words of its cause."""
+
+
+@contextlib.contextmanager
+def tracking(uri: str) -> Iterator[Tracking]:
+    """A tracking server by its address. Raises TrackingError for whatever goes wrong with it."""
+    before = {name: os.environ.get(name) for name in _PATIENCE}
+    os.environ.update({name: value for name, value in _PATIENCE.items() if before[name] is None})
+    try:
+        with _translated():
+            yield Tracking(uri)
+    finally:
+        _restore(before)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Errors in the words of their cause; and MLflow is kept from telling of each migration and each model."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(str(getattr(error, "orig", None) or error)) from error
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _restore(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _as_default(uri: str) -> Iterator[None]:
+    """MLflow's embedded registry looks a logged model up at the process's own address, whatever its client was told."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    before = {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")}
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        _restore(before)
+
+
+def _key(name: str) -> str:
+    """A name as MLflow takes it: a group or a metric of the user's may have another."""
+    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
+
+
+def _batches(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    listed = list(items)
+    return (listed[i : i + most] for i in range(0, len(listed), most))
+
+
+class Tracking:
+    """What `publishing` needs of MLflow, in its own words. Experiments and runs go by their ids."""
+
+    def __init__(self, uri: str) -> None:
+        from mlflow import MlflowClient
+
+        self._uri, self._client = uri, MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def experiment(self, name: str, location: str | None, tags: Mapping[str, str]) -> str:
+        """The experiment of this name, created where missing. Tags that it has already stand."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            return str(self._client.create_experiment(name, artifact_location=location, tags=dict(tags)))
+        for key in tags.keys() - found.tags.keys():
+            self._client.set_experiment_tag(found.experiment_id, key, tags[key])
+        return str(found.experiment_id)
+
+    def find_run(self, experiment: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str]] | None:
+        """The latest run with these tags: its id and all its tags."""
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        runs = self._client.search_runs([experiment], condition, max_results=1)
+        return (str(runs[0].info.run_id), runs[0].data.tags) if runs else None
+
+    def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+        """A new run."""
+        return str(self._client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
+
+    def discard_run(self, experiment: str, run: str) -> None:
+        """Delete a run and the models that it has logged."""
+        for model in self._client.search_logged_models([experiment], f"source_run_id = '{run}'"):
+            self._client.delete_logged_model(model.model_id)
+        self._client.delete_run(run)
+
+    def log(
+        self,
+        run: str,
+        points: Sequence[Point] = (),
+        parameters: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        model: str | None = None,
+    ) -> None:
+        """Metrics, parameters and tags, in as few requests as a server takes. model: the logged model that metrics belong to."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        for some in _batches(points, _MOST_METRICS):
+            metrics = [Metric(_key(p.key), p.value, now, p.step, model_id=model) for p in some]
+            self._client.log_batch(run, metrics=metrics, synchronous=True)
+        for pairs in _batches((parameters or {}).items(), _MOST_TEXTS):
+            self._client.log_batch(run, params=[Param(_key(k), v) for k, v in pairs], synchronous=True)
+        for pairs in _batches((tags or {}).items(), _MOST_TEXTS):
+            self._client.log_batch(run, tags=[RunTag(*pair) for pair in pairs], synchronous=True)
+
+    def log_data(self, run: str, sets: Sequence[DataSet]) -> None:
+        """Say which data a run has seen."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    s.name,
+                    s.digest,
+                    "code",
+                    json.dumps({"tags": {"workload": s.source}}),
+                    profile=json.dumps({"samples": s.samples}),
+                ),
+                [InputTag("mlflow.data.context", s.role)],
+            )
+            for s in sets
+        ]
+        self._client.log_inputs(run, datasets=inputs)
+
+    def log_file(self, run: str, file: Path, folder: str | None = None) -> None:
+        """Send a file, or what is in a folder, to a run's artifacts."""
+        if file.is_dir():
+            self._client.log_artifacts(run, str(file), folder)
+        else:
+            self._client.log_artifact(run, str(file), folder)
+
+    def log_onnx(
+        self,
+        experiment: str,
+        run: str,
+        name: str,
+        file: Path,
+        example: Mapping[str, NDArray[Any]],
+        output: NDArray[Any],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Send an ONNX file as a logged model with signature and input example. Returns the model's id."""
+        import mlflow
+        import onnx
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model, infer_signature
+
+        given = dict(example) if len(example) > 1 else next(iter(example.values()))
+        model = self._client.create_logged_model(
+            experiment, name=name, source_run_id=run, tags=dict(tags), model_type="onnx"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            mlflow.onnx.save_model(
+                onnx.load(file),
+                f"{folder}/model",
+                mlflow_model=Model(
+                    artifact_path=model.artifact_location,
+                    model_uuid=model.model_id,
+                    run_id=run,
+                    model_id=model.model_id,
+                ),
+                signature=infer_signature(given, {"output": output}),
+                input_example=given,
+                # Given, because inferring them loads the model in a fresh process.
+                pip_requirements=[
+                    f"mlflow=={mlflow.__version__}",
+                    f"onnxruntime=={version('onnxruntime')}",
+                    f"numpy=={np.__version__}",
+                ],
+                onnx_execution_providers=["CPUExecutionProvider"],
+                save_as_external_data=False,
+            )
+            self._client.log_model_artifacts(model.model_id, f"{folder}/model")
+        self._client.finalize_logged_model(model.model_id, "READY")
+        self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        return str(model.model_id)
+
+    def end_run(self, run: str, *, failed: bool = False) -> None:
+        """A run is over."""
+        self._client.set_terminated(run, "FAILED" if failed else "FINISHED")
+
+    def registered_model(self, name: str, description: str) -> None:
+        """Create a registered model; one that exists keeps its description."""
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException):  # it exists already; any other trouble shows in the next call
+            self._client.create_registered_model(name, description=description)
+
+    def find_version(self, name: str, tags: Mapping[str, str]) -> str | None:
+        """The number of the version with these tags."""
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self._client.search_model_versions(f"name = '{name}' and {condition}")
+        return str(found[0].version) if found else None
+
+    def create_version(self, name: str, model: str, run: str, tags: Mapping[str, str], description: str) -> str:
+        """Register a logged model. Returns the version's number."""
+        # A server refuses a logged model whose id is not named beside its address; the embedded store does not ask.
+        with _as_default(self._uri):
+            created = self._client.create_model_version(
+                name, f"models:/{model}", run, dict(tags), model_id=model, description=description[:_LONGEST]
+            )
+        entry = json.dumps([{"name": name, "version": created.version}])
+        self._client.set_logged_model_tags(model, {"mlflow.modelVersions": entry})
+        return str(created.version)
+
+    def holder(self, name: str, alias: str) -> Mapping[str, str] | None:
+        """The tags of the version that has an alias, None where nobody has it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self._client.get_model_version_by_alias(name, alias).tags)
+        except MlflowException:
+            return None
+
+    def point(self, name: str, alias: str, number: str) -> None:
+        """Give an alias to a version."""
+        self._client.set_registered_model_alias(name, alias, number)
+
+
+def make_database(file: Path) -> None:
+    """Run MLflow's migrations on a new file. It syncs to disk after each of them, which only a file in its place needs.
+
+    Raises TrackingError.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import Engine, event
+
+    def hurry(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    try:
+        with _translated():
+            store = SqlAlchemyStore(f"sqlite:///{file.resolve()}", (file.parent / "artifacts").resolve().as_uri())
+        store.engine.dispose()
+    finally:
+        event.remove(Engine, "connect", hurry)
