@@ -17,11 +17,12 @@ from typing import IO, Any
 from secateur.errors import DeviceLost, DeviceRefused, StateError
 from secateur.execution.protocol import EVALUATION, JOB
 from secateur.records import Evaluation, Job
+from secateur.redaction import scrubbed
 
+MOST = 300
+"""Characters of a worker's last line that an error shows."""
 ATTEMPTS = 3
 """Times a candidate is begun before the deaths of its workers are held against it."""
-TAIL = 15
-"""Lines of a worker's log that an error shows."""
 
 
 @dataclass
@@ -198,13 +199,12 @@ class Pool:
         code = self._replace(index)
         self._stillborn += 1
         if self._stillborn >= ATTEMPTS:
-            lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
             what = (
                 f"hang before they are ready: the last one was started {hung}"
                 if hung
                 else (f"end before they are ready, the last one {_how(code)}")
             )
-            raise StateError(f"Workers {what}. The last lines of {log}:\n{lines}")
+            raise StateError(f"Workers {what}{_last_line(log)}. More is in {log}")
 
     def _replace(self, index: int) -> int:
         worker = self._pool[index]
@@ -217,6 +217,12 @@ class Pool:
 
 def _failed(task: _Task, reason: str) -> Evaluation:
     return Evaluation(task.job.candidate, "", {}, reason, attempts=task.attempts)
+
+
+def _last_line(log: Path) -> str:
+    """`: …`, of a traceback its exception; the rest is for whoever opens the log."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f": {scrubbed(lines[-1].strip())[:MOST]}" if lines else ""
 
 
 def _how(code: int) -> str:

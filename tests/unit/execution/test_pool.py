@@ -169,8 +169,9 @@ def test_workers_that_are_killed_at_any_moment_lose_nothing(pool, tmp_path):
 def test_workers_that_cannot_start_end_the_search(pool, argument, message):
     made = pool(1, argument)
     made.submit(1, job("fine"))
-    with pytest.raises(StateError, match=message):
+    with pytest.raises(StateError, match=message) as ended:
         made.wait()
+    assert "\n" not in str(ended.value), "the traceback stays in the worker's log"
 
 
 def test_workers_that_hang_while_they_prepare_end_the_search(pool):
