@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import finished
+from secateur.cli.commands.running import _alone, _show
+from secateur.errors import NothingBetter
+from secateur.pipelines.run import Outcome
+from secateur.records import Version
+
+
+def outcome(record=finished.RECORD):
+    return Outcome(
+        record, Path("run"), Path("run/report.html"), [Version("m", "3", ("candidate",), "id", "ab", "f1-aa")]
+    )
+
+
+def test_an_outcome_is_one_line_of_json_and_nothing_else_is_on_standard_output(capsys):
+    with _alone(as_json=True):
+        sys.stdout.write("what user code prints\n")
+    _show(outcome(), as_json=True)
+    captured = capsys.readouterr()
+    (line,) = captured.out.splitlines()
+    found = json.loads(line)
+    assert (found["run"], found["best"], found["report"]) == ("r-1", "f1-aa", "run/report.html")
+    assert [(f["name"], f["passed"]) for f in found["finalists"]] == [
+        ("f1-aa", True),
+        ("f2-bb", False),
+        ("f3-cc", True),
+    ]
+    assert found["versions"][0]["aliases"] == ["candidate"]
+    assert captured.err == "what user code prints\n"
+
+
+def test_where_nothing_passed_the_outcome_is_printed_before_the_error(capsys):
+    failed = [dataclasses.replace(f, feasible=False) for f in finished.RECORD.finalists]
+    nothing = dataclasses.replace(finished.RECORD, finalists=tuple(failed), knee=None)
+    with pytest.raises(NothingBetter, match="none of the 3 finalists keeps accuracy within 0.05 of the dense model"):
+        _show(outcome(nothing), as_json=True)
+    assert json.loads(capsys.readouterr().out)["best"] is None
