@@ -14,6 +14,7 @@ from pathlib import Path
 from secateur.errors import StateError
 
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+DISK_TROUBLE |= {errno.ENOENT, errno.ENAMETOOLONG}  # a folder that was removed, or in which none can be made
 DISK_TROUBLE |= {
     errno.EEXIST,
     errno.EISDIR,

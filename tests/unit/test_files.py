@@ -24,6 +24,12 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("trouble", [errno.ENOENT, errno.ENAMETOOLONG])
+def test_a_folder_that_is_gone_or_cannot_be_made_is_said(tmp_path, trouble):
+    with pytest.raises(StateError, match="cannot be written"), disk_errors(tmp_path / "x"):
+        raise OSError(trouble, os.strerror(trouble))
+
+
 def test_other_errors_of_the_system_are_not_ours_to_explain(tmp_path):
     with pytest.raises(OSError, match="Interrupted"), disk_errors(tmp_path / "x"):
         raise OSError(errno.EINTR, "Interrupted")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from secateur.cli.options import INTERRUPTED
-from secateur.errors import SecateurError, first_line
+from secateur.errors import DefinitionError, SecateurError, first_line
 from secateur.redaction import scrubbed
 
 BUG = 70
@@ -33,9 +35,18 @@ def reported() -> Iterator[None]:
                 "\nsecateur: stopped. Whatever was finished is kept; the same command goes on from here.\n"
             )
         raise
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # of a path that was typed: ours are short
+            _bug(error)
+        sys.stderr.write(f"secateur: '{str(error.filename)[:60]}…' is longer than a file's name may be.\n")
+        sys.exit(DefinitionError.exit_code)
     except Exception as error:  # noqa: BLE001 # whatever is left is a bug, and people get a line and a file
-        _report(error)
-        sys.exit(BUG)
+        _bug(error)
+
+
+def _bug(error: Exception) -> NoReturn:
+    _report(error)
+    sys.exit(BUG)
 
 
 def _report(error: Exception) -> None:

@@ -36,6 +36,11 @@ def test_an_error_of_ours_is_its_message_and_its_code(ends):
     assert ends(DefinitionError("a.yaml:3: no")) == (2, "secateur: a.yaml:3: no\n")
 
 
+def test_a_path_that_no_file_system_takes_is_no_bug(ends):
+    code, said = ends(OSError(errno.ENAMETOOLONG, "File name too long", "a" * 5000))
+    assert (code, said) == (2, f"secateur: '{'a' * 60}…' is longer than a file's name may be.\n")
+
+
 def test_a_bug_is_one_line_that_names_the_file_with_its_traceback(ends, tmp_path):
     (tmp_path / "mlruns").mkdir()
     code, said = ends(TypeError("'float' and 'complex'\nmore"))
