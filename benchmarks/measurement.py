@@ -1,8 +1,9 @@
 """What does one measurement cost, on this host or on a board?
 
 Fifty networks cut from ResNet-20 (untrained: latency does not depend on weights) are pushed and measured one after the other
-through one connection, as a search does it: eight rounds, outputs compared. Printed: the seconds to reach the device and start the
-measuring program there, twice (the first time it may have to be pushed), and those of one measurement, push included.
+through one connection, as a search does it: six copies, two rounds each, outputs compared. Printed: the seconds to reach the
+device and start the measuring program there, twice (the first time it may have to be pushed), and those of one measurement,
+push included.
 
 `--device raspberry_pi` takes an evaluator's name or file, as `secateur device check` does.
 """
