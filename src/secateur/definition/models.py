@@ -80,7 +80,9 @@ class ConstraintDefinition(Declared):
     """What a model must hold to be registered. At least one goal; several may stand together."""
 
     max_drop: float | None = Field(
-        None, ge=0.0, description="Largest loss against the dense model, after recovery, on selection data."
+        None,
+        ge=0.0,
+        description="Largest loss against the dense model after recovery, on selection data, as shown by its 95 % bound.",
     )
     at_least: float | None = Field(None, description="Lowest value, in the metric's own unit; for what is maximised.")
     at_most: float | None = Field(
