@@ -425,7 +425,8 @@ class RunRecord:
 
     definition: as written, defaults filled in. environment: versions, commit, machine. device: fingerprint. dense: the original
     network's figures per data role (`search`, `selection`, `test`). goals: as limits on selection data. knee: name of the finalist
-    that gets the alias. seconds: per stage. arms: the search's own (`search`) and each baseline. ended: why the search did.
+    that gets the alias. seconds: per stage, and per part of one (`recover.training`). arms: the search's own (`search`) and each
+    baseline. ended: why the search did.
     small_dense: the baseline trained from scratch. exports: candidates whose file had to be exported instead of rewritten.
     prediction: None where every candidate was measured. infeasible: numbers of trials, evaluated in full, outside the search's
     limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
