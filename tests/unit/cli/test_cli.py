@@ -258,6 +258,8 @@ def test_runs_are_listed_compared_and_deleted(secateur_command, tmp_path, monkey
     from secateur.files import write
     from secateur.pipelines.run import _RECORD
 
+    assert "There are no runs in" in secateur_command("runs", "--project", "p")[2]
+    assert json.loads(secateur_command("runs", "--project", "p", "--json")[1]) == []
     for name, seed in (("r-1", 3), ("r-2", 4)):
         folder = tmp_path / "p" / "mlruns" / "runs" / name
         facts = {

@@ -31,7 +31,11 @@ def list_runs(context: typer.Context, as_json: Json = False, project: Project = 
     from secateur.cli.run_views import show_runs
     from secateur.pipelines.state import STATE, runs
 
-    show_runs(runs(project.resolve() / STATE), as_json=as_json)
+    found = runs(project.resolve() / STATE)
+    if not found and not as_json:
+        typer.echo(f"There are no runs in {project.resolve() / STATE}. Start one with: secateur run PIPELINE", err=True)
+        return
+    show_runs(found, as_json=as_json)
 
 
 @runs_app.command("compare")
