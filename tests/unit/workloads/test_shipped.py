@@ -97,9 +97,9 @@ def test_normalisation_is_that_of_the_usual_checkpoints(arrays, tmp_path):
     write_npz(tmp_path, arrays)
     save_file(cifar_resnet(20).state_dict(), tmp_path / "w.safetensors")
     made = cifar10.workload(data=str(tmp_path), weights=str(tmp_path / "w.safetensors"), search=50)
-    (x,), _ = collect(made.data.search, 1)
+    x, _ = made.data.search[0]
     expected = (arrays["test"][0][0] / 255 - np.array(cifar10.MEAN)) / np.array(cifar10.STD)
-    np.testing.assert_allclose(x[0].permute(1, 2, 0).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(x.permute(1, 2, 0).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_augmentation_moves_and_mirrors_and_invents_nothing():
