@@ -132,7 +132,7 @@ def test_runs_and_versions_in_mlflow_tell_the_same_story(tracking, record):
 def test_no_file_of_the_state_is_a_pickle_of_ours(finished):
     project, _ = finished
     suffixes = {p.suffix for p in (project / "mlruns" / "runs").rglob("*") if p.is_file()}
-    assert suffixes <= {".json", ".yaml", ".onnx", ".safetensors", ".html", ".npz", ".log", ""}
+    assert suffixes <= {".json", ".yaml", ".onnx", ".safetensors", ".html", ".npz", ".log", ".txt", ""}
 
 
 def test_resume_refuses_what_is_finished(finished, record):

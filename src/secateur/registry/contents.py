@@ -1,8 +1,8 @@
 """What of a run's record becomes metrics, parameters and tags.
 
-MLflow lists metrics by name, and draws a section for what stands before a slash. So what a finalist is judged by (selection data,
-after recovery) has plain names, and everything else stands below: `search/` before recovery, `test/`, `interval/`, `detail/`,
-`training/` over epochs.
+MLflow lists metrics in the order in which they come, and draws a section of charts for what stands before a slash. So what a
+finalist is judged by (selection data, after recovery) comes first and has plain names; everything else stands below: `search/`
+before recovery, `test/`, `interval/`, `detail/`, `training/` over epochs.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _plain(measurements: Mapping[str, Measurement], prefix: str = "") -> list[Po
     points = [Point(f"{prefix}{name}", m.value) for name, m in measurements.items()]
     latency = measurements.get("latency")
     if latency is not None and latency.unit == "of dense" and latency.value > 0:
-        points.append(Point(f"{prefix}speedup", 1 / latency.value))
+        points.insert(1, Point(f"{prefix}speedup", 1 / latency.value))
     return points
 
 

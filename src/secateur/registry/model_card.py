@@ -59,6 +59,8 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
     ]
     if finalist.veto is not None:
         lines.append(f"No alias: {finalist.veto}.")
+    if "accuracy" in finalist.measurements:  # MLflow folds descriptions after a few lines
+        lines[0] = f"{_in_short(record, finalist)}. {lines[0]}"
     if finalist.failure is not None:
         return f"{lines[0]}\n\nReason: {finalist.failure}"
     lines += ["### Figures", _table(record, finalist)]
@@ -112,7 +114,7 @@ def _figure(measurement: Measurement | None, unit: str) -> str:
 def _in_short(record: RunRecord, finalist: Recovered) -> str:
     accuracy = _figure(finalist.measurements["accuracy"], record.score_unit)
     latency = finalist.measurements.get("latency")
-    faster = f", {1 / latency.value:.2f} times as fast" if latency is not None and latency.value > 0 else ""
+    faster = f", {1 / latency.value:.2f}× the dense model's speed" if latency is not None and latency.value > 0 else ""
     return f"{record.score_name} {accuracy}{faster}"
 
 
