@@ -29,7 +29,7 @@ _SENT = "secateur.sent"
 _MODEL = "secateur.model_id"
 _NOTE = "mlflow.note.content"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's pages open in the mode for training models, and not in the one for language models."""
+"""Marks training as the experiment's kind. Which mode the pages of an MLflow server open in is a setting of each browser's."""
 
 
 def publish(package: Package, target: Target) -> Published:
