@@ -209,9 +209,9 @@ def test_it_does_not_fork_where_that_would_not_do(tmp_path, condition):
 def test_the_frame_is_a_persons_own_where_there_is_one():
     stack = (
         "Fatal Python error: Segmentation fault\n\nThread 0x1 (most recent call first):\n"
-        '  File "/home/me/other.py", line 9 in idle\n\nCurrent thread 0x2 (most recent call first):\n'
-        f'  File "{os.__file__}", line 3 in read\n  File "/home/me/model.py", line 12 in forward\n'
-        '  File "/home/me/train.py", line 1 in main\n\nExtension modules: numpy\n'
+        '  File "/keys/other.py", line 9 in idle\n\nCurrent thread 0x2 (most recent call first):\n'
+        f'  File "{os.__file__}", line 3 in read\n  File "/keys/model.py", line 12 in forward\n'
+        '  File "/keys/train.py", line 1 in main\n\nExtension modules: numpy\n'
     )
-    assert frame_of(stack) == "/home/me/model.py:12 (forward)"
+    assert frame_of(stack) == "/keys/model.py:12 (forward)"
     assert frame_of("Fatal Python error: Aborted\n\n<no Python frame>\n") is None
