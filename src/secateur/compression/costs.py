@@ -47,19 +47,19 @@ class LayerCosts:
 def parameters_after(model: nn.Module, removals: Removals) -> int:
     """Elements of all parameters of the network once cut, without cutting it. model: the dense one."""
     total = 0
-    seen: set[int] = set()
+    seen: dict[int, Tensor] = {}  # the tensors are held: a computed one that is gone gives its id to the next
     for name, layer in model.named_modules():
         touched = name in removals.out or name in removals.in_
         gone_out, gone_in = len(removals.out.get(name, ())), len(removals.in_.get(name, ()))
         transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd | nn.Embedding)
         parameters = list(layer.parameters(recurse=False))
         if touched and parametrize.is_parametrized(layer):  # the cut makes these tensors plain
-            seen.update(id(parameter) for parameter in layer.parametrizations.parameters())
+            seen.update({id(parameter): parameter for parameter in layer.parametrizations.parameters()})
             parameters += [getattr(layer, tensor) for tensor in layer.parametrizations]
         for parameter in parameters:
             if id(parameter) in seen:
                 continue
-            seen.add(id(parameter))
+            seen[id(parameter)] = parameter
             shape = list(parameter.shape)
             sides = (gone_in, gone_out) if transposed and len(shape) > 1 else (gone_out, gone_in)
             for axis, gone in zip(range(min(2, len(shape))), sides, strict=False):

@@ -128,14 +128,15 @@ WAIT = """
     (folder / "pid").write_text(str(os.getpid()))
     seen = 0
     with Interrupts():
-        (folder / "ready").touch()
         while True:
             try:
+                (folder / f"ready{seen}").touch()
                 time.sleep(60)
             except KeyboardInterrupt:
                 seen += 1
+                enough = (folder / "enough").exists()
                 print("interrupted", flush=True)
-                if (folder / "enough").exists():
+                if enough:
                     break
     sys.exit(130)
 """
@@ -143,7 +144,7 @@ WAIT = """
 
 def waiting_program(tmp_path):
     process = start(tmp_path, textwrap.dedent(WAIT), start_new_session=True)
-    until(lambda: (tmp_path / "ready").exists(), alive=process)
+    until(lambda: (tmp_path / "ready0").exists(), alive=process)
     return process, int((tmp_path / "pid").read_text())
 
 
@@ -159,6 +160,7 @@ def test_a_control_c_to_the_whole_group_is_one(tmp_path):
     process, _ = waiting_program(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
     assert process.stdout.readline() == "interrupted\n"
+    until(lambda: (tmp_path / "ready1").exists(), alive=process)
     (tmp_path / "enough").touch()
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=240)[0] == "interrupted\n"

@@ -78,9 +78,9 @@ def device(tmp_path):
 
 def agents_of(folder) -> list[psutil.Process]:
     found = []
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "status", "ppid"]):
         words = process.info["cmdline"] or []
-        if any(word.startswith(str(folder / "device")) for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+        if any(word.startswith(str(folder / "device")) for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
 
@@ -134,16 +134,16 @@ def test_fifty_measurements_take_one_process(device):
 def agents_of_device(device) -> list[psutil.Process]:
     """Neither the `timeout` around it nor the children that measure."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "status", "ppid"]):
         words = process.info["cmdline"] or [""]
         if (
             words[0] == sys.executable
             and any(device.setup.folder in w for w in words)
-            and process.status() != psutil.STATUS_ZOMBIE
+            and process.info["status"] != psutil.STATUS_ZOMBIE
         ):
             found.append(process)
     pids = {p.pid for p in found}
-    return [p for p in found if p.ppid() not in pids]
+    return [p for p in found if p.info["ppid"] not in pids]
 
 
 def test_a_file_that_was_damaged_over_there_is_pushed_again(device, tmp_path):
