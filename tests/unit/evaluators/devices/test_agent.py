@@ -80,7 +80,10 @@ def agents_of(folder) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline", "status", "ppid"]):
         words = process.info["cmdline"] or []
-        if any(word.startswith(str(folder / "device")) for word in words) and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if (
+            any(word.startswith(str(folder / "device")) for word in words)
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+        ):
             found.append(process)
     return found
 
