@@ -1,4 +1,4 @@
-"""The one door to torch-pruning: which layers are coupled, and how one layer loses channels.
+"""The adapter to torch-pruning: which layers are coupled, and how one layer loses channels.
 
 Source of the method: Fang et al. 2023 (DepGraph), arXiv:2301.12900. Three things are added here: pads of the channel dimension
 (`secateur.compression.channel_pads`); bounds on everything that may not end; and an operation that torch-pruning fails on spoils

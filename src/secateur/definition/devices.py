@@ -31,7 +31,7 @@ class LocalDevice(Declared):
 
 
 class SshDevice(Declared):
-    """Boards that are reached over ssh, with a key. There is no key for a password: none is ever used."""
+    """Boards that are reached over ssh, with a key. Password authentication is not supported."""
 
     kind: Literal["ssh"]
     hosts: list[str] = Field(
@@ -44,7 +44,8 @@ class SshDevice(Declared):
         description="Private key without a passphrase; relative to the project. Default: the keys of the running ssh-agent.",
     )
     known_hosts: str = Field(
-        "~/.ssh/known_hosts", description="File here that holds the hosts' keys: no other host is talked to."
+        "~/.ssh/known_hosts",
+        description="File on this machine with the hosts' keys; a host whose key is not in it is refused.",
     )
     python: str = Field(
         "python3",
@@ -65,9 +66,9 @@ class SshDevice(Declared):
     def _named(cls, value: list[str]) -> list[str]:
         for host in value:
             if not _HOST.fullmatch(host):
-                raise ValueError(f"'{host}' must be user@host or user@host:port; a password has no place here")
+                raise ValueError(f"'{host}' must be user@host or user@host:port; passwords are not supported")
         if len(set(value)) != len(value):
-            raise ValueError("a host stands there twice")
+            raise ValueError("a host is listed twice")
         return value
 
     def addresses(self) -> list[tuple[str, int]]:

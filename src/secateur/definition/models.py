@@ -190,7 +190,7 @@ class LimitsDefinition(Declared):
 
 
 class FidelitiesDefinition(Declared):
-    """Cheap looks first: who cannot reach the front is not looked at again.
+    """Evaluate cheaply first; drop candidates that cannot reach the front.
 
     Source: Jamieson & Talwalkar 2016 (successive halving), arXiv:1502.07943.
     """
@@ -218,19 +218,24 @@ class FidelitiesDefinition(Declared):
 
 
 class NniRemoteDefinition(Declared):
-    """A host on which NNI runs the trials, over ssh with a key. There is no key for a password: none is ever used."""
+    """A host on which NNI runs the trials, over ssh with a key. Password authentication is not supported."""
 
     host: Name = Field(description="Name or address.")
     port: int = Field(22, ge=1, le=65535, description="Of its ssh server.")
     user: Name = Field(description="Who logs in there.")
-    key_file: str = Field(description="Private key without a passphrase; a path here, relative to the project.")
+    key_file: str = Field(
+        description="Private key without a passphrase; a path on this machine, relative to the project."
+    )
     known_hosts: str = Field(
-        "~/.ssh/known_hosts", description="File here that holds the host's key: no other host is talked to."
+        "~/.ssh/known_hosts",
+        description="File on this machine with the host's key; a host whose key is not in it is refused.",
     )
     python: str = Field(
-        description="Interpreter over there, with secateur[nni] of this version; nothing is installed there."
+        description="Interpreter on the remote host, with secateur[nni] of this version; nothing is installed there."
     )
-    project: str = Field(description="The project's folder over there, with the same workload, weights and data.")
+    project: str = Field(
+        description="The project's folder on the remote host, with the same workload, weights and data."
+    )
 
     @field_validator("python", "project")
     @classmethod
@@ -255,7 +260,8 @@ class SearchDefinition(Declared):
     """How the space is searched, and when the search ends."""
 
     engine: Literal["optuna", "nni"] = Field(
-        "optuna", description="Who drives: Optuna, or an NNI experiment (extra `nni`), mirrored into the Optuna study."
+        "optuna",
+        description="What runs the search: Optuna, or an NNI experiment (extra `nni`), mirrored into the Optuna study.",
     )
     sampler: str = Field("tpe", description="See `secateur list samplers`.")
     trials: int = Field(

@@ -1,4 +1,4 @@
-"""What a pipeline would do, and roughly how long it would take: everything but the doing."""
+"""A dry run: all checks, the search space, and an estimate of the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one door to MLflow: a tracking server, or the embedded database, through clients that are told their address.
+"""The only module that imports MLflow: a tracking server, or the embedded database, through clients with an explicit address.
 
 Nothing of the process that calls is changed: a run of the user's own, its tracking address, MLflow's variables and log levels are
 afterwards as they were.

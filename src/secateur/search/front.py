@@ -99,7 +99,7 @@ def _minimal(points: Points) -> Points:
 def reference_point(objectives: Objectives, dense: Mapping[str, Measurement], goals: Sequence[Goal]) -> list[float]:
     """The worst corner that counts, as costs: the dense model's own costs, and the largest loss that the search allows.
 
-    What is maximised and has no goal may lose half of the dense value; a cost that the dense model does not have may become 1.
+    What is maximised and has no goal may lose half of the dense value; where the dense cost is 0, the reference is 1.
     """
     corner = []
     for name, direction in objectives.items():

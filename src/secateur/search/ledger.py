@@ -128,7 +128,7 @@ def own(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def feasible(trials: Sequence[Trial], goals: Sequence[Goal]) -> list[Trial]:
-    """Those that keep the goals as loosened for the time before recovery."""
+    """Trials that meet the relaxed limits that hold before recovery."""
     return [t for t in trials if holds(goals, t.evaluation.measurements, in_search=True)]
 
 

@@ -16,7 +16,7 @@ from secateur.search.study import Asked
 from secateur.search.warm_start import Planned, best_method, controls, prior, probe, probed, thresholds
 
 FRUITLESS = 300
-"""Asks in a row that lead to networks already seen or rejected unseen, after which the space counts as exhausted."""
+"""Consecutive proposals that yield no new network (known, or rejected unseen) after which the space counts as exhausted."""
 DOUBLED = 10
 """Asks for networks that are being evaluated right now, after which it is better to wait for their figures."""
 PLANNED, SAMPLED = 6, 2
@@ -76,7 +76,10 @@ def search(
 
 
 class _Turns:
-    """Who is asked next: the plan of a phase, the knapsack, or the sampler. over: the phases are done, and no more was wanted."""
+    """Picks the source of the next trial: the plan of a phase, the knapsack, or the sampler.
+
+    over: only the phases were requested, and they have finished.
+    """
 
     def __init__(self, ledger: Ledger, executor: Executor, budget: int, *, phases_only: bool) -> None:
         self.over = False

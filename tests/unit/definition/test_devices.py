@@ -45,7 +45,7 @@ def test_phones_over_adb(tmp_path, monkeypatch):
         ("device:\n  kind: ssh\n", r"mine.yaml:2: 'device.hosts' is missing"),
         ("device:\n  kind: ssh\n  hosts: [a@b]\n  pasword: x\n", r"mine.yaml:5: unknown key 'pasword'. Allowed here: connect_seconds, "),
         ("device:\n  kind: ssh\n  hosts: ['pi:secret@a']\n", r"mine.yaml:4: .*must be user@host.*a password has no place here"),
-        ("device:\n  kind: ssh\n  hosts: [a@b, a@b]\n", r"mine.yaml:4: .*a host stands there twice"),
+        ("device:\n  kind: ssh\n  hosts: [a@b, a@b]\n", r"mine.yaml:4: .*a host is listed twice"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_line(text, said, tmp_path, monkeypatch):

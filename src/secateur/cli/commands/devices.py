@@ -18,7 +18,7 @@ def device_check(
     as_json: Json = False,
     project: PipelineProject = None,
 ) -> None:
-    """Prove a device: keys, versions, runtime, noise floor. Prints its fingerprint."""
+    """Check a device: keys, versions, runtime, noise floor. Prints its fingerprint."""
     from secateur.cli.device_views import show_devices
     from secateur.pipelines.devices import check_devices
 

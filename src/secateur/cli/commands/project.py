@@ -36,7 +36,7 @@ def list_(
     as_json: Json = False,
     project: Project = Path(),
 ) -> None:
-    """Say what there is, and what needs which extra."""
+    """List what a definition can name, and which extra each entry needs."""
     from secateur.cli.views import show_listing
     from secateur.definition import one_of
     from secateur.pipelines.catalogue import CATALOGUE
@@ -68,7 +68,7 @@ def schema(
 
 
 def relocate(project: Project = Path()) -> None:
-    """After the project was moved: correct where MLflow's embedded database finds its files. The next run does so by itself."""
+    """Correct the file addresses in MLflow's embedded database after the project was moved; the next run does so by itself."""
     from secateur.pipelines.state import STATE
     from secateur.registry import DATABASE
     from secateur.registry import relocate as rewrite

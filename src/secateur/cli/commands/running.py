@@ -28,7 +28,7 @@ def run(
     ] = False,
     project: PipelineProject = None,
 ) -> None:
-    """Run a pipeline; an unfinished run of the same definition goes on where it was."""
+    """Run a pipeline; an unfinished run of the same definition is resumed."""
     from secateur.cli.progress import watching
     from secateur.pipelines.run import run_pipeline
 
@@ -39,7 +39,7 @@ def run(
 
 
 def resume(run_id: RunId = None, device: Device = "cpu", as_json: Json = False, project: Project = Path()) -> None:
-    """Go on with an unfinished run (the latest, or the one that is named)."""
+    """Resume an unfinished run (the latest one, or RUN_ID)."""
     from secateur.cli.progress import watching
     from secateur.pipelines.run import resume_run
     from secateur.pipelines.state import find_run
@@ -51,7 +51,7 @@ def resume(run_id: RunId = None, device: Device = "cpu", as_json: Json = False, 
 
 
 def check(pipeline: Pipeline, set_: Set = None, as_json: Json = False, project: PipelineProject = None) -> None:
-    """Say what would happen: groups, search space, costs, what is measured where. Nothing is written."""
+    """Dry run: all checks, the groups, the search space and an estimate of the time. Nothing is written."""
     from secateur.cli.progress import watching
     from secateur.cli.views import show_check
     from secateur.pipelines.check import check_pipeline
@@ -63,7 +63,7 @@ def check(pipeline: Pipeline, set_: Set = None, as_json: Json = False, project: 
 
 
 def flush(run_id: RunId = None, project: Project = Path()) -> None:
-    """Send a finished run to MLflow, after its tracking server was down."""
+    """Register a finished run in MLflow after the tracking server was unreachable."""
     from secateur.cli.progress import watching
     from secateur.pipelines.run import finish_run
     from secateur.pipelines.state import find_run

@@ -1,4 +1,4 @@
-"""Several devices of one kind: whoever wants to measure takes one that is free; one that is lost or drifts sits out for a while."""
+"""Several devices of one kind: each measurement takes a free one; one that is lost or drifts is quarantined for a while."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from secateur.files import private_folder
 DRIFTED = 0.10
 """A device whose reference has become so much slower than at its first measurement is benched."""
 REST = 60.0
-"""Seconds for which a lost or benched device is not asked again."""
+"""Seconds for which a lost or benched device is not used."""
 LOOK_AGAIN = 0.02
 """Seconds between two looks for a free device."""
 GO_ON = (
@@ -141,7 +141,7 @@ class Devices:
 
     def _rest(self, seat: _Seat, why: str) -> None:
         seat.resting_until, seat.why = self._clock() + REST, why
-        self._on_event(f"{why} It is not asked for {REST:g} s.")
+        self._on_event(f"{why} Not used for {REST:g} s.")
 
     def _awake(self) -> list[_Seat]:
         return [seat for seat in self._seats if seat.resting_until <= self._clock()]

@@ -1,1 +1,1 @@
-"""The one door to NNI: its tuners in process, and its experiments with their manager."""
+"""The only package that imports NNI: its tuners in process, and its experiments with their manager."""

@@ -78,7 +78,7 @@ def test_a_device_whose_reference_drifts_is_benched_and_the_figure_comes_from_an
     hot, cool = with_each()
     assert hot is None
     assert cool is not None
-    assert events == ["hot: its reference takes 15% longer than at first. It is not asked for 60 s."]
+    assert events == ["hot: its reference takes 15% longer than at first. Not used for 60 s."]
     assert all(devices.measure(WORK).report.reference_ms.min == 2.0 for _ in range(3))
 
 
