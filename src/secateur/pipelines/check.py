@@ -17,7 +17,8 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.ranking import ranked
-from secateur.pipelines.stages import dense_on, evaluation_of, goals_on
+from secateur.pipelines.run import prior_front
+from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
 from secateur.records import SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import train_steps
 from secateur.report.units import amount
@@ -46,8 +47,10 @@ def check_pipeline(definition: PipelineDefinition, root: Path, listener: Listene
     Raises what `run_pipeline` raises for wrong definitions, workloads and models.
     """
     listener = listener or Listener()
+    prior = prior_front(root, definition)
     listener.stage("check")
     with closing(prepare(definition, root, step=listener.step)) as prepared:
+        adapted(prepared, prior)
         check_device(prepared)
         return _checked(prepared, listener.step)
 

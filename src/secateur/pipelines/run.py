@@ -130,6 +130,7 @@ def run_pipeline(
     listener = listener or Listener()
     check_training_device(device)
     check_live(definition)
+    prior_front(root, definition)  # a run that is not there is refused before anything is written or computed
     open_state(root)
     listener.stage("check")
     with closing(prepare(definition, root, lasting=True, step=listener.step)) as prepared:
@@ -199,7 +200,7 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         with watch.stage("check"):
             listener.step("measuring the dense model")
             dense_search = _dense(prepared, run, "search")
-            problem = problem_of(prepared, saliencies, dense_search, prior_front(run, definition))
+            problem = problem_of(prepared, saliencies, dense_search, prior_front(Path(run.project), definition))
             check_budgets(prepared, saliencies, problem.goals, dense_search)
         listener.prepared(prepared, run, dense_search)
 
@@ -306,15 +307,20 @@ def check_live(definition: PipelineDefinition) -> None:
             )
 
 
-def prior_front(run: RunFolder, definition: PipelineDefinition) -> list[Candidate]:
-    """The front that an earlier run found, for `search.warm_start`. Raises DefinitionError where there is no such run."""
+def prior_front(root: Path, definition: PipelineDefinition) -> list[Candidate]:
+    """The front that an earlier run of a project found, for `search.warm_start`.
+
+    root: the project's folder. Raises DefinitionError where there is no such run, or where it is not finished.
+    """
     name = definition.search.warm_start
     if name is None:
         return []
     try:
-        record = read_record(find_run(Path(run.project), name))
+        record = read_record(find_run(root, name))
     except SecateurError as error:
-        raise DefinitionError(f"{definition.search.where('warm_start')}: {error}") from error
+        raise DefinitionError(
+            f"{definition.search.where('warm_start')}: 'warm_start' must name an earlier run. {error}"
+        ) from error
     sound = feasible(own(record.trials), record.goals)
     return [e.candidate for e in front([t.evaluation for t in sound if t.arm != "dense"], record.objectives)]
 

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from invented import make_space
+from secateur.definition import load_pipeline
 from secateur.errors import DefinitionError
+from secateur.pipelines import check, run
 from secateur.pipelines.stages import adapted
 from secateur.records import Candidate, Cut
 
@@ -33,3 +35,25 @@ def test_a_run_that_has_nothing_in_common_is_refused(prepared):
         DefinitionError, match=r"mine.yaml:7: search.warm_start: nothing .*'earlier-1'.* it cut x; here"
     ):
         adapted(prepared, [Candidate({"x": Cut("l1", 3), "a": Cut(None, 32)})])
+
+
+PIPELINE = """\
+name: mine
+workload: my_model.py:workload
+search_space: {groups: [{methods: [l1]}]}
+evaluator: {objectives: {accuracy: maximize, size: minimize}}
+search: {warm_start: nobody}
+"""
+
+
+@pytest.mark.parametrize("start", [check.check_pipeline, lambda *given: run.run_pipeline(*given, "mine")])
+def test_a_run_that_is_not_there_is_refused_before_anything_is_loaded(start, tmp_path):
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "mine.yaml").write_text(PIPELINE)
+    (tmp_path / "my_model.py").write_text("raise RuntimeError('loaded')")
+    definition, root = load_pipeline("mine", project=tmp_path)
+    with pytest.raises(
+        DefinitionError, match=r"mine.yaml:5: 'warm_start' must name an earlier run. There are no runs in"
+    ):
+        start(definition, root)
+    assert not (root / "mlruns").exists(), "nothing is written either"
