@@ -12,6 +12,7 @@ SecateurError
 │   └── DeviceRefused     its keys, login, interpreter or runtime are not as declared  exit code 2
 ├── ExperimentBroken      an NNI experiment's manager, tuner or remote host is gone    exit code 75
 └── EvaluationFailed      one candidate failed; recorded as that trial's reason        never leaves the search
+    └── MeterFailed       the definition's energy_command gives no number of joules    DefinitionError on the dense model
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class ExperimentBroken(SecateurError):
 
 class EvaluationFailed(SecateurError):
     """One candidate could not be evaluated. The search records the reason and goes on."""
+
+
+class MeterFailed(EvaluationFailed):
+    """The definition's `energy_command` gave no number of joules. On the dense model no candidate can be at fault."""
 
 
 def first_line(error: BaseException, most: int = 300) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import resource
 import subprocess
@@ -26,6 +27,8 @@ from .runtimes import RUNTIMES, Array, Batch, RuntimeFailure, Session, Settings
 
 ENERGY_SECONDS = 1.0
 """Time over which energy is read: counters are updated about every millisecond."""
+METER_SECONDS = 30.0
+"""Within which the user's meter has to answer."""
 KEPT_BYTES = 512 * 2**20
 """Pushed files that stay on the device, and as much of engines that were built there; the oldest go first."""
 SLOWED = 0.05
@@ -33,7 +36,10 @@ SLOWED = 0.05
 
 
 class Refused(Exception):
-    """The request cannot be served. kind: `missing` or `corrupt` (a file; push it again), `failed` (this model's own fault)."""
+    """The request cannot be served.
+
+    kind: `missing` or `corrupt` (a file; push it again), `failed` (this model's own fault), `meter` (the energy command's fault).
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -218,11 +224,20 @@ def _energy(session: Session, batches: Sequence[Batch], command: str | None) -> 
         if command is None:
             return read_counters(counters)
         shell = ["sh", "-c", command]
-        said = subprocess.run(shell, capture_output=True, text=True, timeout=30, check=False)  # noqa: S603 # the user's own
         try:
-            return float(said.stdout)
+            said = subprocess.run(  # noqa: S603 # the user's own
+                shell, capture_output=True, text=True, errors="replace", timeout=METER_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise Refused("meter", f"energy_command printed nothing within {METER_SECONDS:g} s") from None
+        try:
+            joules = float(said.stdout)
         except ValueError:
-            raise Refused("failed", f"energy_command printed {said.stdout[:80]!r}, not a number of joules") from None
+            joules = math.nan
+        if not math.isfinite(joules):
+            complaint = f" ({said.stderr.strip().splitlines()[-1][:120]})" if said.stderr.strip() else ""
+            raise Refused("meter", f"energy_command printed {said.stdout[:80]!r}{complaint}, not a number of joules")
+        return joules
 
     before, runs, started = reading(), 0, time.perf_counter()
     while time.perf_counter() - started < ENERGY_SECONDS:

@@ -60,6 +60,8 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     space, evaluator = prepared.space, prepared.evaluator
     step("computing saliency")
     saliencies = ranked(prepared)
+    step("measuring the dense model")
+    dense = dense_on(prepared, "search")
     step("evaluating one candidate")
     candidate = space.uniform(0.5, space.methods[0])
     evaluation_of(prepared, saliencies, Job(candidate))  # the first one loads the data
@@ -70,8 +72,6 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
             "whole: list them under `exclude` in the search space."
         )
     declared = definition.evaluator
-    step("measuring the dense model")
-    dense = dense_on(prepared, "search")
     goals = goals_on(prepared, dense)
     check_budgets(prepared, saliencies, goals, dense)
     figures = {name: evaluation.measurements[name] for name in declared.objectives}

@@ -25,7 +25,7 @@ from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.runtimes import host_for
-from secateur.pipelines.limits import check_batch, check_threads
+from secateur.pipelines.limits import check_batch, check_threads, meter_needed
 from secateur.pipelines.preparation import check_runtime
 from secateur.workloads.resnet import ResNet
 
@@ -131,7 +131,8 @@ def measure_file(model: Path, name: str, against: Path | None, project: Path | N
         if runtime.in_process and (definition.energy_command is not None or devices.hello.energy):
             figures.add("energy")
         check_threads(definition, devices.hello.machine.cores, "the device")
-        found = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
+        with meter_needed(definition):
+            found = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
         check_parity(found.parity[0], expected, "the device", runtime.rounding(definition.runtime_options))
         assert found.report is not None  # noqa: S101 # latency was asked for
         return ModelMeasured(

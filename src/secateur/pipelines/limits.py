@@ -1,15 +1,28 @@
-"""Numbers that a schema cannot judge: threads against the device's cores, the batch against data and memory."""
+"""What a schema cannot judge: threads against the device's cores, the batch against data and memory, the meter's word."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
 from secateur.definition import EvaluatorDefinition
-from secateur.errors import DefinitionError
+from secateur.errors import DefinitionError, MeterFailed
 from secateur.evaluators.onnx_inputs import MOST_BYTES
+
+
+@contextmanager
+def meter_needed(evaluator: EvaluatorDefinition) -> Iterator[None]:
+    """Around a measurement that cannot do without the meter. Raises DefinitionError where `energy_command` gives no joules."""
+    try:
+        yield
+    except MeterFailed as error:
+        raise DefinitionError(
+            f"{evaluator.where('energy_command')}: {error}. It must print the joules spent so far, a growing number and nothing "
+            "else; leave it out where there is no meter."
+        ) from error
 
 
 def check_threads(evaluator: EvaluatorDefinition, cores: int, whose: str) -> None:

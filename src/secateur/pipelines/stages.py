@@ -15,6 +15,7 @@ from secateur.definition import RecoverDefinition
 from secateur.errors import DefinitionError
 from secateur.files import write
 from secateur.pipelines.exporting import export_for
+from secateur.pipelines.limits import meter_needed
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.ranking import ranked
 from secateur.pipelines.state import RunFolder
@@ -51,9 +52,13 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
 
 
 def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
-    """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor."""
+    """The dense model's figures on one data role. Its latency is a ratio to itself: the interval is the noise floor.
+
+    Raises EvaluationFailed where it cannot be measured, DefinitionError where the definition's meter is at fault.
+    """
     evaluator = prepared.evaluator
-    return evaluator.measure(evaluator.files.dense, role, evaluator.everything)
+    with meter_needed(prepared.definition.evaluator):
+        return evaluator.measure(evaluator.files.dense, role, evaluator.everything)
 
 
 def evaluation_of(

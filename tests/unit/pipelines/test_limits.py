@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from secateur.definition import EvaluatorDefinition, SearchDefinition
-from secateur.errors import DefinitionError, ModelError
+from secateur.errors import DefinitionError, EvaluationFailed, MeterFailed, ModelError
 from secateur.evaluators.runtimes import host_for
 from secateur.pipelines.devices import measure_file
 from secateur.pipelines.limits import check_batch, check_threads
+from secateur.pipelines.stages import dense_on
 
 IMAGE = [torch.zeros(1, 3, 32, 32)]
 
@@ -53,3 +56,26 @@ def test_a_folder_and_a_missing_file_are_no_models(tmp_path):
         measure_file(tmp_path / "folder.onnx", "local", None)
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         measure_file(tmp_path / "missing.onnx", "local", None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected", "said"),
+    [
+        (
+            MeterFailed("on here: energy_command printed 'much'"),
+            DefinitionError,
+            "^definition: on here: .*'much'.*must print the joules",
+        ),
+        (EvaluationFailed("the outputs are not finite"), EvaluationFailed, "^the outputs are not finite$"),
+    ],
+)
+def test_a_meter_that_fails_on_the_dense_model_is_the_definitions_fault(failure, expected, said):
+    def measure(*_):
+        raise failure
+
+    prepared = SimpleNamespace(
+        definition=SimpleNamespace(evaluator=evaluator(energy_command="echo much")),
+        evaluator=SimpleNamespace(files=SimpleNamespace(dense=None), everything=["energy"], measure=measure),
+    )
+    with pytest.raises(expected, match=said):
+        dense_on(prepared, "search")

@@ -21,10 +21,11 @@ from secateur.agent.latency import Protocol
 from secateur.agent.machine import Machine
 from secateur.agent.runtimes import RUNTIMES
 from secateur.agent.serve import IDLE
-from secateur.errors import DeviceLost, DeviceRefused, EvaluationFailed
+from secateur.errors import DeviceLost, DeviceRefused, EvaluationFailed, MeterFailed
 from secateur.evaluators.devices.bundle import STARTER, bundle
 from secateur.evaluators.devices.report import Hello, Report
 from secateur.evaluators.devices.transport import Stream, Transport
+from secateur.redaction import scrubbed
 
 Array = NDArray[Any]
 Batches = Sequence[Sequence[Array]]
@@ -253,6 +254,8 @@ class Device:
             raise EvaluationFailed(f"it took longer than {answer['late']:g} s on {self.name}")
         if "died" in answer:
             raise _AgentDied(f"the measuring process died (signal {answer['died']})")
+        if answer["refused"] == "meter":
+            raise MeterFailed(f"on {self.name}: {scrubbed(answer['reason'])}")
         if answer["refused"] == "failed":
             raise EvaluationFailed(f"on {self.name}: {answer['reason']}")
         raise DeviceLost(f"{self.name}: {answer['reason']}")

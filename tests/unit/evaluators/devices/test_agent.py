@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conftest import REPOSITORY
 from secateur.agent.latency import Protocol
-from secateur.errors import DeviceLost, EvaluationFailed
+from secateur.errors import DeviceLost, EvaluationFailed, MeterFailed
 from secateur.evaluators.devices.bundle import bundle
 from secateur.evaluators.devices.local import LocalTransport
 from secateur.evaluators.devices.session import Device, Setup, Work
@@ -259,8 +259,19 @@ def test_energy_comes_from_the_users_meter(tmp_path):
     found = meter.measure(dataclasses.replace(WORK, figures=frozenset({"latency", "energy"}))).report
     assert 0 < found.energy_mj < 1000, "a run takes less than a second"
     meter.close()
-    broken = open_device(tmp_path, energy_command="echo much")
-    with pytest.raises(EvaluationFailed, match=r"energy_command printed 'much\\n', not a number of joules"):
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo much", r"energy_command printed 'much\\n', not a number of joules"),
+        ("echo nan", r"energy_command printed 'nan\\n', not a number"),
+        ("echo no >&2; echo 'no meter' >&2", r"energy_command printed '' \(no meter\), not a number"),
+    ],
+)
+def test_a_meter_that_prints_no_number_is_at_fault_itself(tmp_path, command, said):
+    broken = open_device(tmp_path, energy_command=command)
+    with pytest.raises(MeterFailed, match=said):
         broken.measure(dataclasses.replace(WORK, figures=frozenset({"latency", "energy"})))
     broken.close()
 
