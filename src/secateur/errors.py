@@ -4,6 +4,7 @@ SecateurError
 ├── DefinitionError       a YAML file, an override or a name in them is wrong          exit code 2
 ├── PluginError           an installed plug-in cannot be used                          exit code 2
 ├── WorkloadError         the factory, the data roles or the weights are wrong         exit code 2
+│   └── DataUnreadable    a sample cannot be read: no network's fault, the run ends and can go on
 ├── ModelError            the model cannot be traced, cut or exported                  exit code 2
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
 ├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
@@ -45,6 +46,10 @@ class WorkloadError(SecateurError):
     """What the user's factory returned, or the files it reads, cannot be used."""
 
     exit_code = 2
+
+
+class DataUnreadable(WorkloadError):
+    """A data set does not give one of its samples, whatever network it is for. It ends the run, which can go on."""
 
 
 class ModelError(SecateurError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secateur.compression.storage import load_compressed
-from secateur.errors import EvaluationFailed
+from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators import Measured, Network
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores
 from secateur.judging.gate import Contender, front_of, missed, veto
@@ -68,7 +68,9 @@ def score_on_test(
         if finalist.on_front and finalist.feasible:
             try:
                 measured = _measured_again(prepared, finalist, run, "test")
-            except EvaluationFailed as error:
+            except DataUnreadable:
+                raise
+            except (EvaluationFailed, WorkloadError) as error:
                 finalist = replace(finalist, veto=f"it cannot be scored on test data: {error}")
             else:
                 save_scores(measured.scores, scores_file(run.path / finalist.folder, "test"))

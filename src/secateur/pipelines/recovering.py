@@ -24,7 +24,7 @@ from secateur.compression.selection import resolve
 from secateur.compression.storage import load_compressed, save_compressed
 from secateur.compression.surgery import cut
 from secateur.definition import RecoverDefinition
-from secateur.errors import EvaluationFailed, ModelError
+from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
@@ -37,6 +37,9 @@ from secateur.recovery.fine_tune import Training, Tuned, fine_tune
 from secateur.search.executor import Executor
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
+
+OWN_FAULTS = (EvaluationFailed, ModelError, WorkloadError)
+"""What is one finalist's failure: it does not export, or the user's loss, score or metric raises over it. The others go on."""
 
 OnEpoch = Callable[[int, float], None]
 
@@ -118,10 +121,11 @@ class Recovery:
         before: Callable[[], Recovered] | None = None
         for number, finalist in enumerate(finalists, start=1):
             done = self._folder(finalist) / "result.json"
+            following: Callable[[], Recovered]
             if done.is_file():
                 following = partial(_RECOVERED.validate_json, done.read_bytes())
             else:
-                following = partial(self._measured, finalist, self._trained(finalist, on_epoch(number)))
+                following = self._begun(finalist, on_epoch(number))
             if before is not None:
                 yield before()
             if not done.is_file():
@@ -129,6 +133,18 @@ class Recovery:
             before = following
         if before is not None:
             yield before()
+
+    def _begun(self, finalist: Finalist, on_epoch: OnEpoch) -> Callable[[], Recovered]:
+        """Train it. Returns what measures it; where its training fails there is nothing to measure."""
+        try:
+            trained = self._trained(finalist, on_epoch)
+        except DataUnreadable:
+            raise
+        except OWN_FAULTS as error:
+            (self._folder(finalist) / "checkpoint.safetensors").unlink(missing_ok=True)
+            failed = self._kept(finalist, replace(self._empty(finalist), failure=str(error)))
+            return lambda: failed
+        return partial(self._measured, finalist, trained)
 
     def _trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, nn.Module]:
         """A finalist without figures, and its tuned module. A training that was begun goes on."""
@@ -145,13 +161,8 @@ class Recovery:
             if finalist.settings is not None:
                 training = Training(self.device, definition.search.seed, checkpoint, on_epoch)
                 tuned = fine_tune(module, self.prepared.model, self.prepared.workload, finalist.settings, training)
-        recovered = Recovered(
-            name=finalist.name,
-            trial=finalist.trial,
-            candidate=finalist.candidate,
-            searched=finalist.searched,
-            measurements={},
-            folder=str(folder.relative_to(self.run.path)),
+        recovered = replace(
+            self._empty(finalist),
             epochs=tuned.epochs,
             seconds=tuned.seconds,
             stopped=tuned.stopped,
@@ -175,8 +186,27 @@ class Recovery:
                 on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
             save_scores(found.scores, scores_file(self._folder(finalist), "selection"))
             recovered = replace(recovered, measurements=found.measurements, on_search=on_search)
-        except (EvaluationFailed, ModelError) as error:
+        except DataUnreadable:
+            raise
+        except OWN_FAULTS as error:
             recovered = replace(recovered, failure=str(error))
+        return self._kept(finalist, recovered)
+
+    def _empty(self, finalist: Finalist) -> Recovered:
+        """A finalist of which nothing is known yet."""
+        return Recovered(
+            name=finalist.name,
+            trial=finalist.trial,
+            candidate=finalist.candidate,
+            searched=finalist.searched,
+            measurements={},
+            folder=str(self._folder(finalist).relative_to(self.run.path)),
+            epochs=0,
+            seconds=0.0,
+        )
+
+    def _kept(self, finalist: Finalist, recovered: Recovered) -> Recovered:
+        """What became of it, for good."""
         write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
         return recovered
 

@@ -80,8 +80,16 @@ class Outcome:
             raise NothingBetter(
                 f"Nothing passed the gate: none of the {len(self.record.finalists)} finalists keeps "
                 + ", ".join(goal.text for goal in self.record.goals)
-                + f" and is on the front. The report says what there was: {self.report}"
+                + f" and is on the front. {self._failures()}The report says what there was: {self.report}"
             )
+
+    def _failures(self) -> str:
+        """Why finalists failed, each reason once, with the names of those that it concerns."""
+        names: dict[str, list[str]] = {}
+        for finalist in self.record.finalists:
+            if finalist.failure is not None:
+                names.setdefault(finalist.failure, []).append(finalist.name)
+        return "".join(f"{', '.join(failed)} failed: {reason.rstrip('.')}. " for reason, failed in names.items())
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it: what the run led to, without its trials (`secateur show RUN --json` has them)."""

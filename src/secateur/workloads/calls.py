@@ -25,19 +25,21 @@ _STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pl
 
 
 @contextmanager
-def calling(what: str, function: Callable[..., object] | None = None) -> Iterator[None]:
+def calling(
+    what: str, function: Callable[..., object] | None = None, kind: type[WorkloadError] = WorkloadError
+) -> Iterator[None]:
     """Around a call of the user's code. what: the beginning of a sentence, e.g. `The workload's score`.
 
-    function: what is called; where it takes other arguments, the place is its definition.
+    function: what is called; where it takes other arguments, the place is its definition. kind: of error, for who must tell apart.
 
-    Raises WorkloadError for whatever is raised inside, `sys.exit()` included; errors of this package and Ctrl-C pass.
+    Raises WorkloadError (or `kind`) for whatever is raised inside, `sys.exit()` included; errors of this package and Ctrl-C pass.
     """
     try:
         yield
     except SecateurError:
         raise
     except (Exception, SystemExit) as error:
-        raise WorkloadError(f"{what} {raised(error, function)}") from error
+        raise kind(f"{what} {raised(error, function)}") from error
 
 
 def guarded(function: Callable[P, R], what: str) -> Callable[P, R]:

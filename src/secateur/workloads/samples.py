@@ -17,7 +17,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from secateur.errors import WorkloadError
+from secateur.errors import DataUnreadable, WorkloadError
 from secateur.workloads.calls import calling, guarded
 
 Collate = Callable[[list[Any]], Any]
@@ -39,7 +39,7 @@ class Samples(Dataset[Any]):
             return len(self.dataset)  # type: ignore[arg-type] # map-style data sets have a length
 
     def __getitem__(self, index: int) -> Any:
-        with calling(f"{self._name}: sample {index}"):
+        with calling(f"{self._name}: sample {index}", kind=DataUnreadable):
             return self.dataset[index]
 
 

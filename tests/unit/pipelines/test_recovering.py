@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from secateur.compression.groups import find_groups
 from secateur.compression.storage import weights_digest
 from secateur.compression.surgery import cut
 from secateur.definition import RecoverDefinition, SearchSpaceDefinition
-from secateur.errors import EvaluationFailed
+from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
@@ -145,6 +146,55 @@ def test_what_cannot_be_measured_says_why_and_stays_so(case):
     found = tuned(case)
     assert found.failure == "the outputs are not finite"
     assert tuned(case) == found
+
+
+@pytest.mark.parametrize("where", ["selection", "search"])
+def test_a_metric_that_raises_over_a_finalist_is_its_failure(case, where):
+    case.evaluator.fails[where] = WorkloadError("The metric 'm' raised ValueError: no (at m.py:3)")
+    assert tuned(case).failure == "The metric 'm' raised ValueError: no (at m.py:3)"
+
+
+def test_a_loss_that_raises_in_training_is_that_finalists_failure_and_the_others_go_on(three, tmp_path):
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ValueError("unlucky")
+        return torch.nn.functional.cross_entropy(outputs, targets)
+
+    three.case.recovery.prepared.workload = replace(three.case.recovery.prepared.workload, loss=loss)
+    found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
+    line = loss.__code__.co_firstlineno + 3
+    assert [f.failure is None for f in found] == [False, True, True]
+    assert re.search(rf"raised ValueError: unlucky \(at .*test_recovering.py:{line}\)$", found[0].failure)
+    assert (found[0].measurements, found[0].name) == ({}, "f1")
+    assert three.case.evaluator.calls.count("export") == 2, "there is nothing to export of the one that failed"
+    count = len(calls)
+    assert next(three.recovery.recovered(three.finalists, partial(told, three.log))) == found[0]
+    assert len(calls) == count, "it stays so"
+
+
+@pytest.mark.parametrize("where", ["training", "selection"])
+def test_a_sample_that_cannot_be_read_is_no_finalists_fault_and_the_run_can_go_on(case, where, tmp_path):
+    lost = DataUnreadable("The data role 'train': sample 3 raised OSError: gone")
+    case.evaluator.fails["selection"] = lost
+    given = case.recovery.prepared.workload
+    if where == "training":
+
+        class Lost(torch.utils.data.Dataset):
+            def __len__(self):
+                return 100
+
+            def __getitem__(self, index):
+                raise lost
+
+        case.recovery.prepared.workload = replace(given, data=replace(given.data, train=Lost()))
+    with pytest.raises(DataUnreadable):
+        tuned(case)
+    case.recovery.prepared.workload = given
+    case.evaluator.fails.clear()
+    assert tuned(case).failure is None
 
 
 def test_the_small_dense_baseline_shows_no_figure_of_the_knee(case):

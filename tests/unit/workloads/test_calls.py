@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import make_workload
-from secateur.errors import EvaluationFailed, WorkloadError, first_line
+from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError, first_line
 from secateur.workloads.calls import calling, guarded
 from secateur.workloads.loading import guarded_workload
 
@@ -90,5 +90,5 @@ def test_a_workloads_functions_are_guarded_and_its_samples_have_names():
     for name in ("loss", "score", "augment"):
         with pytest.raises(WorkloadError, match=f"The workload's {name} raised ValueError: no such label"):
             getattr(broken, name)(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(WorkloadError, match=f"The data role 'search': sample 37 raised ValueError.*{HERE}"):
+    with pytest.raises(DataUnreadable, match=f"The data role 'search': sample 37 raised ValueError.*{HERE}"):
         broken.data.search[37]
