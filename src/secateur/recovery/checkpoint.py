@@ -34,7 +34,10 @@ class Checkpoint:
         self.epoch, self.seconds, self.losses = epoch, self.seconds + seconds, (*self.losses, loss)
         if self._file is None:
             return
-        tensors = {f"model.{name}": tensor.contiguous() for name, tensor in self._student.state_dict().items()}
+        tensors = {
+            f"model.{name}": tensor.clone(memory_format=torch.contiguous_format)  # safetensors refuses tied tensors
+            for name, tensor in self._student.state_dict().items()
+        }
         for name, parameter in self._student.named_parameters():
             momentum = self._optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:

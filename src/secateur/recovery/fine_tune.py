@@ -171,7 +171,7 @@ def train_steps(
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist()
     drawn = [order[i % size] for i in range(steps * batch)]
     few = replace(workload, data=replace(workload.data, train=Subset(workload.data.train, drawn)))
-    return fine_tune(student, teacher, few, settings.model_copy(update={"epochs": 1}))
+    return fine_tune(student, teacher, few, settings.model_copy(update={"epochs": 1, "batch": batch}))
 
 
 def _loss(

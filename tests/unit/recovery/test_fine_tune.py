@@ -18,7 +18,8 @@ from conftest import make_workload
 from nets import network
 from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.recovery import fine_tune as module
-from secateur.recovery.fine_tune import Training, distillation_loss, fine_tune
+from secateur.recovery.checkpoint import Checkpoint
+from secateur.recovery.fine_tune import Training, distillation_loss, fine_tune, train_steps
 from secateur.recovery.precision import Precision, precision_for
 from secateur.workloads.roles import collect
 
@@ -68,6 +69,43 @@ def test_teacher_and_student_are_left_as_they_were(teacher):
     for model, state in zip((teacher, student), before, strict=True):
         assert all(torch.equal(t, state[k]) for k, t in model.state_dict().items())
     assert all(p.requires_grad for p in teacher.parameters())
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, as token embeddings and the last layer of a language model have."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+
+def test_tied_weights_are_kept_after_an_epoch_and_stay_tied(tmp_path):
+    student, file = Tied(), tmp_path / "checkpoint.safetensors"
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    student(torch.ones(2, 5)).sum().backward()
+    optimizer.step()
+    Checkpoint(student, optimizer, scaler, file).finish(1, 1.0, 0.5)
+    again = Tied()
+    assert Checkpoint(again, torch.optim.SGD(again.parameters(), lr=0.1, momentum=0.9), scaler, file).epoch == 1
+    assert again.last.weight is again.first.weight
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in student.state_dict().items())
+
+
+@pytest.mark.parametrize("batch", [32, 500])
+def test_a_short_training_takes_as_many_steps_as_it_is_told(teacher, monkeypatch, batch):
+    """A batch larger than the train role is as large as the role, in each of the steps."""
+    workload = make_workload(teacher)
+    small = dataclasses.replace(workload.data, train=Subset(workload.data.train, range(100)))
+    taken = []
+    monkeypatch.setattr(module, "_schedule", lambda *_: taken.append(1))
+    settings = RecoverDefinition(epochs=9, batch=batch, learning_rate=0.01)
+    train_steps(teacher, teacher, dataclasses.replace(workload, data=small), settings, 4)
+    assert len(taken) == 4
 
 
 class Forgetful(nn.Module):
