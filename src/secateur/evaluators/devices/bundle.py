@@ -22,7 +22,9 @@ from secateur.evaluators.runtimes import RUNTIMES
 from secateur.plugins import distribution_of
 
 STARTER = """\
-import hashlib, json, os, runpy, stat, sys
+import sys
+sys.path = [entry for entry in sys.path if entry]
+import hashlib, json, os, runpy, stat
 path, digest = sys.argv[1:3]
 folder = os.path.dirname(path) or "."
 def own(found):
@@ -61,7 +63,8 @@ else:
 """A program for the device's Python: arguments are the agent's file, its sha256, and the agent's own.
 
 It prints why the folder may not be used, or that the agent is not there (none, another one, somebody else's), or it runs the
-agent. In a folder that only this user writes, the file cannot be changed between the check and the run.
+agent. In a folder that only this user writes, the file cannot be changed between the check and the run. With `-c` Python would
+import from the working directory first: a project's own json.py must not run here.
 """
 _MAIN = "from secateur_agent.serve import main\nmain()\n"
 _SEEN = {"secateur.agent.runtimes", "secateur.agent.runtimes.base"}

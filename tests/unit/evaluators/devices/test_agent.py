@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from conftest import REPOSITORY
 from secateur.agent.latency import Protocol
 from secateur.errors import DeviceLost, EvaluationFailed, MeterFailed
-from secateur.evaluators.devices.bundle import bundle
+from secateur.evaluators.devices.bundle import STARTER, bundle
 from secateur.evaluators.devices.local import LocalTransport
 from secateur.evaluators.devices.session import Device, Setup, Work
 from waiting import until
@@ -298,3 +298,11 @@ def test_the_bundle_is_the_same_for_the_same_sources_and_imports_nothing_of_ours
                 assert not (node.module or "").startswith("secateur"), file
             if isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("secateur") for alias in node.names), file
+
+
+def test_a_module_in_the_working_directory_is_not_taken_for_one_of_pythons_own(tmp_path):
+    """The agent is started with `-c`, in a project's folder where the device is this host."""
+    (tmp_path / "json.py").write_text("raise SystemExit('the project was imported')\n")
+    command = [sys.executable, "-c", STARTER, "there/agent.pyz", "0" * 64]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said) == {"absent": "there/agent.pyz"}
