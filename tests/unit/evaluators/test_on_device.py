@@ -130,6 +130,19 @@ def test_what_a_neighbour_disturbs_is_measured_again_and_nothing_else(sampling, 
     assert found["device_accuracy"].samples == 4
 
 
+def test_the_second_measurement_counts_although_its_interval_is_wider(sampling, monkeypatch):
+    """To keep the narrower of two intervals is to keep the one that is too narrow."""
+
+    def measure(file, expected, names, timing, sample):
+        low = 0.3 if timing.allowance else 0.4
+        said = result(0.5, interval=[low, 0.6], disturbed=True)
+        return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]))
+
+    monkeypatch.setattr(sampling.on_device, "measure", measure)
+    monkeypatch.setattr(sampling.waiting, "allowance", lambda most: most)
+    assert sampling.measure(sampling.files.dense, "search", ["latency"])["latency"].interval == (0.3, 0.6)
+
+
 NOTHING_CUT = Candidate({})
 
 
