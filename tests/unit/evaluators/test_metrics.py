@@ -63,3 +63,10 @@ def test_what_a_metric_of_the_project_raises_or_returns_is_one_line():
         measure_all(some, ["fails"], own)
     with pytest.raises(WorkloadError, match="The metric 'number' gives a float; a Measurement is needed"):
         measure_all(some, ["number"], own)
+
+
+def test_a_metric_that_the_registry_has_taken_in_is_called_as_the_users_code_too(monkeypatch):
+    """A plug-in's, or one that a workload's module has put into METRICS."""
+    monkeypatch.setitem(METRICS, "fails", Metric(lambda _: 1 / 0, "maximize", ""))
+    with pytest.raises(WorkloadError, match="The metric 'fails' raised ZeroDivisionError"):
+        measure_all(context(area, torch.rand(4), torch.tensor([0, 1, 0, 1])), ["fails"], METRICS)
