@@ -187,7 +187,7 @@ def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
     Raises StateError where the run has not got that far, and what `run_pipeline` raises at its end.
     """
     record = read_record(run)
-    with locked(run), logging_to(run.log):
+    with locked(run), logging_to(run.log), storage_errors(run.state / DATABASE):
         if run.done:
             return Outcome(record, run.path, run.path / "report.html", versions_of(run))
         return _finish(run, record, together(reporting(logged), listener or Listener()))

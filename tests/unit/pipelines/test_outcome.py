@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 import finished
 from secateur.cli.commands.running import _alone, _show
-from secateur.errors import NothingBetter
+from secateur.errors import NothingBetter, StateError
+from secateur.pipelines import run as run_module
 from secateur.pipelines.run import Outcome
+from secateur.pipelines.state import RunFolder
 from secateur.records import Version
 
 
@@ -53,3 +57,15 @@ def test_where_all_finalists_failed_the_error_says_why():
         NothingBetter, match=r"front\. f1-aa, f2-bb, f3-cc failed: The .* \(at my_model.py:3\)\. The report"
     ):
         outcome(nothing).require_better()
+
+
+def test_a_full_disk_under_the_studies_is_one_line_when_a_run_is_flushed_too(tmp_path, monkeypatch):
+    def full(*_):
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(run_module, "read_record", lambda _: None)
+    monkeypatch.setattr(run_module, "_finish", full)
+    folder = tmp_path / "mlruns" / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    with pytest.raises(StateError, match=r"studies.db cannot be used: database or disk is full"):
+        run_module.finish_run(RunFolder(folder, "tiny", "tiny", "", str(tmp_path), "", "", {}))
