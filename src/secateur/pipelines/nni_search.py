@@ -19,7 +19,7 @@ from secateur.search.loop import PHASES_DONE, Stopping, search
 from secateur.search.nni.engine import Arrangement, search_by_nni
 from secateur.search.nni.settings import ExperimentSettings, RemoteMachine
 
-NEEDED = ("definition.yaml", "saliency.safetensors", "dense/model.onnx", "dense/search.json")
+NEEDED = ("definition.yaml", "groups.json", "saliency.safetensors", "dense/model.onnx", "dense/search.json")
 """Of a run's folder, what a trial reads. It is all that goes to a remote host."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from secateur.definition import SearchDefinition
 from secateur.errors import DefinitionError
-from secateur.pipelines.nni_search import nni_search
+from secateur.pipelines.nni_search import NEEDED, nni_search
 from secateur.pipelines.state import RunFolder
 
 REMOTE = {
@@ -33,3 +33,9 @@ def test_a_remote_host_that_cannot_be_used_is_said_before_the_search(key, words,
     prepared = SimpleNamespace(definition=SimpleNamespace(search=search))
     with pytest.raises(DefinitionError, match=words):
         nni_search(prepared, run, print)
+
+
+def test_a_trial_reads_the_groups_that_the_run_has_proven(tmp_path):
+    """Without them each trial would prove them anew."""
+    run = RunFolder(tmp_path / "run", "run", "tiny", "", str(tmp_path), "", "", {})
+    assert str(run.groups.relative_to(run.path)) in NEEDED
