@@ -11,7 +11,7 @@ from finished import RECORD, finalist
 from secateur.records import Measurement
 from secateur.registry import Target
 from secateur.registry.contents import finalist_points, run_points, status
-from secateur.registry.model_card import model_card
+from secateur.registry.model_card import model_card, run_description
 from secateur.registry.publishing import _from_here, _Publisher
 
 
@@ -89,3 +89,11 @@ def test_a_model_card_says_what_how_and_where_it_ends():
     assert len(card) < 5000
     failed = model_card(RECORD, replace(best, failure="it broke"))
     assert failed.endswith("Reason: it broke")
+
+
+def test_a_run_whose_finalists_test_data_refuses_does_not_say_that_none_passed():
+    assert RECORD.registered
+    refused = run_description(replace(RECORD, knee=None))
+    assert "none gets the alias" in refused
+    assert "No finalist passed" not in refused
+    assert "No finalist passed the gate" in run_description(replace(RECORD, knee=None, finalists=()))

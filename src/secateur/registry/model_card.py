@@ -27,7 +27,12 @@ def run_description(record: RunRecord) -> str:
     """The parent run."""
     own = sum(t.same_as is None for t in record.trials)
     best = next((f for f in record.finalists if f.name == record.knee), None)
-    outcome = f"Best: **{best.name}**, {_in_short(record, best)}." if best else "No finalist passed the gate."
+    if best is not None:
+        outcome = f"Best: **{best.name}**, {_in_short(record, best)}."
+    elif record.registered:
+        outcome = "Test data contradict the constraints for each of them, so none gets the alias."
+    else:
+        outcome = "No finalist passed the gate."
     return (
         f"Channel pruning of **{record.workload}** by secateur {record.environment.get('version', '')}: {own} networks evaluated, "
         f"{len(record.finalists)} fine-tuned, {len(record.registered)} registered. {outcome}\n\n"
