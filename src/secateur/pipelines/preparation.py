@@ -32,7 +32,6 @@ from secateur.evaluators import METRICS, Evaluator, Metric, Place
 from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.kept import Kept
-from secateur.evaluators.evaluator import TIMED_BATCHES
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.evaluators.runtimes import RUNTIMES
@@ -47,8 +46,6 @@ from secateur.workloads.roles import check_calibration, collect
 
 LEAST_VALUES = 2
 """Per channel of a batch norm, below which it has no variance."""
-MOST_TIMED_BYTES = 2e9
-"""Of the inputs that latency is measured on."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +222,6 @@ def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Mod
     """Model, data, loss and score tried together: what does not fit must show now and not after the search."""
     check_model(model, workload.example_inputs)
     _check_builds(workload, model)
-    _check_batch(definition.evaluator, workload)
     inspected = inspect_workload(workload, model)
     outputs = inspected.outputs
     if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
@@ -236,18 +232,6 @@ def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Mod
     check_calibration(workload.data)
     check_calibration_images(definition, workload, model)
     return inspected.looked_at
-
-
-def _check_batch(evaluator: EvaluatorDefinition, workload: Workload) -> None:
-    """Raises DefinitionError where the batches that latency is measured on are larger than any device takes."""
-    sample = sum(x[0].numel() * x.element_size() for x in workload.example_inputs)
-    needed = sample * evaluator.batch * TIMED_BATCHES
-    if needed > MOST_TIMED_BYTES:
-        raise DefinitionError(
-            f"{evaluator.where('batch')}: {TIMED_BATCHES} batches of {evaluator.batch:,} samples are {needed / 1e9:.1f} GB of "
-            f"inputs, which every measurement would send; this model's may have {MOST_TIMED_BYTES // sample // TIMED_BATCHES:,.0f} "
-            "samples at most."
-        )
 
 
 def check_device(prepared: Prepared) -> None:
