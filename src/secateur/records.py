@@ -408,7 +408,7 @@ class Version:
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """A group as the report shows it. widths: channel counts that the search could choose among."""
+    """A group as the report shows it. widths: channel counts that the search could choose among; multiple: of which they are."""
 
     name: str
     layer_type: str
@@ -417,6 +417,7 @@ class GroupSummary:
     macs: int
     methods: tuple[str, ...]
     widths: tuple[int, ...]
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -431,7 +432,7 @@ class RunRecord:
     prediction: None where every candidate was measured. infeasible: numbers of trials, evaluated in full, outside the search's
     limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
     itself; where its interval misses 1, every latency interval here is wider by what it lacks. waited: seconds that measurements
-    waited for the device to become quiet.
+    waited for the device to become quiet. device_step: channels that the device computes at a time, None where it was not measured.
     """
 
     run_id: str
@@ -465,6 +466,7 @@ class RunRecord:
     score_unit: str = SHARE
     self_comparison: Measurement | None = None
     waited: float = 0.0
+    device_step: int | None = None
 
     @property
     def unbeaten(self) -> list[ArmResult]:

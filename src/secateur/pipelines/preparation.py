@@ -254,6 +254,8 @@ def check_device(prepared: Prepared) -> None:
 def summaries(prepared: Prepared) -> tuple[GroupSummary, ...]:
     """The groups that may be cut, as reports show them."""
     return tuple(
-        GroupSummary(g.name, g.layer_type, g.width, g.parameters, g.macs, choice.methods, choice.widths)
+        GroupSummary(
+            g.name, g.layer_type, g.width, g.parameters, g.macs, choice.methods, choice.widths, choice.multiple
+        )
         for g, choice in ((choice.group, choice) for choice in prepared.space.choices.values())
     )

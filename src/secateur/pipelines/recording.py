@@ -72,6 +72,7 @@ def record_of(
         small_dense=found.small_dense,
         rungs=found.rungs,
         self_comparison=found.self_comparison,
+        device_step=space.device_step,
         waited=prepared.evaluator.waiting.spent,
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),

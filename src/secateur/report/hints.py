@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import gcd
 
 from secateur.records import GroupSummary, Recovered, RunRecord
 from secateur.report.summary import knee_of
 from secateur.report.units import times
 
-STEP = 8
-"""Channels that vector units and matrix kernels commonly compute at a time; where the device's step is known, that one counts."""
 BEHIND = 0.05
 """Share by which latency must lag behind MACs to be worth a hint."""
 TINY_MS = 1.0
@@ -64,19 +62,33 @@ def _arithmetic(record: RunRecord, finalist: Recovered) -> Hint | None:
 
 def _widths(record: RunRecord, finalist: Recovered) -> Hint:
     """Widths off the step in which a device gets faster."""
-    cut = {g.name: (g.width, finalist.candidate.cuts[g.name].kept) for g in record.groups if _is_cut(g, finalist)}
-    off = {name: kept for name, (_, kept) in cut.items() if kept % STEP}
     cause = "A width off the device's step"
+    cut = {g: finalist.candidate.cuts[g.name].kept for g in record.groups if _is_cut(g, finalist)}
+    step = record.device_step
+    if step is None:
+        return _unknown_step(cause, cut)
+    off = [f"{group.name} ({kept})" for group, kept in cut.items() if kept % step]
     if not off:
-        step = gcd(STEP * STEP, *(kept for _, kept in cut.values())) if cut else STEP
-        return Hint(cause, f"Every width that was chosen is a multiple of {step}.")
+        return Hint(cause, f"Every width that was chosen is a multiple of {step}, the step measured on the device.")
     return Hint(
         cause,
-        f"{len(off)} of {len(cut)} groups that were cut keep a number of channels that is not a multiple of {STEP}: "
-        f"{_listed([f'{name} ({kept})' for name, kept in off.items()])}. A kernel that computes {STEP} or 16 channels at a time "
-        "takes as long for the next full block.",
-        "`secateur device check` measures the step of a device; `multiple_of: device` in the search space keeps to it.",
+        f"{len(off)} of {len(cut)} groups that were cut keep a number of channels that is not a multiple of {step}, the step "
+        f"measured on the device: {_listed(off)}. A kernel that computes {step} channels at a time takes as long for the next full "
+        "block.",
+        "`multiple_of: device` in the search space keeps to the step; groups that are no wider than it are best kept whole.",
     )
+
+
+def _unknown_step(cause: str, cut: Mapping[GroupSummary, int]) -> Hint:
+    """Where the step was not measured there is only what the search space said."""
+    remedy = "`multiple_of: device` in the search space measures the step of the device and keeps to it."
+    free = [f"{group.name} ({kept})" for group, kept in cut.items() if group.multiple == 1]
+    if free:
+        said = f"{len(free)} of {len(cut)} groups that were cut could keep any number of channels: {_listed(free)}."
+    else:
+        multiples = ", ".join(str(m) for m in sorted({group.multiple for group in cut}))
+        said = f"Every width that was chosen is a multiple of what the search space says ({multiples})."
+    return Hint(cause, f"{said} The step of the device was not measured.", remedy)
 
 
 def _bottleneck(record: RunRecord, finalist: Recovered) -> Hint | None:

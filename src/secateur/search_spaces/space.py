@@ -25,11 +25,15 @@ WRITING = ("convolution", "transposed convolution", "linear")
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be done to one group. widths: channel counts that may stay, descending; first the whole width, where it may stay."""
+    """What may be done to one group.
+
+    widths: channel counts that may stay, descending; first the whole width, where it may stay. multiple: of which the others are.
+    """
 
     group: Group
     methods: tuple[str, ...]
     widths: tuple[int, ...]
+    multiple: int = 1
 
     @property
     def removed(self) -> tuple[float, float]:
@@ -69,10 +73,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Every group's choice, and the groups that stay whole with the reason."""
+    """Every group's choice, and the groups that stay whole with the reason.
+
+    device_step: channels that the device computes at a time, None where no rule has asked for it.
+    """
 
     choices: Mapping[str, Choice]
     excluded: tuple[Excluded, ...]
+    device_step: int | None = None
 
     @property
     def groups(self) -> list[Group]:
@@ -199,7 +207,7 @@ def build_space(
     methods, for a pattern that matches nothing (naming the nearest group), and where no group is left.
     """
     _check_names(definition, found)
-    asked = device_multiple() if any(rule.multiple_of == "device" for rule in definition.groups) else 1
+    step = device_multiple() if any(rule.multiple_of == "device" for rule in definition.groups) else None
     choices: dict[str, Choice] = {}
     excluded = list(found.excluded)
     for group in found.groups:
@@ -213,13 +221,12 @@ def build_space(
         elif rule is None:
             reason = "no rule matches it"
         else:
-            choice = Choice(
-                group, available_methods(group, rule.methods), _widths(group, rule, _multiple(group, rule, asked))
-            )
+            multiple = _multiple(group, rule, step or 1)
+            choice = Choice(group, available_methods(group, rule.methods), _widths(group, rule, multiple), multiple)
             if not choice.methods:
                 reason = f"none of its methods ({', '.join(rule.methods)}) applies: it has no batch norm"
             elif choice.widths in ((), (group.width,)):
-                limits = f"multiple_of {_multiple(group, rule, asked)}, at_least {rule.at_least} and removed {list(rule.removed)}"
+                limits = f"multiple_of {multiple}, at_least {rule.at_least} and removed {list(rule.removed)}"
                 reason = f"{limits} leave no choice"
             else:
                 choices[group.name] = choice
@@ -228,7 +235,7 @@ def build_space(
     if not choices:
         listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded)
         raise DefinitionError(f"{definition.where('groups')}: no group is left to be cut ({listed}).")
-    return SearchSpace(choices, tuple(excluded))
+    return SearchSpace(choices, tuple(excluded), step)
 
 
 def _writers(group: Group) -> int:

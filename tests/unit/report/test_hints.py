@@ -12,7 +12,7 @@ GROUPS = (
 )
 
 
-def seen(heavy, light, latency=0.9, macs=0.5, dense_ms=20.0):
+def seen(heavy, light, latency=0.9, macs=0.5, dense_ms=20.0, step=None, groups=GROUPS):
     measured = figures(0.88, latency, 5e5)
     measured["macs"] = Measurement(macs * DENSE["macs"].value, "MACs", "computed")
     measured["latency"] = replace(measured["latency"], details={"dense_min_ms": dense_ms})
@@ -20,7 +20,7 @@ def seen(heavy, light, latency=0.9, macs=0.5, dense_ms=20.0):
         {"heavy": Cut("l2" if heavy < 64 else None, heavy), "light": Cut("l2" if light < 64 else None, light)}
     )
     record = make([finalist("f1", 0.88, latency, candidate=candidate, measurements=measured)], "f1")
-    return {hint.cause: hint for hint in hints(replace(record, groups=GROUPS))}
+    return {hint.cause: hint for hint in hints(replace(record, groups=groups, device_step=step))}
 
 
 def test_time_that_lags_behind_macs():
@@ -30,12 +30,32 @@ def test_time_that_lags_behind_macs():
     assert not seen(32, 32, latency=0.5, macs=0.5)["Work that is not arithmetic"].remedy
 
 
-def test_widths_off_the_step_are_named():
-    found = seen(33, 32)["A width off the device's step"]
-    assert found.seen.startswith("1 of 2 groups")
-    assert "heavy (33)" in found.seen
-    assert "multiple of 32" in seen(32, 32)["A width off the device's step"].seen
-    assert "heavy" not in seen(64, 32)["A width off the device's step"].seen
+WIDTH = "A width off the device's step"
+
+
+def test_widths_off_the_measured_step_are_named():
+    found = seen(40, 32, step=16)[WIDTH]
+    assert found.seen.startswith(
+        "1 of 2 groups that were cut keep a number of channels that is not a multiple of 16, the step meas"
+    )
+    assert "heavy (40)" in found.seen
+    assert "multiple_of: device" in found.remedy
+    fits = seen(40, 32, step=8)[WIDTH]
+    assert (fits.seen, fits.remedy) == (
+        "Every width that was chosen is a multiple of 8, the step measured on the device.",
+        "",
+    )
+    assert "heavy" not in seen(64, 40, step=16)[WIDTH].seen, "it is whole"
+
+
+def test_where_the_step_was_not_measured_the_search_space_is_all_there_is_to_go_by():
+    free = seen(33, 32)[WIDTH].seen
+    assert free.startswith("2 of 2 groups that were cut could keep any number of channels: heavy (33), light (32).")
+    assert free.endswith("was not measured.")
+    bound = tuple(replace(group, multiple=multiple) for group, multiple in zip(GROUPS, (4, 8), strict=True))
+    found = seen(36, 32, groups=bound)[WIDTH]
+    assert "is a multiple of what the search space says (4, 8). The step of the device was not measured." in found.seen
+    assert found.remedy
 
 
 def test_a_bottleneck_that_was_spared_is_named():

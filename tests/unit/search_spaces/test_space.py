@@ -17,8 +17,9 @@ FOUND = find_groups(network("residual"), (images(),))
 """Groups conv1 (8), layer1.x.conv1 (8), layer2.0.conv1, layer2.0.conv2, layer2.1.conv1 (16)."""
 
 
-def space(*rules, exclude=()):
-    return build_space(SearchSpaceDefinition.model_validate({"groups": list(rules), "exclude": list(exclude)}), FOUND)
+def space(*rules, exclude=(), step=1):
+    definition = SearchSpaceDefinition.model_validate({"groups": list(rules), "exclude": list(exclude)})
+    return build_space(definition, FOUND, lambda: step)
 
 
 RULE = {"methods": ["l1", "l2"], "multiple_of": 4, "at_least": 4}
@@ -170,3 +171,13 @@ def test_random_draws_keep_the_rules(seed):
 def test_the_smallest_network_is_at_every_groups_narrowest():
     made = space(RULE | {"removed": [0.0, 0.5]})
     assert {c.kept / made.choices[n].group.width for n, c in made.smallest().cuts.items()} == {0.5}
+
+
+def test_the_measured_step_of_the_device_is_kept_and_halved_for_groups_that_are_no_wider():
+    made = space({"match": "layer1.*", "methods": ["l1"], "multiple_of": 4}, RULE | {"multiple_of": "device"}, step=8)
+    assert made.device_step == 8
+    assert {choice.multiple for name, choice in made.choices.items() if name.startswith("layer1.")} == {4}
+    for name, choice in made.choices.items():
+        if not name.startswith("layer1."):
+            assert choice.multiple == (8 if choice.group.width > 8 else 4)
+    assert space(RULE).device_step is None, "nobody has asked for it"
