@@ -62,7 +62,7 @@ def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
     changed = [number for number, x in enumerate(inputs) if x._version != versions[number]]
     if changed:
         raise ModelError(
-            f"The model changes its input {changed[0]} in place, so whoever passes the same tensor twice gets another answer. "
+            f"The model changes its input {changed[0]} in place, so a second call with the same tensor gives another output. "
             "Look for operations such as clamp_() or inplace=True on the input in forward(), or begin it with x = x.clone()."
         )
     if outputs.grad_fn is None:

@@ -49,16 +49,20 @@ class SshDevice(Declared):
     )
     python: str = Field(
         "python3",
-        description="What starts Python 3.9 or newer there, with numpy and the runtime: a path, or words (`docker run …`).",
+        description="Starts Python 3.9 or newer on the device, with numpy and the runtime: a path or a command (`docker run …`).",
     )
     folder: str = Field(
-        ".cache/secateur", description="Where the measuring program and models lie there; relative to the login's home."
+        ".cache/secateur",
+        description="Folder on the device for the measuring program and models; relative to the login's home.",
     )
     connect_seconds: float = Field(
         10.0, gt=0.0, le=3600.0, description="A host that has not answered by then cannot be reached."
     )
     keepalive_seconds: float = Field(
-        2.0, gt=0.0, le=3600.0, description="A link that says nothing for three times as long counts as cut."
+        2.0,
+        gt=0.0,
+        le=3600.0,
+        description="Interval of keep-alive messages; a link that is silent for three times as long counts as cut.",
     )
 
     @field_validator("hosts")
@@ -86,9 +90,12 @@ class AdbDevice(Declared):
     )
     adb: str = Field("adb", description="The adb command on this host.")
     python: str = Field(
-        "/data/local/tmp/python/bin/python3", description="Python 3.9 or newer there, with numpy and the runtime."
+        "/data/local/tmp/python/bin/python3",
+        description="Python 3.9 or newer on the device, with numpy and the runtime.",
     )
-    folder: str = Field("/data/local/tmp/secateur", description="Where the measuring program and models lie there.")
+    folder: str = Field(
+        "/data/local/tmp/secateur", description="Folder on the device for the measuring program and models."
+    )
 
 
 def _spelled_out(value: Any) -> Any:

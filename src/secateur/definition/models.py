@@ -51,13 +51,13 @@ class GroupRule(Declared):
     )
     removed: tuple[Fraction, Fraction] = Field(
         (0.0, 0.8),
-        description="Lowest and highest removed fraction of the group's channels. A lowest one above 0 is a demand: then the group "
-        "cannot stay whole.",
+        description="Lowest and highest removed fraction of the group's channels. With a lowest fraction above 0 the "
+        "group cannot stay whole.",
     )
     multiple_of: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["device"] = Field(
         1,
-        description="Channel counts that stay are multiples of this (the whole width need not be). Hardware likes 8 or 16; "
-        "`device` measures what the declared device likes (half of that, and so on, for groups that are no wider).",
+        description="Channel counts that stay are multiples of this (the whole width need not be). Kernels commonly compute "
+        "blocks of 8 or 16; `device` measures the block of the declared device (half of it, and so on, for groups no wider).",
     )
     at_least: int = Field(1, ge=1, le=1_000_000, description="Channels that must stay.")
 
@@ -162,12 +162,13 @@ class EvaluatorDefinition(Declared):
         "data for finalists; 0 for none.",
     )
     energy_command: str | None = Field(
-        None, description="Run on the device; prints the joules spent so far. Default: RAPL, where it is readable."
+        None,
+        description="Command on the device that prints the joules spent so far. Default: RAPL, where it is readable.",
     )
     predictor: PredictorDefinition | None = Field(
         None,
-        description="For slow devices: measure so many networks there, predict the others' latency, and measure only what the "
-        "prediction leaves in the race. Default: every candidate is measured.",
+        description="For slow devices: measure some networks there, predict the latency of the others, and measure only "
+        "candidates that may still reach the front. Default: every candidate is measured.",
     )
 
 
@@ -201,19 +202,19 @@ class FidelitiesDefinition(Declared):
         "0 scores every candidate on all of it.",
     )
     keep: int = Field(
-        3, ge=2, description="After the search: one in so many goes on to the next rung, by non-dominated rank."
+        3, ge=2, description="After the search: one in this many goes on to the next rung, by non-dominated rank."
     )
     calibration_images: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="First rung after the search: recalibration on so many samples. Default: this rung is left out.",
+        description="First rung after the search: recalibration on this many samples. Default: this rung is left out.",
     )
     steps: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="Last rung before recovery: so many steps of fine-tuning. Default: this rung is left out.",
+        description="Last rung before recovery: this many steps of fine-tuning. Default: this rung is left out.",
     )
 
 
@@ -221,8 +222,8 @@ class NniRemoteDefinition(Declared):
     """A host on which NNI runs the trials, over ssh with a key. Password authentication is not supported."""
 
     host: Name = Field(description="Name or address.")
-    port: int = Field(22, ge=1, le=65535, description="Of its ssh server.")
-    user: Name = Field(description="Who logs in there.")
+    port: int = Field(22, ge=1, le=65535, description="Port of its ssh server.")
+    user: Name = Field(description="Login on the host.")
     key_file: str = Field(
         description="Private key without a passphrase; a path on this machine, relative to the project."
     )
@@ -252,7 +253,7 @@ class NniDefinition(Declared):
         None,
         description="Ends a trial whose figures after `fidelities.first_images` are below the median of the earlier ones.",
     )
-    port: int = Field(0, ge=0, le=65535, description="Of NNI's web interface, on loopback only; 0 for a free one.")
+    port: int = Field(0, ge=0, le=65535, description="Port of NNI's web interface, on loopback only; 0 for a free one.")
     remote: NniRemoteDefinition | None = Field(None, description="Where trials run. Default: on this machine.")
 
 
@@ -272,13 +273,13 @@ class SearchDefinition(Declared):
         "probes of the sensitivity sweep are not counted.",
     )
     minutes: float | None = Field(
-        None, gt=0.0, le=1e6, description="The search ends after so much time, restarts included."
+        None, gt=0.0, le=1e6, description="Minutes after which the search ends, restarts included."
     )
     patience: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="The search ends when so many candidates in a row have added no hypervolume.",
+        description="The search ends when this many candidates in a row have added no hypervolume.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampler.")
     workers: int = Field(1, ge=1, le=1024, description="Processes that evaluate candidates side by side.")

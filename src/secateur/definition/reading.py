@@ -101,7 +101,7 @@ def _within_limits(text: str, place: Place) -> None:
                 anchored[anchor] = count - before
         elif isinstance(event, AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_ones):
-                raise DefinitionError(f"{place(line)}: '*{event.anchor}' stands inside of what it refers to.")
+                raise DefinitionError(f"{place(line)}: '*{event.anchor}' is inside the node that it refers to.")
             count += anchored.get(event.anchor, 1)
         elif isinstance(event, (ScalarEvent, CollectionStartEvent)):
             count += 1

@@ -102,7 +102,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         **_gate(prepared, goals),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
-        else f"exported one by one (slow): {evaluator.files.why_exported}. Way out: compute such tensors once, in build_model, or "
+        else f"exported one by one (slow): {evaluator.files.why_exported}. Remedy: compute such tensors once, in build_model, or "
         "keep the groups there whole, under `exclude` in the search space",
         "estimated time": _estimate(prepared, evaluation.seconds),
         "registered as": definition.register_as.name

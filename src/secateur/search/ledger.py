@@ -1,4 +1,4 @@
-"""What a search has found out: every told trial, which networks are known, and the front so far."""
+"""What a search has found out: every recorded trial, which networks are known, and the front so far."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Problem:
 
 
 class Ledger:
-    """The told trials of one search, kept in the study, and what follows from them.
+    """The recorded trials of one search, kept in the study, and what follows from them.
 
     An operation costs as much as the front is long, however long the search has been going on.
     """

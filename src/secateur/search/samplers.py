@@ -60,7 +60,7 @@ SAMPLERS: Registry[Sampler] = Registry(
         ),
         "gp": Sampler(
             _quietly(lambda seed: GPSampler(seed=seed)),
-            "Gaussian process with expected hypervolume improvement; about a second an ask (Optuna)",
+            "Gaussian process with expected hypervolume improvement; about a second per proposal (Optuna)",
         ),
         "qmc": Sampler(
             _quietly(lambda seed: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)),

@@ -53,7 +53,7 @@ def laughs(levels):
         (GOOD + "x: " + "[" * 400 + "]" * 400, "mine.yaml:5: lists and mappings are nested more than 40 deep"),
         (GOOD + "x: " + "[" * 5000, "mine.yaml:5: lists and mappings are nested more than 40 deep"),
         (GOOD + "\n".join(" " * i + "a:" for i in range(5, 400)), "nested more than 40 deep|not valid YAML"),
-        (GOOD + "x: &x [*x]\n", r"mine.yaml:5: '\*x' stands inside of what it refers to"),
+        (GOOD + "x: &x [*x]\n", r"mine.yaml:5: '\*x' is inside the node that it refers to"),
         (GOOD + "x: *nobody\n", "mine.yaml:5: not valid YAML: found undefined alias"),
         (GOOD.replace("[1, 2]", "2026-01-31"), r"mine.yaml:2: 'workload.options' is a date; a definition holds text, .*'2026-01-31'"),
         (GOOD.replace("[1, 2]", "2026-01-31 10:00:00"), "mine.yaml:2: 'workload.options' is a date"),

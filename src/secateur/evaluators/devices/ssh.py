@@ -1,4 +1,4 @@
-"""A board over ssh: strict host keys, a key or the ssh-agent, time-outs on everything, and nothing left running over there."""
+"""A board over ssh: strict host keys, a key or the ssh-agent, time-outs on everything, and nothing left running on the board."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class SshTransport:
         except (DeviceLost, FileNotFoundError):
             raise
         except TimeoutError as error:
-            raise DeviceLost(f"{self.name} did not answer within {seconds:g} s. Is it on, and its network?") from error
+            raise DeviceLost(
+                f"{self.name} did not answer within {seconds:g} s. Is it switched on and connected?"
+            ) from error
         except asyncssh.HostKeyNotVerifiable as error:
             raise DeviceRefused(
                 f"{self.name}: its host key is not the one in {self._login.known_hosts} ({first_line(error)}). If you trust it, "
@@ -109,7 +111,7 @@ class SshTransport:
             ) from error
         except asyncssh.PermissionDenied as error:
             raise DeviceRefused(
-                f"{self.name} does not let us in with {self._login.key_file or 'the keys of the ssh-agent'}. Add the public key to "
+                f"{self.name} refuses the login with {self._login.key_file or 'the keys of the ssh-agent'}. Add the public key to "
                 "~/.ssh/authorized_keys there (ssh-copy-id)."
             ) from error
         except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
@@ -187,7 +189,7 @@ class SshTransport:
 
 
 class SshStream:
-    """A command over there. See Stream."""
+    """A command on the board; its lines in and out. See Stream."""
 
     def __init__(self, transport: SshTransport, process: asyncssh.SSHClientProcess[str]) -> None:
         """Begins to read what it says."""

@@ -63,7 +63,7 @@ def test_another_host_key_is_refused(login, tmp_path):
 
 def test_an_unknown_user_key_is_refused(login, tmp_path):
     transport = SshTransport(dataclasses.replace(login, key_file=make_key(tmp_path / "stranger")))
-    with pytest.raises(DeviceRefused, match="does not let us in with .*stranger.*ssh-copy-id"):
+    with pytest.raises(DeviceRefused, match="refuses the login with .*stranger.*ssh-copy-id"):
         transport.get("x")
     transport.close()
 
