@@ -15,6 +15,7 @@ from pathlib import Path
 from secateur.errors import DeviceLost, StateError
 from secateur.evaluators.devices.transport import Ended
 from secateur.files import write
+from secateur.threads import environment_as_given
 
 GRACE = 2.0
 """Seconds that a command gets to go by itself."""
@@ -65,6 +66,7 @@ class ProcessStream:
         self._process = subprocess.Popen(  # noqa: S603 # our own commands; no shell sees them
             list(command),
             cwd=folder,
+            env=environment_as_given(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
