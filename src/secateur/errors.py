@@ -83,7 +83,7 @@ class DeviceLost(SecateurError):
 
 
 class DeviceRefused(DeviceLost):
-    """A device does not let us in, or is not what the definition says: host key, login, interpreter, runtime."""
+    """A device refuses the login, or is not as the definition declares: host key, login, interpreter, runtime."""
 
     exit_code = 2
 
