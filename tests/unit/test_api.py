@@ -17,6 +17,7 @@ from secateur.pipelines.listener import Listener, Progress
 from secateur.pipelines.run import check_live
 from secateur.workloads.live import LIVE, digest_of, held
 from secateur.workloads.loading import load_workload
+from secateur.workloads.samples import Samples
 
 TREE = {
     "name": "tiny",
@@ -63,6 +64,8 @@ def test_a_definition_is_a_name_a_file_a_mapping_or_what_was_validated(tmp_path,
         ({"serch": {}}, None, "definition.serch: unknown key 'serch'. Did you mean 'search'?"),
         ({"search": {"trials": 0}}, None, "definition.search.trials: 'search.trials' is 0; it must be greater"),
         ({}, {"search.trials": "many"}, "--set search.trials=many: 'search.trials' is 'many'"),
+        ({}, {"workload.url": "https://me:s3cret@host/x"}, "'workload.url' carries credentials in a URL"),
+        ({}, {"workload.scale": float("nan")}, "'workload.scale' is nan: a number must be finite"),
         ({"evaluator": "local_gpu"}, None, "definition.evaluator: there is no 'local_gpu' in evaluators/."),
     ],
 )
@@ -70,6 +73,7 @@ def test_mistakes_in_a_mapping_are_named_by_their_key(change, overrides, words, 
     with pytest.raises(DefinitionError) as found:
         loaded({**TREE, **change}, overrides, tmp_path)
     assert words in str(found.value)
+    assert "s3cret" not in str(found.value)
 
 
 def test_an_unknown_device_is_refused_before_anything_is_written(tmp_path):
@@ -146,6 +150,27 @@ def test_other_data_has_another_digest():
     other = TensorDataset(*(torch.stack(x) for x in zip(*[data.test[i] for i in range(len(data.test))], strict=True)))
     other.tensors[0][-1] += 1
     assert digest_of(replace(data, test=other)) != digest_of(data)
+
+
+class Picture:
+    """A sample that is no tensor until it is collated; its repr holds its address."""
+
+    def __init__(self, shade: float) -> None:
+        self.shade = shade
+
+
+def test_samples_that_are_objects_have_the_same_digest_in_each_process():
+    def digest(shade: float) -> str:
+        pictures = [(Picture(shade), 1) for _ in range(4)]
+
+        def collated(samples):
+            shades = torch.tensor([picture.shade for picture, _ in samples], dtype=torch.bfloat16)
+            return shades, torch.tensor([target for _, target in samples])
+
+        return digest_of(replace(make_workload().data, train=Samples(pictures, collated, "train")))
+
+    assert digest(0.25) == digest(0.25)
+    assert digest(0.25) != digest(0.5)
 
 
 @pytest.mark.parametrize(

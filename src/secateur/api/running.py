@@ -62,9 +62,7 @@ def loaded(
     definition: Definition, overrides: Overrides | None, project: str | Path | None
 ) -> tuple[PipelineDefinition, Path]:
     """The validated definition and its project's folder. Raises DefinitionError."""
-    parsed = [
-        Override(Override.parse(f"{key}=").path, value, f"{key}={value}") for key, value in (overrides or {}).items()
-    ]
+    parsed = [Override.of(key, value) for key, value in (overrides or {}).items()]
     folder = None if project is None else Path(project).expanduser().resolve()
     if isinstance(definition, (str, Path)):
         return load_pipeline(str(definition), parsed, folder)

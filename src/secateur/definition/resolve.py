@@ -48,6 +48,13 @@ class Override:
         check_values(tree, lambda _: named(text), tuple(steps))
         return cls(tuple(int(step) if _is_index(step) else step for step in steps), plain(tree), text)
 
+    @classmethod
+    def of(cls, key: str, value: Any) -> Override:
+        """The same from Python: a dotted key, and the value that YAML would hold. Raises DefinitionError as `parse` does."""
+        path, text = cls.parse(f"{key}=").path, f"{key}={value}"
+        check_values(value, lambda _: named(text), path)
+        return cls(path, plain(value), text)
+
 
 def _is_index(step: str) -> bool:
     return step.isdecimal() and step.isascii() and len(step) <= len(str(MOST_VALUES))

@@ -12,6 +12,7 @@ import torch
 from secateur.definition import WorkloadReference
 from secateur.errors import WorkloadError
 from secateur.records import ROLES, DataRoles, Workload
+from secateur.workloads.samples import collate_of
 
 LIVE = "secateur:compress"
 """Stands for the factory in the definition of such a run."""
@@ -56,13 +57,13 @@ def digest_of(data: DataRoles) -> str:
         dataset = getattr(data, role)
         digest.update(f"{role} {len(dataset)}".encode())
         for index in (0, len(dataset) - 1):
-            _update(digest, dataset[index])
+            _update(digest, collate_of(dataset)([dataset[index]]))  # tensors, where a sample is an image object, say
     return digest.hexdigest()[:16]
 
 
 def _update(digest: Any, sample: Any) -> None:
     if isinstance(sample, torch.Tensor):
-        digest.update(sample.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(sample.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     elif isinstance(sample, (tuple, list)):
         for part in sample:
             _update(digest, part)
