@@ -247,7 +247,9 @@ def _through_the_stages(prepared: Prepared, run: RunFolder, device: str, listene
         comparison = compared([dense_search, dense_selection])
         by = missing(comparison)
         dense_search, dense_selection = widened(dense_search, by), widened(dense_selection, by)
-        finalists = [replace(f, measurements=widened(f.measurements, by)) for f in finalists]
+        finalists = [
+            replace(f, measurements=widened(f.measurements, by), searched=widened(f.searched, by)) for f in finalists
+        ]
         judged = judge(prepared, finalists, dense_selection, run)
         listener.step("scoring on test data")
         tested, dense_test = score_on_test(prepared, judged, dense_selection, run)
