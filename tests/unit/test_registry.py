@@ -97,3 +97,10 @@ def test_a_run_whose_finalists_test_data_refuses_does_not_say_that_none_passed()
     assert "none gets the alias" in refused
     assert "No finalist passed" not in refused
     assert "No finalist passed the gate" in run_description(replace(RECORD, knee=None, finalists=()))
+
+
+def test_the_score_of_the_device_has_the_unit_of_the_score():
+    best = RECORD.finalists[0]
+    own = Measurement(0.9, "score", "measured", 50, (0.8, 0.95))
+    card = model_card(RECORD, replace(best, measurements={**best.measurements, "device_accuracy": own}))
+    assert "| device_accuracy | 90.0 [80.0, 95.0] % |" in card

@@ -10,7 +10,6 @@ No pickle; any process that speaks this can be a worker.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -21,13 +20,12 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
+from secateur.agent.processes import die_with
 from secateur.errors import DeviceLost, DeviceRefused, SecateurError, first_line
 from secateur.records import Evaluation, Job
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
-
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float | None) -> None:
@@ -36,7 +34,7 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
     prepare: returns the function that evaluates. What user code prints goes to standard error, the log of this worker.
     memory_gb: limit of private memory, in GB of 1e9 bytes.
     """
-    _die_with_parent()
+    die_with(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both: the driver decides
     limit_memory(memory_gb)
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
@@ -82,12 +80,3 @@ def _say(out: IO[str], message: object) -> None:
     with contextlib.suppress(BrokenPipeError):  # the driver has gone: nobody is left to tell
         out.write(json.dumps(message) + "\n")
         out.flush()
-
-
-def _die_with_parent() -> None:
-    """No worker outlives its driver, not even one that is killed with signal 9 (Linux)."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)

@@ -84,7 +84,8 @@ def _table(record: RunRecord, finalist: Recovered) -> str:
     dense, tested = record.dense["selection"], record.dense["test"].get("accuracy")
     rows = ["| | this model | dense model |", "|---|---|---|"]
     for name, measurement in finalist.measurements.items():
-        label, unit = (record.score_name, record.score_unit) if name == "accuracy" else (name, measurement.unit)
+        label = record.score_name if name == "accuracy" else name
+        unit = record.score_unit if name in ("accuracy", "device_accuracy") else measurement.unit
         rows.append(f"| {label} | {_figure(measurement, unit)} | {_figure(dense.get(name), unit)} |")
     if finalist.test is not None:
         unit = record.score_unit
