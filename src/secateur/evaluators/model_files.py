@@ -15,6 +15,10 @@ from secateur.evaluators.onnx_template import OnnxTemplate, make_template
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.runtimes import Host
 from secateur.records import Workload
+from secateur.workloads.roles import collect
+
+COMPARED = 2
+"""Calibration samples on which a file and its module are compared, beside the example."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,20 @@ class ModelFiles:
     ) -> None:
         """Exports the dense model. suffix, batch: what the device's runtime reads. dense_onnx: where it has been exported already.
 
-        Raises ModelError where it cannot be exported.
+        Raises ModelError where it cannot be exported, or where the file does not agree with the module.
         """
         self.exports = 0
         self.why_exported: str | None = None
         self.template: OnnxTemplate = make_template(model, workload.example_inputs, dense_onnx)
         self._examples, self._host, self._suffix = workload.example_inputs, host, suffix
         self._batch = [torch.cat([x[:1]] * batch) for x in self._examples]
+        # An example of zeros says little: most weights do not show in its outputs.
+        samples, _ = collect(workload.data.calibration, COMPARED)
+        self._compared = tuple(torch.cat([x[:1], s]) for x, s in zip(self._examples, samples, strict=True))
         try:
-            self.dense = self._network(model, self.template.dense.SerializeToString(), macs)
+            dense = self.template.dense.SerializeToString()
+            self._check(model, dense)
+            self.dense = self._network(model, dense, macs)
         except EvaluationFailed as error:
             raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
@@ -94,8 +103,7 @@ class ModelFiles:
         return Network(module, onnx, macs, converted)
 
     def _check(self, module: nn.Module, file: bytes) -> None:
-        inputs = tuple(torch.cat([x[:1], x[:1]]) for x in self._examples)
         with torch.no_grad():
-            expected = module(*inputs)
-        outputs = self._host.open(file).run([np.ascontiguousarray(x.numpy()) for x in inputs])
+            expected = module(*self._compared)
+        outputs = self._host.open(file).run([np.ascontiguousarray(x.numpy()) for x in self._compared])
         check_parity(outputs, expected, "the exported model")

@@ -20,6 +20,7 @@ from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators import Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.metrics import METRICS, Metric
+from secateur.evaluators.model_files import ModelFiles
 from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
@@ -144,6 +145,29 @@ def test_samples_of_a_sorted_role_are_drawn_so_that_the_first_share_stands_for_a
     seen = made._role("search").targets
     assert sorted(seen.tolist()) == sorted(targets.tolist())
     assert seen.tolist() == [int(by_class[i][1]) for i in drawn(by_class).indices] != sorted(targets.tolist())
+
+
+class WithoutBias(nn.Module):
+    """Zeros in, zeros out, whatever the weights are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.head = nn.Conv2d(3, 8, 3, bias=False), nn.Linear(8, 5, bias=False)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.one(x)).mean((2, 3)))
+
+
+def test_a_file_of_other_weights_is_noticed_though_the_example_is_zeros():
+    torch.manual_seed(0)
+    model, other = WithoutBias().eval(), WithoutBias().eval()
+    workload = dataclasses.replace(make_workload(model), example_inputs=(torch.zeros(2, 3, 8, 8),))
+    host = host_for("onnxruntime", {}, 1)
+    file = export(other, workload.example_inputs).SerializeToString()
+    with pytest.raises(ModelError, match="The outputs of the exported model and of the torch module differ by"):
+        ModelFiles(model, 1, workload, host, dense_onnx=file)
+    files = ModelFiles(model, 1, workload, host)
+    assert ModelFiles(model, 1, workload, host, dense_onnx=files.dense.onnx).dense.onnx == files.dense.onnx
 
 
 def test_a_probe_tells_the_damage_on_calibration_images(tiny):
