@@ -58,13 +58,16 @@ def calibrate(prepared: Prepared, saliencies: Saliencies, run: RunFolder) -> Non
 
 
 def _likely(prepared: Prepared, saliencies: Saliencies) -> Iterator[Operator]:
-    """Operators of networks that the search may come upon; none where every file would have to be exported."""
-    if prepared.evaluator.files.template.unexplained:
-        return
+    """Operators of networks that the search may come upon; of those alone whose file is rewritten and need not be exported."""
     rng = np.random.default_rng(prepared.definition.search.seed)
     for _ in range(COVERED):
-        network = _network(prepared, saliencies, prepared.space.random(rng))
-        yield from operators_of(network.onnx, prepared.definition.evaluator.batch)
+        candidate = prepared.space.random(rng)
+        module = cut(prepared.model, resolve(candidate, prepared.space.groups, saliencies))
+        try:
+            file = prepared.evaluator.files.template.render(module)
+        except EvaluationFailed:
+            continue  # exporting takes seconds, and there are many
+        yield from operators_of(file, prepared.definition.evaluator.batch)
 
 
 def _network(prepared: Prepared, saliencies: Saliencies, candidate: Candidate) -> Network:
