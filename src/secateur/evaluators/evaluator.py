@@ -26,7 +26,7 @@ from secateur.compression.saliency import Saliencies
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
 from secateur.definition import EvaluatorDefinition
-from secateur.errors import EvaluationFailed, WorkloadError, first_line
+from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError, first_line
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
@@ -187,6 +187,8 @@ class Evaluator:
     ) -> Evaluation:
         """Score one candidate on the search data. A failure of this candidate alone becomes the evaluation's `failure`.
 
+        Raises DataUnreadable and DeviceLost, which are no candidate's.
+
         first_images: share of the data after which a candidate that cannot pass the job's hurdles is given up. refine: what is
         done to the cut network before it is measured (a few steps of training, say). on_part: told the figures on that share.
         """
@@ -205,6 +207,8 @@ class Evaluator:
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part) if asked else None
             taken = self._take(network, "search", wanted, race, job.allowance)
             measurements, stopped, waited = taken.measurements, taken.stopped, taken.waited
+        except DataUnreadable:
+            raise
         except (
             EvaluationFailed,
             WorkloadError,

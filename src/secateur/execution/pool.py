@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from secateur.errors import DeviceLost, DeviceRefused, StateError
+from secateur.errors import DataUnreadable, DeviceLost, DeviceRefused, StateError
 from secateur.execution.protocol import EVALUATION, JOB
 from secateur.records import Evaluation, Job
 from secateur.redaction import scrubbed
@@ -135,7 +135,11 @@ class Pool:
                 worker.begin(self._waiting.popleft(), self._seconds)
 
     def wait(self) -> tuple[int, Evaluation]:
-        """The next finished job. Raises StateError where a worker cannot even start, DeviceLost where nothing can be measured."""
+        """The next finished job.
+
+        Raises StateError where a worker cannot even start, DeviceLost where nothing can be measured, DataUnreadable where a sample
+        cannot be read.
+        """
         while not self._finished:
             now = time.monotonic()
             soonest = min(worker.deadline for worker in self._pool)
@@ -159,6 +163,8 @@ class Pool:
                 raise StateError(f"A worker cannot prepare what the driver could: {message['refused']}")
             if "lost" in message:
                 raise (DeviceRefused if message["denied"] else DeviceLost)(message["lost"])
+            if "unreadable" in message:
+                raise DataUnreadable(message["unreadable"])
             if "ready" in message:
                 worker.ready, worker.deadline, self._stillborn = True, float("inf"), 0
             elif worker.task is not None:

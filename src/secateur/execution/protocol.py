@@ -1,8 +1,8 @@
 """What driver and worker say to each other: one JSON object a line, over the worker's standard input and a private pipe.
 
 driver → worker: {"number": n, "job": Job}. worker → driver: {"ready": true} or {"refused": reason} once, then
-{"number": n, "evaluation": Evaluation} for every job, or {"number": n, "lost": reason, "denied": bool} where the device that
-measures is gone: that is nobody's evaluation, and the driver suspends the search.
+{"number": n, "evaluation": Evaluation} for every job; or, where that is nobody's evaluation and the driver suspends the search,
+{"number": n, "lost": reason, "denied": bool} (the device that measures is gone) or {"number": n, "unreadable": reason} (a sample).
 
 No pickle; any process that speaks this can be a worker.
 """
@@ -21,7 +21,7 @@ from typing import IO
 from pydantic import TypeAdapter
 
 from secateur.agent.processes import die_with
-from secateur.errors import DeviceLost, DeviceRefused, SecateurError, first_line
+from secateur.errors import DataUnreadable, DeviceLost, DeviceRefused, SecateurError, first_line
 from secateur.records import Evaluation, Job
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
@@ -53,6 +53,9 @@ def serve(prepare: Callable[[], Callable[[Job], Evaluation]], memory_gb: float |
                 lost = {"lost": str(error), "denied": isinstance(error, DeviceRefused)}
                 _say(out, {"number": message["number"], **lost})
                 continue
+            except DataUnreadable as error:
+                _say(out, {"number": message["number"], "unreadable": str(error)})
+                continue
             _say(out, {"number": message["number"], "evaluation": EVALUATION.dump_python(evaluation, mode="json")})
 
 
@@ -64,10 +67,13 @@ def limit_memory(gigabytes: float | None) -> None:
 
 
 def guarded(evaluate: Callable[[Job], Evaluation], job: Job) -> Evaluation:
-    """Whatever a candidate raises is its failure, with the reason; the worker goes on. Raises DeviceLost: no candidate's fault."""
+    """Whatever a candidate raises is its failure, with the reason; the worker goes on.
+
+    Raises DeviceLost and DataUnreadable: no candidate's fault.
+    """
     try:
         return evaluate(job)
-    except DeviceLost:
+    except (DeviceLost, DataUnreadable):
         raise
     except SecateurError as error:
         return Evaluation(job.candidate, "", {}, str(error))

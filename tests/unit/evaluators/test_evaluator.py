@@ -16,7 +16,7 @@ from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.compression.surgery import cut, removals_of
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
-from secateur.errors import EvaluationFailed, ModelError
+from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.metrics import METRICS, Metric
@@ -229,6 +229,20 @@ def test_a_refined_network_is_what_is_measured(tiny):
     targets = [int(y) for _, y in evaluator.workload.data.search]
     last = seen[0].get_submodule("linear").out_features - 1
     assert found.measurements["accuracy"].value == pytest.approx(sum(y == last for y in targets) / len(targets))
+
+
+def test_the_users_faults_over_a_network_are_its_failure_and_a_sample_that_cannot_be_read_is_not(tiny):
+    evaluator, space, saliencies = tiny
+
+    def trained(error):
+        def refine(_module):
+            raise error
+
+        return evaluator.evaluate(Job(space.uniform(0.4, "l2"), steps=1), space.groups, saliencies, refine=refine)
+
+    assert trained(WorkloadError("the loss raised ValueError")).failure == "the loss raised ValueError"
+    with pytest.raises(DataUnreadable, match="sample 7"):
+        trained(DataUnreadable("The data role 'train': sample 7 raised OSError"))
 
 
 def test_accuracy_is_that_of_the_torch_module(tiny):

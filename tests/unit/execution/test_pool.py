@@ -11,7 +11,7 @@ import textwrap
 import psutil
 import pytest
 
-from secateur.errors import StateError
+from secateur.errors import DataUnreadable, StateError
 from secateur.execution import Inline, Pool
 from secateur.records import Candidate, Cut, Evaluation, Job
 from waiting import LIMIT, until
@@ -19,7 +19,7 @@ from waiting import LIMIT, until
 WORKER = """
     import os, signal, sys, time
     from pathlib import Path
-    from secateur.errors import ModelError
+    from secateur.errors import DataUnreadable, ModelError
     from secateur.execution.protocol import serve
     from secateur.records import Evaluation, Measurement
 
@@ -32,6 +32,8 @@ WORKER = """
             log.write(what + "\\n")
         if what == "raise":
             raise ValueError("the metric\\ndivides by nought")
+        if what == "unreadable":
+            raise DataUnreadable("The data role 'train': sample 7 raised OSError: stale file handle")
         if what == "hang":
             time.sleep(600)
         if what == "die":
@@ -103,6 +105,13 @@ def test_what_a_candidate_raises_is_its_failure(pool):
     answers = dict(made.wait() for _ in range(2))
     assert answers[1].failure == "ValueError: the metric"
     assert answers[2].measurements["size"].value == 7
+
+
+def test_a_sample_that_cannot_be_read_is_no_candidates_failure(pool):
+    made = pool()
+    made.submit(1, job("unreadable"))
+    with pytest.raises(DataUnreadable, match="sample 7 raised OSError: stale file handle"):
+        made.wait()
 
 
 def test_a_candidate_that_hangs_is_ended_and_the_next_one_runs(pool, tmp_path):
