@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import io
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from secateur.definition import PipelineDefinition
-from secateur.errors import DefinitionError, StateError, nearest
+from secateur.errors import DefinitionError, StateError, first_line, nearest
 from secateur.files import disk_errors, write
 from secateur.pipelines.environment import environment
 
@@ -144,14 +145,26 @@ def open_run(
 
 
 def runs(state: Path) -> list[RunFolder]:
-    """All runs, oldest first."""
+    """All runs, oldest first. One that cannot be read is left out with a warning: it must not hide the others."""
     files = sorted((state / "runs").glob("*/run.json"), key=lambda f: f.stat().st_mtime_ns)
-    return [read_run(file.parent) for file in files]
+    found = []
+    for file in files:
+        try:
+            found.append(read_run(file.parent))
+        except StateError as error:
+            logging.getLogger("secateur").warning("%s", error)
+    return found
 
 
 def read_run(folder: Path) -> RunFolder:
-    """The run that lies in a folder."""
-    run = RunFolder(folder, **json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    """The run that lies in a folder. Raises StateError where its description cannot be read."""
+    try:
+        run = RunFolder(folder, **json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # no JSON, or other keys
+        raise StateError(
+            f"{folder / 'run.json'} was written by another version of secateur, or is damaged: {first_line(error)}. Move the "
+            "folder away, or use that version."
+        ) from error
     # A project may have been moved. A trial's folder of NNI's lies elsewhere and says where the project is.
     inside = folder.parent.name == RUNS and folder.parents[1].name == STATE
     return replace(run, project=str(folder.parents[2])) if inside else run

@@ -12,7 +12,7 @@ from secateur.errors import DefinitionError, StateError
 from secateur.pipelines.comparison import compare
 from secateur.pipelines.deletion import delete_run
 from secateur.pipelines.run import read_record
-from secateur.pipelines.state import DATABASE, RunFolder, find_run, locked, runs
+from secateur.pipelines.state import DATABASE, RunFolder, find_run, locked, read_run, runs
 from secateur.records import Candidate, Evaluation, Measurement
 from secateur.search.board import ARTIFACTS
 from secateur.search.dashboard import Original
@@ -111,3 +111,13 @@ def test_a_record_of_another_version_is_no_traceback(two_runs):
         match=r"record.json was written by another version of secateur, or is damaged: .*report is still there",
     ):
         read_record(run)
+
+
+@pytest.mark.parametrize("content", ['{"run_id": "a-1", "colour": 1}', "", "[1]"])
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(two_runs, content, caplog):
+    folder = find_run(two_runs, "a-1").path
+    (folder / "run.json").write_text(content)
+    assert [run.run_id for run in runs(two_runs / "mlruns")] == ["a-2"]
+    assert "run.json was written by another version of secateur, or is damaged" in caplog.text
+    with pytest.raises(StateError, match="or is damaged"):
+        read_run(folder)
