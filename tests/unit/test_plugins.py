@@ -107,6 +107,9 @@ def test_a_definition_uses_them_like_ours(installed, tmp_path):
     assert SAMPLERS["noise"].make(3) is not None
     devices = open_devices(definition.evaluator, tmp_path)
     assert [device.setup.runtime for device in devices.each] == ["zero"]
+    tree["evaluator"]["device"] = {"kind": "cabel", "length": 2}
+    with pytest.raises(DefinitionError, match=r"'cabel'. Did you mean 'cable'\? Allowed: local, ssh, adb, cable\."):
+        pipeline_from(tree, [], tmp_path)
     tree["evaluator"]["device"] = {"kind": "cable", "lenght": 2}
     with pytest.raises(DefinitionError, match="definition.evaluator.device: .*length: Field required"):
         pipeline_from(tree, [], tmp_path)

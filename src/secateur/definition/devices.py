@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     WrapValidator,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from secateur.definition.declared import Declared
 from secateur.plugins import Registry
@@ -120,9 +121,15 @@ DEVICE_KINDS: Registry[DeviceKind] = Registry("secateur.devices", DeviceKind, {}
 """Kinds beside local, ssh and adb, by `kind`."""
 
 
+_OWN_KINDS = [get_args(own.model_fields["kind"].annotation)[0] for own in (LocalDevice, SshDevice, AdbDevice)]
+
+
 def _plugged_in(value: Any, ours: ValidatorFunctionWrapHandler) -> Any:
-    """A block of a plug-in's kind is validated by the plug-in's model."""
+    """A block of a plug-in's kind is validated by the plug-in's model; an unknown kind is told all that there are."""
     kind = value.get("kind") if isinstance(value, dict) else None
+    known = [*_OWN_KINDS, *DEVICE_KINDS]
+    if isinstance(kind, str) and kind not in known:
+        raise PydanticCustomError("union_tag_invalid", "unknown kind", {"tag": kind, "expected_tags": ", ".join(known)})
     if not isinstance(kind, str) or kind not in DEVICE_KINDS:
         return ours(value)
     try:

@@ -44,7 +44,7 @@ def test_phones_over_adb(tmp_path, monkeypatch):
         ("device: {hosts: [a@b]}\n", r"mine.yaml:2: 'device' needs a 'kind'"),
         ("device:\n  kind: ssh\n", r"mine.yaml:2: 'device.hosts' is missing"),
         ("device:\n  kind: ssh\n  hosts: [a@b]\n  pasword: x\n", r"mine.yaml:5: unknown key 'pasword'. Allowed here: connect_seconds, "),
-        ("device:\n  kind: ssh\n  hosts: ['pi:secret@a']\n", r"mine.yaml:4: .*must be user@host.*a password has no place here"),
+        ("device:\n  kind: ssh\n  hosts: ['pi:secret@a']\n", r"mine.yaml:4: .*must be user@host.*passwords are not supported"),
         ("device:\n  kind: ssh\n  hosts: [a@b, a@b]\n", r"mine.yaml:4: .*a host is listed twice"),
     ],
 )  # fmt: skip
