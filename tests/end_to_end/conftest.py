@@ -14,8 +14,8 @@ from ssh_server import ssh_server
 from waiting import LIMIT
 
 MODEL = """
-from conftest import make_workload
 from nets import network
+from tiny import make_workload
 
 def workload(*, samples: int = 600):
     return make_workload(network("residual"), samples)

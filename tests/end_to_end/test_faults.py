@@ -242,16 +242,18 @@ def test_a_half_migrated_database_is_set_aside_and_the_run_registers(tmp_path):
 def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
     project, port = make_project(tmp_path), free_port()
     address = f"http://127.0.0.1:{port}"
-    done = secateur(project, "run", "tiny", "--set", "search.trials=8", "--set", f"register.tracking_uri={address}")
+    server = {"MLFLOW_TRACKING_URI": address}
+    done = secateur(project, "run", "tiny", "--set", "search.trials=8", **server)
     assert done.returncode == 75
     assert "could not take run" in done.stderr
     assert "secateur flush tiny-" in done.stderr
     (run,) = (project / "mlruns" / "runs").iterdir()
     assert (run / "record.json").is_file()
     assert (run / "report.html").is_file()
-    assert secateur(project, "flush").returncode == 75
+    assert not (project / "mlruns" / "mlflow.db").exists(), "nothing went elsewhere"
+    assert secateur(project, "flush", **server).returncode == 75
     with tracking_server(tmp_path, port):
-        flushed = secateur(project, "flush")
+        flushed = secateur(project, "flush", **server)
         assert flushed.returncode == 0, flushed.stderr
         assert "@candidate" in flushed.stdout
         question = f"{address}/api/2.0/mlflow/registered-models/alias?name=tiny-model&alias=candidate"

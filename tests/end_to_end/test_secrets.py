@@ -7,13 +7,9 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from end_to_end.conftest import MODEL, make_project, secateur
+from end_to_end.conftest import make_project, secateur
 
 SECRETS = {"password": "ge%40heim&1", "token": "zeichen-9", "other": "s3cr3t/key"}
-
-# The tests' own configuration, which the workload imports, forgets what a user has set.
-KEEPING_IT = "import os\nkept = os.environ['MLFLOW_TRACKING_URI']\n"
-RESTORED = "\nos.environ['MLFLOW_TRACKING_URI'] = kept\n"
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -43,7 +39,6 @@ def echoing():
 
 def test_a_servers_credentials_are_in_no_file_and_no_message(tmp_path):
     project = make_project(tmp_path)
-    (project / "my_model.py").write_text(KEEPING_IT + MODEL + RESTORED)
     (project / "evaluators" / "local.yaml").write_text("objectives: {accuracy: maximize, size: minimize}\n")
     with echoing() as port:
         answers = []
