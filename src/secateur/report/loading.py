@@ -40,11 +40,12 @@ def _onnx(finalist: Recovered) -> str:
 
 
 def _mlflow(record: RunRecord, version: Version) -> str:
-    register = record.definition.get("register") or {}
+    server = (record.definition.get("register") or {}).get("tracking_uri")
     store = (
-        "# MLFLOW_TRACKING_URI names the tracking server\n"
-        if register.get("tracking_uri")
-        else '# in the project folder\nmlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")\n'
+        f'mlflow.set_tracking_uri("{server}")\n'
+        if server
+        else "# in the project folder; without the next line where MLFLOW_TRACKING_URI names a server\n"
+        'mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")\n'
     )
     reference = f"@{version.aliases[0]}" if version.aliases else f"/{version.version}"
     return (
