@@ -42,7 +42,7 @@ def _onnx(finalist: Recovered) -> str:
 def _mlflow(record: RunRecord, version: Version) -> str:
     server = (record.definition.get("register") or {}).get("tracking_uri")
     store = (
-        f'mlflow.set_tracking_uri("{server}")\n'
+        "# MLFLOW_TRACKING_URI names the tracking server\n"
         if server
         else "# in the project folder; without the next line where MLFLOW_TRACKING_URI names a server\n"
         'mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")\n'
