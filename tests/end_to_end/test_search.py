@@ -109,10 +109,12 @@ def test_a_budget_out_of_reach_is_explained_before_the_search(tmp_path, option, 
 
 
 def test_a_warm_start_that_does_not_exist_is_named(tmp_path):
-    done = secateur(make_project(tmp_path), "run", "tiny", "--set", "search.warm_start=tiny-1999")
-    assert done.returncode == 2
-    assert "warm_start" in done.stderr
-    assert "There is no run 'tiny-1999'" in done.stderr
+    project = make_project(tmp_path)
+    for command in ("check", "run"):
+        done = secateur(project, command, "tiny", "--set", "search.warm_start=tiny-1999")
+        assert done.returncode == 2
+        assert "'warm_start' must name an earlier run. There are no runs in" in done.stderr
+    assert not (project / "mlruns").exists()
 
 
 def test_goals_that_do_not_fit_their_metric_are_refused(tmp_path):

@@ -64,6 +64,8 @@ def _widths(record: RunRecord, finalist: Recovered) -> Hint:
     """Widths off the step in which a device gets faster."""
     cause = "A width off the device's step"
     cut = {g: finalist.candidate.cuts[g.name].kept for g in record.groups if _is_cut(g, finalist)}
+    if not cut:
+        return Hint(cause, "No group was cut.")
     step = record.device_step
     if step is None:
         return _unknown_step(cause, cut)

@@ -46,6 +46,7 @@ def test_widths_off_the_measured_step_are_named():
         "",
     )
     assert "heavy" not in seen(64, 40, step=16)[WIDTH].seen, "it is whole"
+    assert seen(64, 64, step=16)[WIDTH].seen == seen(64, 64)[WIDTH].seen == "No group was cut."
 
 
 def test_where_the_step_was_not_measured_the_search_space_is_all_there_is_to_go_by():
