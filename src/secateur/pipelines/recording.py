@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from secateur.evaluators.self_comparison import missing, widened
 from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import ROLES, Evaluation, Measurement, Recovered, Rung, RunRecord
+from secateur.records import ROLES, Evaluation, Measurement, Recovered, Rung, RunRecord, Trial
 from secateur.search.audit import arm_results, audit, prediction_audit
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
@@ -73,12 +73,18 @@ def record_of(
         rungs=found.rungs,
         self_comparison=found.self_comparison,
         device_step=space.device_step,
-        waited=prepared.evaluator.waiting.spent,
+        waited=_waited(trials, watch, prepared.evaluator.waiting.spent),
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),
         infeasible=tuple(t.number for t in complete if t.number not in feasible_numbers),
         exports=sum(t.evaluation.exported for t in trials if t.same_as is None),
     )
+
+
+def _waited(trials: Sequence[Trial], watch: Stopwatch, spent: float) -> float:
+    """Seconds of a whole run. spent: by this process, which may have gone on with a run that others have begun."""
+    kept = sum(t.evaluation.waited for t in trials if t.same_as is None) + watch.spent("recover.waiting")
+    return max(spent, kept)
 
 
 def _widened(evaluation: Evaluation, by: float) -> Evaluation:
