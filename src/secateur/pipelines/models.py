@@ -97,7 +97,7 @@ def _check(run: RunFolder, smaller: nn.Module, dense: nn.Module, folder: Path) -
     with torch.no_grad():
         expected, found = smaller(*inputs), loaded(*inputs)
     difference = float((expected - found).abs().max()) if expected.shape == found.shape else float("inf")
-    if difference > TOLERANCE * float(expected.abs().max()):
+    if not difference <= TOLERANCE * float(expected.abs().max()):  # NaN is no agreement
         raise ModelError(
             f"The exported torch module differs from the run's by {difference:.3g}: something in it is neither a tensor nor a "
             f"layer's number. Use {folder / 'model.onnx'}, which is checked, or secateur.load_compressed."

@@ -70,7 +70,7 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
         figure.add_hline(y=floor, line={"color": COLOURS["recovered"], "width": 1, "dash": "dot"})
         figure.add_annotation(
             x=0.995, xref="paper", xanchor="right", y=floor, yanchor="top", showarrow=False,
-            text="gate", font={"size": 11, "color": COLOURS["recovered"]},
+            text="limit", font={"size": 11, "color": COLOURS["recovered"]},
         )  # fmt: skip
     figure.update_xaxes(title=AXES[axis], tickformat=".0%")
     figure.update_yaxes(title=record.score_name, tickformat=score_ticks(record.score_unit))
