@@ -42,8 +42,15 @@ def start(folder: Path, body: str, *arguments: str, **options):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
+        preexec_fn=_heed_signals,
         **options,
     )
+
+
+def _heed_signals():
+    """What started the tests in the background has made them ignore these, and a child inherits that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run(folder: Path, body: str, *arguments: str):
