@@ -6,6 +6,7 @@ imported nothing of the kind, says what crashed and where, and goes on with a ru
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import os
@@ -55,6 +56,8 @@ def supervise() -> None:
             OWN.append(own)
             faulthandler.enable(dump)
             Interruptions().install()
+            # At its end Python takes its handlers back, and one that is passed on late would then kill what has finished.
+            atexit.register(signal.signal, PASSED_ON, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if attempt:  # to begin anew is done
                 sys.argv = [word for word in sys.argv if word != "--fresh"]
