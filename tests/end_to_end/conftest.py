@@ -64,7 +64,10 @@ def command(*arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     paths = os.pathsep.join([str(REPOSITORY / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", **more}
+    inherited = {
+        k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"
+    }  # mlflow sets it in this very process
+    return {**inherited, "PYTHONPATH": paths, "COLUMNS": "200", **more}
 
 
 def secateur(project: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

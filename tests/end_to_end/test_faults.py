@@ -39,7 +39,8 @@ def evaluated(project) -> dict[str, str]:
 
 
 def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 

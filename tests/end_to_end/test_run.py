@@ -88,7 +88,11 @@ def test_test_data_was_used_for_what_is_registered_only(record):
 
 
 def test_every_trial_that_scores_on_search_data_scores_on_nothing_else(record):
-    assert {t["evaluation"]["measurements"]["accuracy"]["samples"] for t in record["trials"]} == {60}
+    evaluations = [t["evaluation"] for t in record["trials"]]
+    assert {e["measurements"]["accuracy"]["samples"] for e in evaluations if e["stopped"] is None} == {60}
+    assert {e["measurements"]["accuracy"]["samples"] for e in evaluations if e["stopped"]} <= {
+        15
+    }  # given up after a quarter
     assert {f["measurements"]["accuracy"]["samples"] for f in record["finalists"]} == {60}
     assert record["samples"] == {"train": 326, "calibration": 64, "search": 60, "selection": 60, "test": 90}
 
