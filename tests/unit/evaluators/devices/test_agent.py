@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from conftest import REPOSITORY
 from secateur.agent.latency import Protocol
@@ -26,27 +26,11 @@ from secateur.errors import DeviceLost, EvaluationFailed, MeterFailed
 from secateur.evaluators.devices.bundle import STARTER, bundle
 from secateur.evaluators.devices.local import LocalTransport
 from secateur.evaluators.devices.session import Device, Setup, Work
+from secateur.testing.transports import perceptron
 from waiting import until
 
 SHORT = Protocol(block=3, copies=3, rounds=1)
 ENDLESS = Protocol(block=1000, copies=2, rounds=10**6)
-
-
-def perceptron(width: int) -> bytes:
-    """x (n, 8) → relu(x W) V (n, 4), with a hidden layer so wide."""
-    rng = np.random.default_rng(width)
-    weights = [
-        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
-        for name, shape in (("W", (8, width)), ("V", (width, 4)))
-    ]
-    nodes = [
-        helper.make_node("MatMul", ["x", "W"], ["h"]),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("MatMul", ["r", "V"], ["y"]),
-    ]
-    places = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 8), ("y", 4))]
-    graph = helper.make_graph(nodes, "g", places[:1], places[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
 def expected(model: bytes, x: np.ndarray) -> np.ndarray:
