@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from secateur.agent.latency import LEVERAGE, Protocol, compare, log_interval, quiet_rounds, t_quantile
+from secateur.agent.latency import (
+    LEVERAGE,
+    TOLERATED,
+    WARM_UP,
+    Protocol,
+    compare,
+    log_interval,
+    quiet_rounds,
+    t_quantile,
+    tolerated,
+)
 
 
 class Clock:
@@ -140,21 +150,63 @@ def test_a_slow_device_overdraws_its_allowance_by_one_round_at_most():
     clock = Neighbour(leaves=math.inf)
     found = measured(clock, candidate=0.5, reference=1.0, known=1.0, allowance=1.0)
     assert found.rounds == 13
-    assert found.waited < 20
+    assert found.waited < 25
 
 
 def test_blocks_alternate_and_change_places():
     clock = Clock()
     measured(clock, block=3)
     names = "".join(name for name, _ in clock.calls)
-    assert names.startswith("rrrccc" + "cccrrr" + "rrrccc")
+    warm = "c" * WARM_UP + "r" * WARM_UP
+    assert names == (warm + "rrrccc" + "cccrrr" + warm + "cccrrr" + "rrrccc") * 3
 
 
 def test_both_sides_run_the_same_numbers():
     clock = Clock()
     measured(clock, block=4)
     numbers = {name: [n for called, n in clock.calls if called == name] for name in "cr"}
-    assert numbers["c"] == numbers["r"] == list(range(48))
+    warm = list(range(WARM_UP))
+    assert numbers["c"] == numbers["r"] == [n for copy in range(6) for n in warm + list(range(8 * copy, 8 * copy + 8))]
+
+
+class Cold(Clock):
+    """Whichever model runs first after a copy was opened takes 2 % longer in its first block, warmed up or not."""
+
+    def pairs(self, candidate, reference):
+        opened = super().pairs(candidate, reference)
+
+        def cold(copy):
+            first = {"block": True}
+
+            def chilled(block):
+                def run(number, count):
+                    slow = 1.02 if count > WARM_UP and first.pop("block", False) else 1.0
+                    return [slow * seconds for seconds in block(number, count)]
+
+                return run
+
+            pair = opened(copy)
+            return chilled(pair[0]), chilled(pair[1])
+
+        return cold
+
+
+def test_who_comes_first_decides_nothing():
+    found = measured(Cold(), candidate=1e-3, reference=1e-3)
+    assert found.ratio == pytest.approx(1, abs=0.001)
+    assert found.interval[0] <= 1 <= found.interval[1]
+
+
+def test_scatter_of_its_own_is_no_disturbance():
+    """Block minima that scatter by 2 %, as those of a model of 0.1 ms do; two thirds of them lie 2 % above the quiet time."""
+    rng = np.random.default_rng(0)
+    minima = 1.02 + 0.02 * rng.standard_normal(32)
+    assert not quiet_rounds(minima, 1.0, 0.02).sum() > 16
+    assert quiet_rounds(minima, 1.0, tolerated(minima, 0.02)).sum() > 16
+    steady = 1 + 0.002 * rng.standard_normal(32)
+    assert tolerated(steady, 0.02) == 0.02
+    assert tolerated(np.concatenate([steady[:20], 1.12 * steady[:12]]), 0.02) == 0.02, "a neighbour is no scatter"
+    assert tolerated(np.array([1.0, 2.0, 3.0, 4.0]), 0.02) == TOLERATED
 
 
 def test_copies_come_one_after_the_other():
