@@ -9,44 +9,27 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from secateur.compression.channel_tensors import ChannelTensors, arranged
+from secateur.compression.compensation.gram import Grams, grams_of
+from secateur.compression.obs import losses_in_order
 from secateur.errors import WorkloadError
 from secateur.plugins import Registry
-from secateur.records import Group, Member, Workload
+from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.roles import as_tuple, drawn
 from secateur.workloads.samples import in_batches
 
-
-@dataclass(frozen=True)
-class ChannelTensors:
-    """One group's parameters by root channel; every entry is (channels, elements), float32.
-
-    producers, biases: weights that write the channel and what is added to them (one entry per convolution or linear layer; no
-    elements where a layer has no bias). written: which channels that layer has a row for, (channels,) of bool; a padded shortcut
-    leaves some without. consumers: weights that read the channel. scales: those of batch norms. The `_grad` twins are gradients
-    of the loss, empty for criteria without data.
-    """
-
-    name: str
-    channels: int
-    producers: list[Tensor]
-    biases: list[Tensor]
-    written: list[Tensor]
-    consumers: list[Tensor]
-    scales: list[Tensor]
-    producers_grad: list[Tensor]
-    biases_grad: list[Tensor]
-    consumers_grad: list[Tensor]
+BATCH = 32
+"""Samples of one backward pass."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A criterion: its function, whether it needs gradients on calibration data, and one line for people.
+    """A criterion: its function, one line for people, and its needs: gradients or Gram matrices on calibration data, a batch norm.
 
     Scores with gradients are taken batch by batch; their root mean square over the batches ranks the channels.
     """
@@ -55,6 +38,7 @@ class Method:
     summary: str
     needs_gradients: bool = False
     needs_batch_norm: bool = False
+    needs_grams: bool = False
 
 
 def _sum(parts: Iterable[Tensor], channels: int) -> Tensor:
@@ -148,6 +132,14 @@ def lamp(tensors: ChannelTensors) -> Tensor:
     return scores
 
 
+def obs(tensors: ChannelTensors) -> Tensor:
+    """Share of the readers' output energy that is lost by the time that the channel goes, all other weights making up for it.
+
+    (channels,), ≥ 0. Channels go one after the other, the cheapest next. See `secateur.compression.obs`.
+    """
+    return losses_in_order(tensors.readings, tensors.removable, tensors.channels)
+
+
 def random(tensors: ChannelTensors) -> Tensor:
     """Uniform noise, the same for a group's name at every run: the control arm. (channels,), in [0, 1)."""
     return torch.rand(tensors.channels, generator=torch.Generator().manual_seed(zlib.crc32(tensors.name.encode())))
@@ -164,6 +156,7 @@ METHODS: Registry[Method] = Registry(
         "taylor": Method(taylor, "first-order change of the loss, on calibration data", needs_gradients=True),
         "bn_scale": Method(bn_scale, "absolute batch-norm scale", needs_batch_norm=True),
         "lamp": Method(lamp, "layer-adaptive share of the channel's whole energy"),
+        "obs": Method(obs, "loss of the readers' outputs where their other weights make up for it", needs_grams=True),
         "random": Method(random, "the control: seeded noise"),
     },
 )
@@ -174,9 +167,14 @@ Saliencies = Mapping[str, Mapping[str, Tensor]]
 
 
 def available_methods(group: Group, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the methods that say anything about this group: `bn_scale` needs a batch norm among its members."""
+    """Those of the methods that say anything about this group: `bn_scale` needs a batch norm among its members, `obs` a reader."""
     has_norm = any(member.kind == "batch norm" for member in group.members)
-    return tuple(name for name in names if has_norm or not METHODS[name].needs_batch_norm)
+    is_read = any(member.side == "in" and member.kind in ("convolution", "linear") for member in group.members)
+    return tuple(
+        name
+        for name in names
+        if (has_norm or not METHODS[name].needs_batch_norm) and (is_read or not METHODS[name].needs_grams)
+    )
 
 
 def compute_saliencies(
@@ -185,30 +183,33 @@ def compute_saliencies(
     methods: Sequence[str],
     workload: Workload,
     batches: int = 8,
-    batch: int = 32,
+    grams: Grams | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Score every root channel of every group by every method, once.
 
-    Methods with gradients see `batches` batches drawn from the calibration data. Scores are (width,), float32, on the CPU, finite
+    Methods with gradients see `batches` batches drawn from the calibration data, those with Gram matrices these: `grams`, or what
+    the same samples give. Scores are (width,), float32, on the CPU, finite
     and ≥ 0. Raises WorkloadError where the loss on calibration data is not finite, or where a method's scores are not such.
     """
     scores: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
     modules = dict(model.named_modules())
     plain = [name for name in methods if not METHODS[name].needs_gradients]
+    if grams is None and any(METHODS[name].needs_grams for name in methods):
+        grams = grams_of(model, groups, workload, batches * BATCH)
     with torch.no_grad():
         for group in groups:
-            tensors = _arrange(group, modules)
+            tensors = arranged(group, modules, grams=grams)
             for name in available_methods(group, plain):
                 scores[group.name][name] = _score(name, tensors)
     graded = [name for name in methods if METHODS[name].needs_gradients]
     if graded:
         count = 0
         squares: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
-        for _ in _backward_passes(model, workload, batches, batch):
+        for _ in _backward_passes(model, workload, batches):
             count += 1
             with torch.no_grad():
                 for group in groups:
-                    tensors = _arrange(group, modules, graded=True)
+                    tensors = arranged(group, modules, graded=True)
                     for name in available_methods(group, graded):
                         square = _score(name, tensors).square()
                         squares[group.name][name] = squares[group.name].get(name, 0) + square
@@ -239,11 +240,11 @@ def _score(method: str, tensors: ChannelTensors) -> Tensor:
     return scores.float()
 
 
-def _backward_passes(model: nn.Module, workload: Workload, batches: int, batch: int) -> Iterator[None]:
+def _backward_passes(model: nn.Module, workload: Workload, batches: int) -> Iterator[None]:
     """Leave the gradients of one calibration batch after another in the parameters."""
     model.eval()
-    samples = drawn(workload.data.calibration, batches * batch)
-    for i, (inputs, targets) in enumerate(in_batches(samples, batch)):
+    samples = drawn(workload.data.calibration, batches * BATCH)
+    for i, (inputs, targets) in enumerate(in_batches(samples, BATCH)):
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), calling(f"The model or its loss on calibration batch {i}"):
             loss = workload.loss(model(*as_tuple(inputs)), targets)
@@ -254,57 +255,3 @@ def _backward_passes(model: nn.Module, workload: Workload, batches: int, batch: 
                 )
             loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
         yield
-
-
-def _arrange(group: Group, modules: Mapping[str, nn.Module], *, graded: bool = False) -> ChannelTensors:
-    """Gather a group's weights by root channel, with the gradients that a backward pass has left in them."""
-    arranged = ChannelTensors(group.name, group.width, [], [], [], [], [], [], [], [])
-    for member in group.members:
-        layer, width = modules[member.module], group.width
-        weight, bias = (cast("Tensor | None", getattr(layer, name, None)) for name in ("weight", "bias"))
-        if weight is None:
-            continue
-        if member.kind == "batch norm":
-            arranged.scales.append(_by_root(weight, 0, member, width))
-        elif member.kind in ("convolution", "transposed convolution", "linear"):
-            transposed = member.kind == "transposed convolution"
-            dimension = int((member.side == "in") != transposed)
-            if member.side == "in":
-                arranged.consumers.append(_by_root(weight, dimension, member, width))
-            else:
-                arranged.producers.append(_by_root(weight, dimension, member, width))
-                arranged.biases.append(_by_root(bias, 0, member, width))
-                arranged.written.append(torch.zeros(width).index_fill(0, torch.tensor(member.roots), 1).bool())
-            if graded and member.side == "in":
-                arranged.consumers_grad.append(_by_root(_gradient(weight), dimension, member, width))
-            elif graded:
-                arranged.producers_grad.append(_by_root(_gradient(weight), dimension, member, width))
-                arranged.biases_grad.append(_by_root(_gradient(bias), 0, member, width))
-    return arranged
-
-
-def _gradient(tensor: Tensor | None) -> Tensor | None:
-    """What the backward pass has left; zero where the loss does not depend on the tensor."""
-    if tensor is None:
-        return None
-    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-
-
-def _by_root(tensor: Tensor | None, dimension: int, member: Member, width: int) -> Tensor:
-    """Rows of a tensor along `dimension`, gathered by root channel: (width, elements); roots without a row read zero."""
-    if tensor is None:
-        return torch.zeros(width, 0)
-    rows = (
-        tensor.detach().float().movedim(dimension, 0).flatten(1)
-        if tensor.dim() > 1
-        else tensor.detach().float()[:, None]
-    )
-    per_root: dict[int, list[int]] = {}
-    for root, index in zip(member.roots, member.indices, strict=True):
-        per_root.setdefault(root, []).append(index)
-    longest = max(len(indices) for indices in per_root.values())
-    gathered = torch.zeros(width, longest * rows.shape[1])
-    for root, indices in per_root.items():
-        picked = rows[sorted(indices)].flatten()
-        gathered[root, : picked.numel()] = picked
-    return gathered

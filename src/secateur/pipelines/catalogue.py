@@ -35,7 +35,8 @@ def _listed(registry: Registry[T], row: Callable[[T], dict[str, str]]) -> Entrie
 
 
 def _method(method: Method) -> dict[str, str]:
-    needs = "calibration data" if method.needs_gradients else "batch norm" if method.needs_batch_norm else ""
+    data = method.needs_gradients or method.needs_grams
+    needs = "calibration data" if data else "batch norm" if method.needs_batch_norm else ""
     return {"what": method.summary, "needs": needs, "extra": ""}
 
 

@@ -224,7 +224,7 @@ def build_space(
             multiple = _multiple(group, rule, step or 1)
             choice = Choice(group, available_methods(group, rule.methods), _widths(group, rule, multiple), multiple)
             if not choice.methods:
-                reason = f"none of its methods ({', '.join(rule.methods)}) applies: it has no batch norm"
+                reason = f"none of its methods ({', '.join(rule.methods)}) applies: it lacks what they need"
             elif choice.widths in ((), (group.width,)):
                 limits = f"multiple_of {multiple}, at_least {rule.at_least} and removed {list(rule.removed)}"
                 reason = f"{limits} leave no choice"

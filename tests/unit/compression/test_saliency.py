@@ -11,8 +11,10 @@ from torch import nn
 from conftest import make_workload
 from nets import images, network, shaken
 from secateur.compression.batch_norm import dense_statistics, recalibrate
+from secateur.compression.channel_tensors import ChannelTensors
 from secateur.compression.groups import find_groups
-from secateur.compression.saliency import METHODS, ChannelTensors, Method, available_methods, compute_saliencies
+from secateur.compression.obs import Reading
+from secateur.compression.saliency import METHODS, Method, available_methods, compute_saliencies
 from secateur.compression.surgery import cut, removals_of
 from secateur.errors import WorkloadError
 from secateur.workloads.roles import collect
@@ -24,6 +26,7 @@ def tensors(**given) -> ChannelTensors:
     filled = {field.name: [] for field in dataclasses.fields(ChannelTensors)} | {
         "name": "g",
         "channels": 3,
+        "removable": (0, 1, 2),
         "written": [torch.ones(len(w), dtype=torch.bool) for w in writers],
         "biases": [torch.zeros(len(w), 0) for w in writers],
         "biases_grad": [torch.zeros(len(w), 0) for w in writers],
@@ -64,6 +67,12 @@ WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 1.0], [2.0, 2.0]])
             {"producers": [WEIGHT], "producers_grad": [GRAD], "biases": [BIAS], "biases_grad": [2 * BIAS]},
             [1.0, 4.0, 2.0],
         ),
+        # Inputs that tell nothing of each other, of power 1: squares of the weights, 9 + 16, 0 + 1, 4 + 4, each after the lesser ones.
+        (
+            "obs",
+            {"readings": [Reading(WEIGHT.T, torch.eye(3), torch.arange(3)[:, None])]},
+            [1.01, 1.01 * 1 / 34, 1.01 * 9 / 34],
+        ),
         # Queries and keys: each of them sees the whole change, so it counts once.
         ("taylor", {"producers": [WEIGHT, WEIGHT], "producers_grad": [GRAD, GRAD]}, [1.0, 2.0, 6.0]),
     ],
@@ -91,8 +100,8 @@ def scored(model, method="taylor"):
     """Scores of `write`'s channels, and the change of the same loss where each of them alone is removed."""
     workload = make_workload(model.eval())
     group = next(g for g in find_groups(model, workload.example_inputs).groups if g.name == "write")
-    (x,), y = collect(workload.data.calibration, 64)
-    scores = compute_saliencies(model, [group], [method], workload, batches=1, batch=64)["write"][method]
+    (x,), y = collect(workload.data.calibration, 32)
+    scores = compute_saliencies(model, [group], [method], workload, batches=1)["write"][method]
     with torch.no_grad():
         whole = workload.loss(model(x), y)
         without = [workload.loss(cut(model, removals_of([group], {"write": (c,)}))(x), y) for c in range(group.width)]

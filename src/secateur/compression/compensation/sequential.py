@@ -1,0 +1,72 @@
+"""Refit layer after layer: each one answers what the dense network's did, given what the layers before it now say.
+
+Least squares on the dense network's Gram matrices takes what a layer reads for granted; behind a strong cut that is no longer what
+it reads. Here the cut network runs once over calibration data, and each layer is refitted when the data reaches it, before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from secateur.compression.compensation.least_squares import solved
+from secateur.compression.compensation.readers import (
+    Reader,
+    answers,
+    before_each,
+    columns,
+    kept_rows,
+    matrix,
+    overwrite,
+)
+from secateur.records import Removals
+
+
+@dataclass(frozen=True)
+class DenseAnswers:
+    """inputs: a batch of calibration data. outputs: layer name → (rows, out), what the dense layer says at drawn places."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def dense_answers(model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> DenseAnswers:
+    """What the named layers answer; those that are called several times are left out."""
+    outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+    hooks = [
+        model.get_submodule(name).register_forward_hook(
+            lambda layer, _, output, name=name: outputs[name].append(answers(cast("Reader", layer), output))
+        )
+        for name in names
+    ]
+    try:
+        model.eval()(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return DenseAnswers(inputs, {name: found[0] for name, found in outputs.items() if len(found) == 1})
+
+
+@torch.no_grad()
+def refit_in_order(module: nn.Module, dense: nn.Module, removals: Removals, given: DenseAnswers) -> Tensor:
+    """Refit, in place and in one pass, every layer of which the dense answers are known. Returns the refitted network's outputs."""
+
+    def refit(name: str, layer: Reader, inputs: Tensor) -> None:
+        x = columns(layer, inputs).double()
+        weight = matrix(layer)
+        biases = int(layer.bias is not None)
+        if biases:
+            x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], 2)
+        kept = kept_rows(cast("Reader", dense.get_submodule(name)), removals.out.get(name, ()))
+        y = given.outputs[name][:, kept].double().mT.reshape(*weight.shape[:2], -1)  # (groups, out, rows)
+        rows = x.shape[1]
+        overwrite(layer, solved(weight, y @ x / rows, x.mT @ x / rows, biases).flatten(0, 1).float())
+
+    with before_each(module.eval(), list(given.outputs), refit):
+        outputs: Tensor = module(*given.inputs)
+    return outputs
