@@ -1,0 +1,52 @@
+"""What can be cut: coupled layers, and those that stay whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Side = Literal["out", "in"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One side of one layer that a group cuts: removing root channel `roots[i]` removes index `indices[i]` there.
+
+    A root channel may own several indices (a flattened feature map), or none (a padded shortcut).
+    """
+
+    module: str
+    side: Side
+    kind: str
+    roots: tuple[int, ...]
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Coupled layers that lose the same channels: the unit of choice. Named after its root layer.
+
+    width: output channels of the root layer. removable: the root channels that may go (a padded shortcut pins the rest).
+    least: how many channels must stay, one at least.
+    parameters: elements of all tensors that the group's channels touch. macs: multiply-accumulates of the member layers,
+    for one sample.
+    """
+
+    name: str
+    layer_type: str
+    members: tuple[Member, ...]
+    width: int
+    removable: tuple[int, ...]
+    parameters: int
+    macs: int
+    least: int = 1
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A group that is not cut, and why."""
+
+    name: str
+    layer_type: str
+    width: int
+    reason: str
