@@ -42,7 +42,7 @@ def secateur(judge: Judge, budget: int, seed: int) -> list[Step]:
     meter, prepared = Meter(judge), judge.prepared
 
     def work(job: Job) -> Evaluation:
-        if job.probe:
+        if job.fidelity.probe:
             return prepared.evaluator.probe(job.candidate, prepared.space.groups, judge.saliencies)
         return meter.evaluate(job.candidate)
 

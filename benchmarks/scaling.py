@@ -76,7 +76,7 @@ def between_evaluations(problem: Problem, trials: int) -> list[float]:
 
     def work(job: Job) -> Evaluation:
         nonlocal left
-        if job.probe:
+        if job.fidelity.probe:
             return formula(job.candidate)
         gaps.append(time.process_time() - left)
         evaluation = formula(job.candidate)

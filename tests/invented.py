@@ -40,7 +40,7 @@ def evaluate(candidate: Candidate) -> Evaluation:
 
 def worker(job, evaluate=evaluate):
     """What a worker does with a job: a probe is no evaluation."""
-    if not job.probe:
+    if not job.fidelity.probe:
         return evaluate(job.candidate)
     figures = {"damage": damage_of(job.candidate), **exact(job.candidate)}
     return Evaluation(job.candidate, "", {n: Measurement(v, "", "computed") for n, v in figures.items()})

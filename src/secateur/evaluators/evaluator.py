@@ -198,7 +198,7 @@ class Evaluator:
         failure = stopped = None
         waited = 0.0
         try:
-            module = self.compress(job.candidate, removals, job.calibration_images).module
+            module = self.compress(job.candidate, removals, job.fidelity.calibration).module
             module = refine(module) if refine else module
             network = self.files.rewritten(module, self.costs.after(removals))
             constraints = self.definition.constraints

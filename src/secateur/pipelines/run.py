@@ -297,7 +297,7 @@ def _workers(prepared: Prepared, saliencies: Saliencies, run: RunFolder) -> Abst
 def _evaluated(prepared: Prepared, saliencies: Saliencies, job: Job) -> Evaluation:
     """What a worker would do, in this process, whose number of threads is left as it was."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if job.steps else prepared.definition.evaluator.threads)
+    torch.set_num_threads(before if job.fidelity.steps else prepared.definition.evaluator.threads)
     try:
         return guarded(partial(evaluation_of, prepared, saliencies), job)
     finally:

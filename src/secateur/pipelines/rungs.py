@@ -17,7 +17,7 @@ from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import choose_finalists, goals_on
 from secateur.pipelines.state import RunFolder
-from secateur.records import Evaluation, Job, Measurement, Rung, Trial
+from secateur.records import Evaluation, Fidelity, Job, Measurement, Rung, Trial
 from secateur.search.audit import rank_correlation
 from secateur.search.executor import Executor
 from secateur.search.front import as_costs, ranks
@@ -32,11 +32,12 @@ def finalists_by_rungs(
     """The trials to recover, and what each rung said. Without rungs those of most hypervolume on the front."""
     definition = prepared.definition
     settings, recover = definition.search.fidelities, definition.recover
-    looks: list[tuple[str, int | None, int]] = []
-    if recover is not None and settings.calibration_images is not None:
-        looks.append((f"{settings.calibration_images} calibration samples", settings.calibration_images, 0))
+    images = settings.calibration_images
+    looks: list[tuple[str, Fidelity]] = []
+    if recover is not None and images is not None:
+        looks.append((f"{images} calibration samples", Fidelity(images)))
     if recover is not None and settings.steps is not None:
-        looks.append((f"{settings.steps} training steps", settings.calibration_images, settings.steps))
+        looks.append((f"{settings.steps} training steps", Fidelity(images, settings.steps)))
     if recover is None or not looks:
         return choose_finalists(prepared, trials, dense), ()
     original = {t.number: t for t in trials}
@@ -44,8 +45,8 @@ def finalists_by_rungs(
     remaining = [t for t in feasible(own(trials), goals) if t.arm != "dense"]
     remaining = best(prepared, remaining, dense, recover.finalists * settings.keep ** len(looks))
     rungs = []
-    for i, (name, images, steps) in enumerate(looks):
-        jobs = [Job(t.evaluation.candidate, calibration_images=images, steps=steps) for t in remaining]
+    for i, (name, fidelity) in enumerate(looks):
+        jobs = [Job(t.evaluation.candidate, fidelity=fidelity) for t in remaining]
         seen = _evaluated(jobs, executor, run, f"rung-{i + 1}")
         looked = [
             replace(t, evaluation=e) for t, e in zip(remaining, seen, strict=True) if e.complete

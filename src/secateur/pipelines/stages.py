@@ -73,19 +73,19 @@ def evaluation_of(
     """
     if job.export is not None:
         return export_for(prepared, saliencies, job, Path(job.export))
-    if job.probe:
+    if job.fidelity.probe:
         return prepared.evaluator.probe(job.candidate, prepared.space.groups, saliencies)
 
     def few_steps(module: nn.Module) -> nn.Module:
         settings = prepared.definition.recover or RecoverDefinition()
-        return train_steps(module, prepared.model, prepared.workload, settings, job.steps).module
+        return train_steps(module, prepared.model, prepared.workload, settings, job.fidelity.steps).module
 
     return prepared.evaluator.evaluate(
         job,
         prepared.space.groups,
         saliencies,
         first_images=prepared.definition.search.fidelities.first_images,
-        refine=few_steps if job.steps else None,
+        refine=few_steps if job.fidelity.steps else None,
         on_part=on_part,
     )
 

@@ -52,7 +52,7 @@ def prepared_worker(folder: Path, training_threads: int) -> Callable[[Job], Eval
     threads = prepared.definition.evaluator.threads
 
     def evaluate(job: Job) -> Evaluation:
-        torch.set_num_threads(training_threads if job.steps else threads)
+        torch.set_num_threads(training_threads if job.fidelity.steps else threads)
         return evaluation_of(prepared, saliencies, job)
 
     return evaluate

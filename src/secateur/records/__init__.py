@@ -4,7 +4,7 @@ Workload → Group → Candidate → Removals → CompressedModel → Measuremen
 Definitions (what a person writes) are in `secateur.definition`; the search space in `secateur.search_spaces`.
 """
 
-from secateur.records.evaluations import Direction, Evaluation, Goal, Job, Measurement, Provenance
+from secateur.records.evaluations import Direction, Evaluation, Fidelity, Goal, Job, Measurement, Provenance
 from secateur.records.finalists import Recovered, Version
 from secateur.records.groups import Excluded, Group, Member, Side
 from secateur.records.plans import Candidate, CompressedModel, Cut, Removals
@@ -39,6 +39,7 @@ __all__ = [
     "Direction",
     "Evaluation",
     "Excluded",
+    "Fidelity",
     "Goal",
     "Group",
     "GroupSummary",

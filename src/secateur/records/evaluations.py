@@ -83,19 +83,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How closely a candidate is evaluated; the defaults are those of the search.
+
+    calibration: samples on which it is recalibrated, None for the definition's number. steps: of training before it is measured.
+    probe: only the damage is measured, on the calibration samples, at a tenth of the cost of an evaluation.
+    """
+
+    calibration: int | None = None
+    steps: int = 0
+    probe: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """What a worker is asked to do.
 
     hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
-    calibration_images, steps: of a higher fidelity; None and 0 are those of the search. probe: only the damage is wanted, on the
-    calibration images, at a tenth of the cost of an evaluation. allowance: seconds that it may wait for a quiet device. export:
-    folder of a trained finalist whose files are to be made there, and nothing else.
+    allowance: seconds that it may wait for a quiet device. export: folder of a trained finalist whose files are to be made there,
+    and nothing else.
     """
 
     candidate: Candidate
     hurdles: tuple[Mapping[str, float], ...] = ()
-    probe: bool = False
-    calibration_images: int | None = None
-    steps: int = 0
+    fidelity: Fidelity = Fidelity()
     allowance: float = 0.0
     export: str | None = None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pydantic import TypeAdapter
 
-from secateur.records import Candidate, Evaluation, Job, Sensitivity
+from secateur.records import Candidate, Evaluation, Fidelity, Job, Sensitivity
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger
 from secateur.search.study import Study
@@ -39,7 +39,7 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
     while waiting or under_way:
         while waiting and under_way < executor.workers:
             number, (_, _, candidate) = waiting.pop()
-            executor.submit(number, Job(candidate, probe=True))
+            executor.submit(number, Job(candidate, fidelity=Fidelity(probe=True)))
             under_way += 1
         number, evaluation = executor.wait()
         found[number] = evaluation

@@ -25,7 +25,7 @@ from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
-from secateur.records import Job, Measurement
+from secateur.records import Fidelity, Job, Measurement
 from secateur.search_spaces import build_space
 from secateur.workloads.roles import collect, drawn
 
@@ -224,7 +224,9 @@ def test_a_refined_network_is_what_is_measured(tiny):
             module.get_submodule("linear").bias.copy_(torch.arange(5.0)[: module.get_submodule("linear").out_features])
         return module
 
-    found = evaluator.evaluate(Job(space.uniform(0.4, "l2"), steps=1), space.groups, saliencies, refine=refine)
+    found = evaluator.evaluate(
+        Job(space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), space.groups, saliencies, refine=refine
+    )
     assert len(seen) == 1
     targets = [int(y) for _, y in evaluator.workload.data.search]
     last = seen[0].get_submodule("linear").out_features - 1
@@ -238,7 +240,9 @@ def test_the_users_faults_over_a_network_are_its_failure_and_a_sample_that_canno
         def refine(_module):
             raise error
 
-        return evaluator.evaluate(Job(space.uniform(0.4, "l2"), steps=1), space.groups, saliencies, refine=refine)
+        return evaluator.evaluate(
+            Job(space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), space.groups, saliencies, refine=refine
+        )
 
     assert trained(WorkloadError("the loss raised ValueError")).failure == "the loss raised ValueError"
     with pytest.raises(DataUnreadable, match="sample 7"):

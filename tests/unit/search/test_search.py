@@ -47,7 +47,7 @@ def run(folder, budget, *, evaluate=evaluate, evaluated=None, stopping=None, exe
     made = problem(**changes)
 
     def counted(job):
-        if evaluated is not None and not job.probe:
+        if evaluated is not None and not job.fidelity.probe:
             evaluated.append(job.candidate.key)
         return worker(job, evaluate)
 
@@ -295,7 +295,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path):
         figures = {"damage": 0.1, "macs": 0.5, "parameters": 1.0}
         return (
             simple(job.candidate)
-            if not job.probe
+            if not job.fidelity.probe
             else Evaluation(job.candidate, "", {n: Measurement(v, "", "computed") for n, v in figures.items()})
         )
 
@@ -377,7 +377,7 @@ class Shuffled:
         self.jobs, self.most, self.submitted = {}, 0, []
 
     def submit(self, number, job):
-        if not job.probe:
+        if not job.fidelity.probe:
             self.submitted.append(job.candidate.key)
         self.jobs[number] = job
         self.most = max(self.most, len(self.jobs))
