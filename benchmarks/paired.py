@@ -1,7 +1,7 @@
 """How often do the intervals of paired differences cover the true difference, and how much narrower are they than unpaired ones?
 
 Invented networks with known true scores, no model: `.venv/bin/python benchmarks/paired.py`, a minute. Three kinds of scores, as
-`secateur.judging.paired` tells them apart: 0 or 1 a sample (Tango's interval), any number a sample (Student's t), one number for
+`secateur.evaluators.paired` tells them apart: 0 or 1 a sample (Tango's interval), any number a sample (Student's t), one number for
 all samples (bootstrap; here the F1 score of a binary task).
 """
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from common import arguments, table, write_json
 from secateur.evaluators.metrics import wilson
+from secateur.evaluators.paired import SURELY_AT_LEAST, Interval, change, tango
 from secateur.evaluators.sample_scores import RESAMPLES, Scores
-from secateur.judging.paired import SURELY_AT_LEAST, Interval, change, tango
 
 SAMPLES = (250, 1000, 4000)
 LOSSES = (0.0, 0.01, 0.03)

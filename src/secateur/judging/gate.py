@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from secateur.evaluators.paired import ONE_SIDED, SURELY_AT_LEAST, change, own
 from secateur.evaluators.sample_scores import Scores
-from secateur.judging.paired import ONE_SIDED, SURELY_AT_LEAST, change, own
 from secateur.records import Direction, Evaluation, Goal
 from secateur.report.units import amount, difference, difference_with_interval, score
 from secateur.search.front import clearly_better, front

@@ -11,8 +11,8 @@ from typing import Any
 
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
+from secateur.evaluators.paired import least_excluded
 from secateur.judging.gate import SCORE
-from secateur.judging.paired import least_excluded
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries

@@ -9,9 +9,9 @@ from pathlib import Path
 from secateur.compression.storage import load_compressed
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators import Measured, Network
+from secateur.evaluators.paired import change
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores
 from secateur.judging.gate import Contender, front_of, missed, veto
-from secateur.judging.paired import change
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder

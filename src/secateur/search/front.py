@@ -33,7 +33,7 @@ def clearly_better(left: Measurement, right: Measurement, direction: Direction) 
     """Whether one figure beats another beyond noise: the 95 % interval of their difference does not contain zero.
 
     For figures that were measured independently; exact ones have no noise. Two scores of the same samples are not independent: then
-    the rule is stricter than it says (`secateur.judging.paired` compares them sample by sample). Source: the interval of a
+    the rule is stricter than it says (`secateur.evaluators.paired` compares them sample by sample). Source: the interval of a
     difference from those of its parts is MOVER's, Zou & Donner 2008, Statistics in Medicine 27:1693-1702.
     """
     _, left_value, left_high = _cost(left, direction)

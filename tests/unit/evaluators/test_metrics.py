@@ -9,8 +9,8 @@ import torch
 from conftest import make_workload
 from secateur.errors import WorkloadError
 from secateur.evaluators.metrics import METRICS, Context, Metric, accuracy, measure_all
+from secateur.evaluators.paired import own
 from secateur.evaluators.sample_scores import scores_of
-from secateur.judging.paired import own
 from secateur.workloads.loading import guarded_workload
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from secateur.evaluators.paired import change
 from secateur.evaluators.sample_scores import Scores
 from secateur.judging.gate import Contender, better, front_of, missed, veto
-from secateur.judging.paired import change
 from secateur.records import SHARE, Candidate, Evaluation, Goal, Measurement
 
 OBJECTIVES = {"accuracy": "maximize", "latency": "minimize", "size": "minimize"}

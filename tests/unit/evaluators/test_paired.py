@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.errors import EvaluationFailed, WorkloadError
+from secateur.evaluators.paired import SURELY_AT_LEAST, change, difference, least_excluded, own, tango
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores, scores_of
-from secateur.judging.paired import SURELY_AT_LEAST, change, difference, least_excluded, own, tango
 from secateur.records import Workload
 
 
