@@ -29,7 +29,7 @@ from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Work
-from secateur.evaluators.evaluator import SEARCH
+from secateur.evaluators.measuring import SEARCH
 from secateur.evaluators.metrics import wilson
 from secateur.evaluators.onnx_export import export
 from secateur.workloads.checkpoints import load_weights

@@ -74,12 +74,12 @@ def main() -> None:
         for candidate, removals in different(space, saliencies, count):
             module = evaluator.compress(candidate, removals).module
             network = evaluator.files.rewritten(module, prepared.costs.after(removals))
-            row.append(evaluator.time(network).ratio)
+            row.append(evaluator.measuring.latency(network).ratio)
             if len(accuracies) < count:
                 accuracies.append(evaluator.measure(network, "search", ["accuracy"])["accuracy"].value)
         latencies.append(row)
-        milliseconds.append(evaluator.time(evaluator.files.dense).reference_ms.min)
-        evaluator.on_device.devices.close()
+        milliseconds.append(evaluator.measuring.latency(evaluator.files.dense).reference_ms.min)
+        evaluator.measuring.devices.close()
         print(f"{runtime}: {count} networks", flush=True)
     show(runtimes, latencies, milliseconds, accuracies)
     write_json(

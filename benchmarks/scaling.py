@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
@@ -27,7 +28,8 @@ from common import add_model, arguments, prepared_pipeline, table, write_json
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
-from secateur.evaluators import Evaluator
+from secateur.evaluators import DenseModel, Evaluator, Place
+from secateur.evaluators.devices import open_devices
 from secateur.records import Candidate, DataRoles, Direction, Evaluation, Group, Job, Measurement, Workload
 from secateur.search.ledger import Problem
 from secateur.search_spaces import Choice, SearchSpace, build_space
@@ -143,7 +145,8 @@ def real_network(blocks: int) -> RealCost:
     space = build_space(SearchSpaceDefinition(groups=rules), found)
     saliencies = compute_saliencies(model, space.groups, space.methods, workload)
     definition = EvaluatorDefinition(objectives={"accuracy": "maximize", "latency": "minimize"})
-    evaluator = Evaluator(definition, workload, model, found.costs)
+    place = Place(open_devices(definition, Path.cwd()))
+    evaluator = Evaluator(definition, DenseModel(model, workload, found.costs), place)
     evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
     preparation, costs = time.process_time() - started, []
     for number in range(WINDOW // 8):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -220,7 +220,7 @@ METRICS: Registry[Metric] = Registry(
 """The registry (see `secateur.plugins`). A project adds its own under `metrics:` in its evaluator."""
 
 
-def measure_all(context: Context, names: list[str], registry: Mapping[str, Metric]) -> dict[str, Measurement]:
+def measure_all(context: Context, names: Sequence[str], registry: Mapping[str, Metric]) -> dict[str, Measurement]:
     """The named metrics. Raises EvaluationFailed where one of them is not finite."""
     found = {}
     for name in names:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from secateur.compression.costs import LayerCosts
 from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
@@ -19,6 +20,16 @@ from secateur.workloads.roles import collect
 
 COMPARED = 2
 """Calibration samples on which a file and its module are compared, beside the example."""
+
+
+@dataclass(frozen=True)
+class DenseModel:
+    """The network that candidates are cut from and compared with. onnx: its file, where it has been exported already."""
+
+    model: nn.Module
+    workload: Workload
+    costs: LayerCosts
+    onnx: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -45,33 +56,24 @@ class ModelFiles:
     why_exported: what kept the last of them from being rewritten, None where there was none.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        macs: int,
-        workload: Workload,
-        host: Host,
-        *,
-        suffix: str = ONNX,
-        batch: int = 1,
-        dense_onnx: bytes | None = None,
-    ) -> None:
-        """Exports the dense model. suffix, batch: what the device's runtime reads. dense_onnx: where it has been exported already.
+    def __init__(self, dense: DenseModel, host: Host, *, suffix: str = ONNX, batch: int = 1) -> None:
+        """Exports the dense model. suffix, batch: what the device's runtime reads.
 
         Raises ModelError where it cannot be exported, or where the file does not agree with the module.
         """
         self.exports = 0
         self.why_exported: str | None = None
-        self.template: OnnxTemplate = make_template(model, workload.example_inputs, dense_onnx)
+        workload = dense.workload
+        self.template: OnnxTemplate = make_template(dense.model, workload.example_inputs, dense.onnx)
         self._examples, self._host, self._suffix = workload.example_inputs, host, suffix
         self._batch = [torch.cat([x[:1]] * batch) for x in self._examples]
         # An example of zeros says little: most weights do not show in its outputs.
         samples, _ = collect(workload.data.calibration, COMPARED)
         self._compared = tuple(torch.cat([x[:1], s]) for x, s in zip(self._examples, samples, strict=True))
         try:
-            dense = self.template.dense.SerializeToString()
-            self._check(model, dense)
-            self.dense = self._network(model, dense, macs)
+            onnx = self.template.dense.SerializeToString()
+            self._check(dense.model, onnx)
+            self.dense = self._network(dense.model, onnx, dense.costs.total)
         except EvaluationFailed as error:
             raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from secateur.errors import WorkloadError
+from secateur.evaluators.on_device import Answer
+from secateur.evaluators.scoring import View
 from secateur.records import Direction, Measurement
 
 CONFIDENCE = 0.99
@@ -19,30 +22,46 @@ FORESEEABLE = {"accuracy", "latency", "size", "macs", "parameters"}
 
 @dataclass(frozen=True)
 class Race:
-    """Whether a candidate can still get past the points of the front.
+    """Whether a candidate can still get past the points of the front. Without any it is evaluated in full.
 
-    hurdles: their values by objective. share: of the data after which the question is asked. on_part: is told the figures that
+    hurdles: their values by objective. share: of the data after which the question is asked. on_part: is given the figures that
     rest on that share.
     """
 
     objectives: Mapping[str, Direction]
-    hurdles: Sequence[Mapping[str, float]]
-    share: float
+    hurdles: Sequence[Mapping[str, float]] = ()
+    share: float = 0.0
     on_part: Callable[[Mapping[str, Measurement]], None] | None = None
+
+    @property
+    def contested(self) -> bool:
+        """Whether there is anything to ask, or anybody to tell."""
+        return bool(self.hurdles) or self.on_part is not None
 
     @property
     def askable(self) -> bool:
         """Whether anything can be foreseen for these objectives."""
-        return "accuracy" in self.objectives and self.objectives.keys() <= FORESEEABLE
+        return bool(self.hurdles) and "accuracy" in self.objectives and self.objectives.keys() <= FORESEEABLE
 
     def first(self, batches: int) -> int:
         """Batches after which to ask; all of them where nobody would ask."""
         asked = 0 < self.share < 1 and (self.askable or self.on_part is not None)
         return max(1, math.ceil(self.share * batches)) if asked else batches
 
+    def hopeless(self, view: View, outputs: Tensor, answer: Answer | None) -> str | None:
+        """Why a network cannot get past the front, or None. outputs: (n, …) of the first samples; answer: the device's so far."""
+        if not self.askable:
+            return None
+        try:
+            scores = view.workload.score(outputs, view.samples.targets[: len(outputs)])
+        except WorkloadError:  # a score of the whole set may have nothing to say of a part
+            return None
+        costs = view.figures(outputs, answer, [name for name in self.objectives if name != "accuracy"])
+        return self.lost(scores, len(view.samples.targets), costs)
+
     def lost(self, scores: Tensor, total: int, costs: Mapping[str, Measurement]) -> str | None:
         """Why there is no hope, or None. scores: (n,) of the samples so far, of `total`; costs: measured by now."""
-        if scores.dim() == 0 or not self.askable:
+        if scores.dim() == 0:
             return None  # one number for all samples says nothing about the others
         most = upper_bound(scores.float(), total)
         for hurdle in self.hurdles:

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 CANDIDATE = 1.0
 """Seconds that one candidate of the search may wait at most."""
 FINALIST = 10.0
 """Seconds that a finalist, or the dense model, may wait at most: their figures decide."""
+
+
+@dataclass
+class Loan:
+    """What one measurement may wait, and what it has waited: seconds. The latter stands whatever becomes of the measurement."""
+
+    seconds: float
+    spent: float = 0.0
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """The time inside is waiting, also where it ends by an exception."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent += time.monotonic() - started
 
 
 class WaitingBudget:
@@ -28,6 +47,15 @@ class WaitingBudget:
         """Seconds that one measurement may wait now."""
         own = self._clock() - self._started - self.spent
         return min(most, max(0.0, self._share * own - self.spent))
+
+    @contextmanager
+    def lent(self, most: float) -> Iterator[Loan]:
+        """A loan for one measurement in this process; what was spent of it is charged at the end."""
+        loan = Loan(self.allowance(most))
+        try:
+            yield loan
+        finally:
+            self.spend(loan.spent)
 
     def spend(self, seconds: float) -> None:
         """A measurement has waited so long."""

@@ -29,7 +29,7 @@ def load_predictor(prepared: Prepared, run: RunFolder) -> bool:
         return True
     if not run.predictor.is_file():
         return False
-    prepared.evaluator.predictor = Predictor.from_json(run.predictor.read_bytes())
+    prepared.evaluator.measuring.predictor = Predictor.from_json(run.predictor.read_bytes())
     return True
 
 
@@ -46,15 +46,15 @@ def calibrate(prepared: Prepared, saliencies: Saliencies, run: RunFolder) -> Non
     try:
         for candidate in calibration_candidates(prepared.space, settings.models, prepared.definition.search.seed):
             network = _network(prepared, saliencies, candidate)
-            measured.append((network.onnx, evaluator.time(network).ratio))
+            measured.append((network.onnx, evaluator.measuring.latency(network).ratio))
             operators += operators_of(network.onnx, batch)
         operators += _likely(prepared, saliencies)
-        table = table_of(operators, measured_alone(evaluator.on_device.devices, batch))
+        table = table_of(operators, measured_alone(evaluator.measuring.devices, batch))
         predictor = fit(evaluator.files.dense.onnx, measured, table, batch)
     except EvaluationFailed as error:
         raise StateError(f"The latency predictor cannot be fitted: {error}. Leave 'predictor' out.") from error
     write(run.predictor, predictor.to_json())
-    evaluator.predictor = predictor
+    evaluator.measuring.predictor = predictor
 
 
 def _likely(prepared: Prepared, saliencies: Saliencies) -> Iterator[Operator]:

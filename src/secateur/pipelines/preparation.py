@@ -28,7 +28,7 @@ from secateur.definition import (
     one_of,
 )
 from secateur.errors import DefinitionError, WorkloadError
-from secateur.evaluators import METRICS, Evaluator, Metric, Place
+from secateur.evaluators import METRICS, DenseModel, Evaluator, Metric, Place
 from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.kept import Kept
@@ -71,7 +71,7 @@ class Prepared:
 
     def close(self) -> None:
         """Let the devices go."""
-        self.evaluator.on_device.devices.close()
+        self.evaluator.measuring.devices.close()
 
 
 def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]:
@@ -187,9 +187,8 @@ def prepare(
 
     space = build_space(definition.search_space, found, multiple)
     step("exporting the dense model")
-    evaluator = Evaluator(
-        definition.evaluator, workload, model, found.costs, place, metrics=own_metrics, dense_onnx=dense_onnx
-    )
+    dense = DenseModel(model, workload, found.costs, dense_onnx)
+    evaluator = Evaluator(definition.evaluator, dense, place, own_metrics)
     return Prepared(definition, workload, model, found, space, evaluator, looked_at, time.monotonic() - started)
 
 
@@ -236,7 +235,7 @@ def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Mod
 
 def check_device(prepared: Prepared) -> None:
     """Reach the device. Raises DefinitionError where it cannot give what the definition wants, DeviceLost where it is away."""
-    definition, device = prepared.definition.evaluator, prepared.evaluator.on_device.devices.hello
+    definition, device = prepared.definition.evaluator, prepared.evaluator.measuring.devices.hello
     check_threads(definition, device.machine.cores, "the device")
     wanted = {**definition.objectives, **definition.constraints}
     timed = [name for name in wanted if name in FIGURES]

@@ -12,12 +12,13 @@ from torch.utils.data import Subset
 from conftest import REPOSITORY, make_workload
 from nets import NETWORKS, TwoConvolutions, images, network, shaken
 from secateur.agent.latency import Protocol
+from secateur.compression.costs import layer_costs
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
 from secateur.compression.surgery import cut, removals_of
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
-from secateur.evaluators import Evaluator, Place
+from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.metrics import METRICS, Metric
 from secateur.evaluators.model_files import ModelFiles
@@ -25,6 +26,7 @@ from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
+from secateur.evaluators.scoring import Scoring
 from secateur.records import Fidelity, Job, Measurement
 from secateur.search_spaces import build_space
 from secateur.workloads.roles import collect, drawn
@@ -107,7 +109,7 @@ def evaluator_for(model: nn.Module, **settings) -> tuple:
     space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
     settings = {"objectives": {"accuracy": "maximize", "latency": "minimize", "size": "minimize"}} | settings
     definition = EvaluatorDefinition.model_validate(settings)
-    made = Evaluator(definition, workload, model, found.costs, here(definition))
+    made = Evaluator(definition, DenseModel(model, workload, found.costs), here(definition))
     return made, space, compute_saliencies(model, space.groups, ["l2"], workload)
 
 
@@ -134,15 +136,8 @@ def test_samples_of_a_sorted_role_are_drawn_so_that_the_first_share_stands_for_a
     _, targets = collect(workload.data.search)
     by_class = Subset(workload.data.search, targets.argsort(stable=True).tolist())
     data = dataclasses.replace(workload.data, search=by_class)
-    made = Evaluator(
-        evaluator.definition,
-        dataclasses.replace(workload, data=data),
-        evaluator.model,
-        evaluator.costs,
-        here(evaluator.definition),
-        dense_onnx=evaluator.files.dense.onnx,
-    )
-    seen = made._role("search").targets
+    made = Scoring(dataclasses.replace(workload, data=data), evaluator.host, 1, evaluator.files.dense.onnx)
+    seen = made.samples("search").targets
     assert sorted(seen.tolist()) == sorted(targets.tolist())
     assert seen.tolist() == [int(by_class[i][1]) for i in drawn(by_class).indices] != sorted(targets.tolist())
 
@@ -164,10 +159,11 @@ def test_a_file_of_other_weights_is_noticed_though_the_example_is_zeros():
     workload = dataclasses.replace(make_workload(model), example_inputs=(torch.zeros(2, 3, 8, 8),))
     host = host_for("onnxruntime", {}, 1)
     file = export(other, workload.example_inputs).SerializeToString()
+    dense = DenseModel(model, workload, layer_costs(model, workload.example_inputs))
     with pytest.raises(ModelError, match="The outputs of the exported model and of the torch module differ by"):
-        ModelFiles(model, 1, workload, host, dense_onnx=file)
-    files = ModelFiles(model, 1, workload, host)
-    assert ModelFiles(model, 1, workload, host, dense_onnx=files.dense.onnx).dense.onnx == files.dense.onnx
+        ModelFiles(dataclasses.replace(dense, onnx=file), host)
+    files = ModelFiles(dense, host)
+    assert ModelFiles(dataclasses.replace(dense, onnx=files.dense.onnx), host).dense.onnx == files.dense.onnx
 
 
 def test_a_probe_tells_the_damage_on_calibration_images(tiny):
@@ -356,9 +352,8 @@ def test_a_projects_own_metric_is_measured(workload):
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     definition = EvaluatorDefinition.model_validate({"objectives": {"worst": "maximize"}, "metrics": {"worst": "x:y"}})
-    evaluator = Evaluator(
-        definition, workload, model, found.costs, here(definition), metrics={"worst": Metric(worst, "maximize", "")}
-    )
+    dense = DenseModel(model, workload, found.costs)
+    evaluator = Evaluator(definition, dense, here(definition), {"worst": Metric(worst, "maximize", "")})
     assert 0 <= evaluator.measure(evaluator.files.dense, "search", ["worst"])["worst"].value <= 1
 
 
@@ -367,9 +362,9 @@ def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     definition = EvaluatorDefinition.model_validate({"objectives": {"accuracy": "maximize"}})
-    evaluator = Evaluator(definition, workload, model, found.costs, here(definition))
     values = []
-    for evaluator.workload in (workload, scalar):
+    for scored in (workload, scalar):
+        evaluator = Evaluator(definition, DenseModel(model, scored, found.costs), here(definition))
         values.append(evaluator.measure(evaluator.files.dense, "search", ["accuracy"])["accuracy"])
     assert values[0].value == pytest.approx(values[1].value)
     np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)

@@ -15,22 +15,25 @@ from scripted import result
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
 from secateur.definition import EvaluatorDefinition
-from secateur.evaluators import Evaluator, Place
+from secateur.errors import EvaluationFailed
+from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.report import Report
+from secateur.evaluators.metrics import Metric
 from secateur.evaluators.on_device import Answer
-from secateur.records import ROLES, Candidate, Job
+from secateur.records import ROLES, Candidate, Job, Measurement
 from secateur.workloads.roles import collect
 
 
-def evaluator_for(**settings) -> Evaluator:
+def evaluator_for(workload=None, onnx=None, **settings) -> Evaluator:
     model = network("residual")
-    workload = make_workload(model)
+    workload = workload or make_workload(model)
     objectives = {"accuracy": "maximize", "latency": "minimize"}
     definition = EvaluatorDefinition.model_validate({"objectives": objectives, **settings})
     place = Place(open_devices(definition, REPOSITORY), Protocol(block=2, copies=2, rounds=1))
-    return Evaluator(definition, workload, model, find_groups(model, workload.example_inputs).costs, place)
+    costs = find_groups(model, workload.example_inputs).costs
+    return Evaluator(definition, DenseModel(model, workload, costs, onnx), place)
 
 
 class Forbidden(Dataset):
@@ -52,14 +55,14 @@ def sampling():
 
 
 @pytest.mark.parametrize("role", ["search", "selection"])
-def test_the_device_scores_samples_of_the_role_in_question_itself(sampling, monkeypatch, role):
+def test_the_device_scores_samples_of_the_role_in_question_itself(sampling, role):
     """The search sees search data only, here as everywhere: selection data judges the finalists."""
     data = dataclasses.replace(
         sampling.workload.data, **{name: Forbidden(name) for name in set(ROLES) - {role, "calibration"}}
     )
-    monkeypatch.setattr(sampling, "workload", dataclasses.replace(sampling.workload, data=data))
-    monkeypatch.setattr(sampling, "_samples", {})
-    found = sampling.measure(sampling.files.dense, role, ["device_accuracy"])["device_accuracy"]
+    workload = dataclasses.replace(sampling.workload, data=data)
+    evaluator = evaluator_for(workload, sampling.files.dense.onnx, device_samples=50, batch=4)
+    found = evaluator.measure(evaluator.files.dense, role, ["device_accuracy"])["device_accuracy"]
     inputs, targets = collect(getattr(data, role), 50)
     with torch.no_grad():
         outputs = sampling.model(*inputs)
@@ -82,7 +85,7 @@ def test_every_figure_of_the_device_comes_with_where_it_was_measured(sampling):
 def test_what_cannot_be_measured_says_what_to_do(monkeypatch):
     evaluator = evaluator_for()
     assert evaluator.unavailable("device_accuracy") == "set 'device_samples'"
-    if not evaluator.on_device.devices.hello.energy:
+    if not evaluator.measuring.devices.hello.energy:
         assert evaluator.unavailable("energy") == "give 'energy_command'"
     assert evaluator.unavailable("memory") is None
 
@@ -99,7 +102,7 @@ def loud(sampling, monkeypatch):
         said = result(0.5, interval=[0.5 - width, 0.5 + width], disturbed=not quiet, waited=timing.allowance)
         return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]))
 
-    monkeypatch.setattr(sampling.on_device, "measure", measure)
+    monkeypatch.setattr(sampling.measuring.on_device, "measure", measure)
     return asked
 
 
@@ -120,7 +123,7 @@ def test_what_a_neighbour_disturbs_is_measured_again_and_nothing_else(sampling, 
         outputs = (torch.zeros(4, 5), torch.zeros(4).long()) if sample else None
         return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]), outputs)
 
-    monkeypatch.setattr(sampling.on_device, "measure", measure)
+    monkeypatch.setattr(sampling.measuring.on_device, "measure", measure)
     monkeypatch.setattr(sampling.waiting, "allowance", lambda most: most)
     names = ["latency", "memory", "energy", "device_accuracy"]
     found = sampling.measure(sampling.files.dense, "selection", names)
@@ -138,7 +141,7 @@ def test_the_second_measurement_counts_although_its_interval_is_wider(sampling, 
         said = result(0.5, interval=[low, 0.6], disturbed=True)
         return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]))
 
-    monkeypatch.setattr(sampling.on_device, "measure", measure)
+    monkeypatch.setattr(sampling.measuring.on_device, "measure", measure)
     monkeypatch.setattr(sampling.waiting, "allowance", lambda most: most)
     assert sampling.measure(sampling.files.dense, "search", ["latency"])["latency"].interval == (0.3, 0.6)
 
@@ -151,6 +154,37 @@ def test_a_candidate_that_may_reach_the_front_is_measured_again_when_the_device_
     assert loud == [0.0, 1.0]
     assert found.measurements["latency"].interval == (0.49, 0.51)
     assert found.waited > 0
+
+
+def test_a_candidate_that_fails_after_it_has_waited_is_charged_for_it(sampling, loud, monkeypatch):
+    def fails(context):
+        """Only the quiet device's figures are too much for it."""
+        if context.device.report.waited:
+            raise ValueError("too quiet")
+        return Measurement(1.0, "none", "computed")
+
+    monkeypatch.setitem(sampling.registry, "damage", Metric(fails, "minimize", ""))
+    found = sampling.evaluate(Job(NOTHING_CUT, allowance=1.0), (), {})
+    assert loud == [0.0, 1.0]
+    assert "too quiet" in found.failure
+    assert found.waited > 0
+
+
+def test_the_budget_is_charged_for_a_measurement_that_fails(sampling, loud, monkeypatch):
+    monkeypatch.setattr(sampling.waiting, "allowance", lambda most: most)
+    before = sampling.waiting.spent
+    measure = sampling.measuring.on_device.measure
+
+    def fails(*request):
+        answer = measure(*request)
+        if answer.report.waited:
+            raise EvaluationFailed("the outputs differ")
+        return answer
+
+    monkeypatch.setattr(sampling.measuring.on_device, "measure", fails)
+    with pytest.raises(EvaluationFailed, match="differ"):
+        sampling.measure(sampling.files.dense, "search", ["latency"])
+    assert sampling.waiting.spent > before
 
 
 def test_nobody_waits_for_a_candidate_that_the_front_has_passed(sampling, loud):
@@ -180,7 +214,7 @@ def test_the_dense_model_is_never_read_back_from_an_earlier_run(tmp_path):
     """Its ratio to itself says how this run measures."""
     evaluator = evaluator_for()
     kept = Kept(tmp_path)
-    evaluator.on_device._kept = kept
+    evaluator.measuring.on_device._kept = kept
     for _ in range(2):
         evaluator.measure(evaluator.files.dense, "search", ["latency"])
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,150 @@
+"""What the device says of a network: predicted, measured, and measured again where the first time was disturbed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.agent.latency import Protocol
+from secateur.agent.runtimes import RUNTIMES
+from secateur.definition import EvaluatorDefinition
+from secateur.evaluators.devices.kept import Kept
+from secateur.evaluators.devices.pool import Devices
+from secateur.evaluators.devices.report import Report
+from secateur.evaluators.devices.session import Batches
+from secateur.evaluators.model_files import Network
+from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sample
+from secateur.evaluators.prediction import Predictor
+from secateur.evaluators.waiting import FINALIST, Loan, WaitingBudget
+from secateur.records import DataRoles
+from secateur.workloads.roles import collect
+
+TIMED_BATCHES = 4
+"""Different batches that latency is measured on, taken in turn."""
+SEARCH = Protocol(copies=6, rounds=2)
+"""How a candidate of the search is timed, in less than half of the time that a finalist takes."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a network is measured.
+
+    kept: measurements that outlive a run, None to measure everything anew. waiting: what may be spent on waiting for quiet.
+    """
+
+    devices: Devices
+    protocol: Protocol = field(default_factory=Protocol)
+    kept: Kept | None = None
+    waiting: WaitingBudget = field(default_factory=WaitingBudget)
+
+
+def disturbed(answer: Answer | None) -> TypeGuard[Answer]:
+    """Whether something else was going on when the device was asked."""
+    return answer is not None and answer.report is not None and answer.report.disturbed
+
+
+def asks_device(names: Sequence[str]) -> bool:
+    """Whether any of these metrics needs the device."""
+    return any(name in FIGURES or name == SAMPLED for name in names)
+
+
+class Measuring:
+    """Measures candidates of one dense network on its device.
+
+    predictor: fitted on the device before the search, where the definition asks for one.
+    """
+
+    def __init__(self, definition: EvaluatorDefinition, data: DataRoles, dense: Network, place: Place) -> None:
+        """The device is not touched before something is measured on it."""
+        self._definition, self._data, self._place = definition, data, place
+        rounding = RUNTIMES[definition.runtime].rounding(definition.runtime_options)
+        self.on_device = OnDevice(place.devices, dense.file, self._timed(), place.kept, rounding)
+        self.predictor: Predictor | None = None
+
+    @property
+    def devices(self) -> Devices:
+        """What it is measured on."""
+        return self._place.devices
+
+    def predicted(self, network: Network, names: Sequence[str]) -> Answer | None:
+        """What the predictor says, where latency is all that the device would be asked for."""
+        asked = {name for name in names if asks_device([name])}
+        if self.predictor is None or asked != {"latency"}:
+            return None
+        return self.on_device.foreseen(self.predictor.predict(network.onnx))
+
+    def measured(self, network: Network, role: str, names: Sequence[str]) -> Answer | None:
+        """What the device says without waiting; None where none of the metrics needs it.
+
+        On search data latency is timed by `SEARCH`: further rounds narrow the interval more than they narrow the spread between
+        repeats, and finalists are measured again.
+        """
+        if not asks_device(names):
+            return None
+        sample = self._scored_there(role) if SAMPLED in names else None
+        return self._asked(network, names, self._timing(role), sample)
+
+    def measured_again(self, network: Network, role: str, names: Sequence[str], first: Answer, loan: Loan) -> Answer:
+        """A disturbed answer after a second measurement, which waits for the device to become quiet."""
+        timed = [name for name in names if name in FIGURES and name != "memory"]
+        with loan.spending():
+            return _replaced(first, self._asked(network, timed, replace(self._timing(role), allowance=loan.seconds)))
+
+    def latency(self, network: Network) -> Report:
+        """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost."""
+        with self._place.waiting.lent(FINALIST) as loan:
+            answer = self._asked(network, ["latency"], replace(self._place.protocol, allowance=loan.seconds))
+            assert answer.report is not None  # noqa: S101 # latency was asked for
+            loan.spent = answer.report.waited
+        return answer.report
+
+    def _asked(self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None) -> Answer:
+        with torch.no_grad():
+            expected = network.module(*self.on_device.parity_inputs)
+        return self.on_device.measure(network.file, expected, names, timing, sample)
+
+    def _timing(self, role: str) -> Protocol:
+        timing = self._place.protocol
+        if role != "search":
+            return timing
+        copies, rounds = min(SEARCH.copies, timing.copies), min(SEARCH.rounds, timing.rounds)
+        return replace(SEARCH, block=timing.block, copies=copies, rounds=rounds)
+
+    def _timed(self) -> Batches:
+        """Calibration data that the device is timed on."""
+        inputs, _ = collect(self._data.calibration, TIMED_BATCHES * self._definition.batch)
+        return self._whole_batches(inputs, TIMED_BATCHES)
+
+    def _scored_there(self, role: str) -> Sample:
+        """Samples of a data role that the device scores itself: of the role that everything else is scored on, and of no other.
+
+        The search must not see what judges the finalists.
+        """
+        inputs, targets = collect(getattr(self._data, role), self._definition.device_samples)
+        return Sample(self._whole_batches(inputs, math.ceil(len(targets) / self._definition.batch)), targets)
+
+    def _whole_batches(self, inputs: Sequence[Tensor], count: int) -> Batches:
+        """So many batches as the runtime takes them; samples that are too few start again."""
+        step = self._definition.batch
+        arrays = [np.resize(x.numpy(), (step * count, *x.shape[1:])) for x in inputs]
+        return [tuple(np.ascontiguousarray(a[i * step : (i + 1) * step]) for a in arrays) for i in range(count)]
+
+
+def _replaced(first: Answer, second: Answer) -> Answer:
+    """The first one, with the latency and energy of the second, which has waited for a quiet device.
+
+    Whatever the intervals are: the narrower of two 95 % intervals holds the truth in 92 % of cases only.
+    """
+    if first.report is None or second.report is None:
+        return second
+    # A neighbour does not change the memory, and measuring it takes a process of its own for each model: it stands.
+    memory = {
+        f"{side}_memory_bytes": getattr(first.report, f"{side}_memory_bytes") for side in ("candidate", "reference")
+    }
+    return replace(first, report=replace(second.report, **memory))

@@ -1,0 +1,83 @@
+"""Running networks on this host over the data roles, and what their outputs amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.errors import EvaluationFailed
+from secateur.evaluators.devices.session import Batches
+from secateur.evaluators.metrics import Context, Metric, measure_all
+from secateur.evaluators.model_files import Network
+from secateur.evaluators.on_device import Answer
+from secateur.evaluators.runtimes import Host, HostSession
+from secateur.evaluators.sample_scores import Scores, scores_of
+from secateur.records import Measurement, Workload
+from secateur.workloads.roles import collect, drawn
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One data role in memory, in batches as the runtime takes them, with the dense model's outputs on it (n, …)."""
+
+    batches: Batches
+    targets: Tensor
+    dense_outputs: Tensor
+
+
+def outputs_of(session: HostSession, batches: Batches) -> Tensor:
+    """Outputs (n, …) of a network. Raises EvaluationFailed where they are not finite."""
+    outputs = torch.from_numpy(np.concatenate([session.run(batch) for batch in batches]))
+    if not torch.isfinite(outputs).all():
+        raise EvaluationFailed("the outputs are not finite")
+    return outputs
+
+
+class Scoring:
+    """Runs networks beside one dense network, whose file is given."""
+
+    def __init__(self, workload: Workload, host: Host, batch: int, dense_onnx: bytes) -> None:
+        """batch: samples per run."""
+        self.workload, self.host = workload, host
+        self._batch, self._dense = batch, host.open(dense_onnx)
+        self._samples: dict[str, Samples] = {}
+
+    def samples(self, role: str) -> Samples:
+        """A data role, read once. Its samples come in a drawn order: the first of them stand for all."""
+        if role not in self._samples:
+            inputs, targets = collect(drawn(getattr(self.workload.data, role)))
+            arrays = [x.numpy() for x in inputs]
+            batches = [
+                tuple(np.ascontiguousarray(a[i : i + self._batch]) for a in arrays)
+                for i in range(0, len(targets), self._batch)
+            ]
+            self._samples[role] = Samples(batches, targets, outputs_of(self._dense, batches))
+        return self._samples[role]
+
+    def scores(self, outputs: Tensor, role: str) -> Scores:
+        """What outputs (n, …) on a whole data role score."""
+        return scores_of(self.workload, outputs, self.samples(role).targets)
+
+
+@dataclass(frozen=True)
+class View:
+    """One network on one data role. metrics: every metric by name. host: fingerprint of what the outputs come from."""
+
+    workload: Workload
+    network: Network
+    samples: Samples
+    metrics: Mapping[str, Metric]
+    host: str
+
+    def figures(self, outputs: Tensor, answer: Answer | None, names: Sequence[str]) -> dict[str, Measurement]:
+        """The named metrics. outputs: (n, …) of the first samples, or of all; answer: the device's, if it was asked.
+
+        Raises EvaluationFailed where one of them is not finite.
+        """
+        dense, targets = self.samples.dense_outputs[: len(outputs)], self.samples.targets[: len(outputs)]
+        context = Context(self.workload, self.network, outputs, dense, targets, self.host, answer)
+        return measure_all(context, names, self.metrics)
