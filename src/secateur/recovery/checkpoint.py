@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import nn
 
 from secateur.files import write
+from secateur.recovery.loop import Learner
 
 
 class Checkpoint:
@@ -19,11 +19,9 @@ class Checkpoint:
     Random numbers need no place in it: every epoch draws from its own seed.
     """
 
-    def __init__(
-        self, student: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, file: Path | None
-    ) -> None:
-        """Puts student, optimizer and scaler into the state that the file holds, where there is one. file: None to keep nothing."""
-        self._student, self._optimizer, self._scaler, self._file = student, optimizer, scaler, file
+    def __init__(self, learner: Learner, file: Path | None) -> None:
+        """Puts the learner into the state that the file holds, where there is one. file: None to keep nothing."""
+        self._learner, self._file = learner, file
         self.epoch, self.seconds = 0, 0.0
         self.losses: tuple[float, ...] = ()
         if file is not None and file.is_file():
@@ -36,17 +34,17 @@ class Checkpoint:
             return
         tensors = {
             f"model.{name}": tensor.clone(memory_format=torch.contiguous_format)  # safetensors refuses tied tensors
-            for name, tensor in self._student.state_dict().items()
+            for name, tensor in self._learner.student.state_dict().items()
         }
-        for name, parameter in self._student.named_parameters():
-            momentum = self._optimizer.state[parameter].get("momentum_buffer")
+        for name, parameter in self._learner.student.named_parameters():
+            momentum = self._learner.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum.contiguous()
         progress = {
             "epoch": self.epoch,
             "seconds": self.seconds,
             "losses": self.losses,
-            "scaler": self._scaler.state_dict(),
+            "scaler": self._learner.scaler.state_dict(),
         }
         write(self._file, save(tensors, metadata={"progress": json.dumps(progress)}))
 
@@ -57,12 +55,12 @@ class Checkpoint:
         self.epoch, self.seconds = progress["epoch"], progress["seconds"]
         self.losses = tuple(progress["losses"])
         if progress["scaler"]:
-            self._scaler.load_state_dict(progress["scaler"])
-        self._student.load_state_dict(
+            self._learner.scaler.load_state_dict(progress["scaler"])
+        self._learner.student.load_state_dict(
             {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         )
-        for name, parameter in self._student.named_parameters():
+        for name, parameter in self._learner.student.named_parameters():
             if f"momentum.{name}" in tensors:
                 # In the parameter's own layout: another one may round differently.
                 momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-                self._optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
+                self._learner.optimizer.state[parameter]["momentum_buffer"] = momentum.detach()

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset, Subset
 from conftest import make_workload
 from nets import network
 from secateur.definition import DistillDefinition, RecoverDefinition
-from secateur.recovery import fine_tune as module
+from secateur.recovery import loop
 from secateur.recovery.checkpoint import Checkpoint
-from secateur.recovery.fine_tune import Training, distillation_loss, fine_tune, train_steps
+from secateur.recovery.fine_tune import Training, fine_tune, train_steps
 from secateur.recovery.precision import Precision, precision_for
+from secateur.recovery.terms import Batch, distillation_loss, terms_of, total
 from secateur.workloads.roles import collect
 
 SETTINGS = RecoverDefinition(epochs=2, batch=32, learning_rate=0.02)
@@ -84,16 +85,15 @@ class Tied(nn.Module):
 
 
 def test_tied_weights_are_kept_after_an_epoch_and_stay_tied(tmp_path):
-    student, file = Tied(), tmp_path / "checkpoint.safetensors"
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    student(torch.ones(2, 5)).sum().backward()
-    optimizer.step()
-    Checkpoint(student, optimizer, scaler, file).finish(1, 1.0, 0.5)
-    again = Tied()
-    assert Checkpoint(again, torch.optim.SGD(again.parameters(), lr=0.1, momentum=0.9), scaler, file).epoch == 1
+    file = tmp_path / "checkpoint.safetensors"
+    one, other = (loop.learner_for(Tied(), SETTINGS, "cpu") for _ in range(2))
+    one.student(torch.ones(2, 5)).sum().backward()
+    one.optimizer.step()
+    Checkpoint(one, file).finish(1, 1.0, 0.5)
+    assert Checkpoint(other, file).epoch == 1
+    again = other.student
     assert again.last.weight is again.first.weight
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in student.state_dict().items())
+    assert equal(one.student, again)
 
 
 @pytest.mark.parametrize("batch", [32, 500])
@@ -102,7 +102,7 @@ def test_a_short_training_takes_as_many_steps_as_it_is_told(teacher, monkeypatch
     workload = make_workload(teacher)
     small = dataclasses.replace(workload.data, train=Subset(workload.data.train, range(100)))
     taken = []
-    monkeypatch.setattr(module, "_schedule", lambda *_: taken.append(1))
+    monkeypatch.setattr(loop, "_schedule", lambda *_: taken.append(1))
     settings = RecoverDefinition(epochs=9, batch=batch, learning_rate=0.01)
     train_steps(teacher, teacher, dataclasses.replace(workload, data=small), settings, 4)
     assert len(taken) == 4
@@ -214,7 +214,7 @@ def test_training_killed_after_an_epoch_ends_with_the_very_same_weights(random_e
 def test_the_scale_of_the_loss_goes_on_where_it_was(random_everywhere, tmp_path, monkeypatch):
     """In float16 the scale grows and shrinks with what overflowed before."""
     teacher, workload = random_everywhere
-    monkeypatch.setattr(module, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    monkeypatch.setattr(loop, "precision_for", lambda _: Precision(torch.float16, scaled=True))
     scaler = partial(torch.amp.GradScaler, growth_interval=3)
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
     student = broken(teacher)
@@ -242,7 +242,7 @@ def overflowing(steps):
 def test_a_loss_that_overflows_in_float16_costs_a_step_and_not_the_training(teacher, monkeypatch):
     workload = dataclasses.replace(make_workload(teacher), loss=overflowing({4, 5, 13}))
     settings = SETTINGS.model_copy(update={"distill": None})
-    monkeypatch.setattr(module, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    monkeypatch.setattr(loop, "precision_for", lambda _: Precision(torch.float16, scaled=True))
     losses = []
     tuned = fine_tune(
         broken(teacher), teacher, workload, settings, Training(on_epoch=lambda _, loss: losses.append(loss))
@@ -255,9 +255,9 @@ def test_a_loss_that_overflows_in_float16_costs_a_step_and_not_the_training(teac
 def test_a_loss_that_overflows_again_and_again_ends_the_training(teacher, monkeypatch):
     workload = dataclasses.replace(make_workload(teacher), loss=overflowing(range(12, 100)))
     settings = SETTINGS.model_copy(update={"epochs": 3, "distill": None})
-    monkeypatch.setattr(module, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    monkeypatch.setattr(loop, "precision_for", lambda _: Precision(torch.float16, scaled=True))
     tuned = fine_tune(broken(teacher), teacher, workload, settings)
-    assert tuned.stopped.startswith(f"the loss became inf in epoch 2, step {2 + module.MOST_OVERFLOWS}")
+    assert tuned.stopped.startswith(f"the loss became inf in epoch 2, step {2 + loop.MOST_OVERFLOWS}")
     assert tuned.epochs == 1
 
 
@@ -313,9 +313,10 @@ def test_the_weight_shares_the_loss(teacher):
     workload = make_workload(teacher)
     (x,), y = collect(workload.data.train, 16)
     student = broken(teacher)
-    hard = workload.loss(student(x), y)
-    soft = distillation_loss(student(x), teacher(x), 4.0)
-    mixed = module._loss(student, teacher, (x,), y, workload, DistillDefinition(temperature=4.0, weight=0.25))
+    outputs = student(x)
+    hard = workload.loss(outputs, y)
+    soft = distillation_loss(outputs, teacher(x), 4.0)
+    mixed = total(terms_of(workload, teacher, DistillDefinition(temperature=4.0, weight=0.25)), Batch((x,), outputs, y))
     torch.testing.assert_close(mixed, 0.25 * soft + 0.75 * hard)
 
 
@@ -323,13 +324,13 @@ def test_the_schedule_is_half_a_cosine():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     rates = []
     for step in range(5):
-        module._schedule(optimizer, 0.2, step, 4)
+        loop._schedule(optimizer, 0.2, step, 4)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0.1 * (1 - 0.5**0.5), 0.0])
 
 
 def test_biases_and_norms_are_not_decayed():
-    groups = module._parameter_groups(network("residual"), 0.01)
+    groups = loop._parameter_groups(network("residual"), 0.01)
     assert [g["weight_decay"] for g in groups] == [0.01, 0.0]
     assert all(p.dim() > 1 for p in groups[0]["params"])
     assert all(p.dim() <= 1 for p in groups[1]["params"])

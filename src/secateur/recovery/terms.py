@@ -1,0 +1,72 @@
+"""What a student is trained to: a sum of weighted terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import torch
+import torch.nn.functional as F  # noqa: N812 # torch's own custom
+from torch import Tensor, nn
+
+from secateur.definition import DistillDefinition
+from secateur.records import Workload
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: as the model takes them, each (n, …). outputs: the student's, (n, …). targets: (n, …). All on one device."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """A share of the loss. of: scalar, mean over a batch."""
+
+    weight: float
+    of: Callable[[Batch], Tensor]
+
+
+def terms_of(workload: Workload, teacher: nn.Module, distill: DistillDefinition | None) -> tuple[Term, ...]:
+    """The workload's loss, and agreement with the teacher where a definition asks for distillation."""
+    if distill is None:
+        return (Term(1.0, partial(_labels, workload)),)
+    return (
+        Term(distill.weight, partial(_logits, teacher, distill.temperature)),
+        Term(1 - distill.weight, partial(_labels, workload)),
+    )
+
+
+def total(terms: tuple[Term, ...], batch: Batch) -> Tensor:
+    """The loss of a batch: scalar."""
+    return reduce(torch.add, (term.weight * term.of(batch) for term in terms))
+
+
+def _labels(workload: Workload, batch: Batch) -> Tensor:
+    return workload.loss(batch.outputs, batch.targets)
+
+
+def _logits(teacher: nn.Module, temperature: float, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        taught = teacher(*batch.inputs)
+    return distillation_loss(batch.outputs, taught, temperature)
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) of the softened class distributions, mean over the batch. Logits: (n, classes).
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+    return (
+        F.kl_div(
+            F.log_softmax(student / temperature, dim=-1),
+            F.log_softmax(teacher / temperature, dim=-1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        * temperature**2
+    )
