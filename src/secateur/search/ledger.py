@@ -9,8 +9,9 @@ import numpy as np
 
 from secateur.compression.saliency import Saliencies
 from secateur.records import Arm, Candidate, Direction, Evaluation, Goal, Measurement, Trial
+from secateur.search.forecast import Forecast
 from secateur.search.front import Archive, as_costs, choose, reference_point
-from secateur.search.goals import Forecast, holds, violations
+from secateur.search.goals import holds, violations
 from secateur.search.study import Asked, Study
 from secateur.search_spaces import SearchSpace
 
