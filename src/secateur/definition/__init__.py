@@ -1,25 +1,16 @@
 """YAML → validated definition. Every error names file, line, what is allowed and the nearest match, before any long work."""
 
 from secateur.definition.devices import DEVICE_KINDS, AdbDevice, DeviceDefinition, DeviceKind, LocalDevice, SshDevice
-from secateur.definition.models import (
-    LOWER_GOALS,
-    UPPER_GOALS,
-    ConstraintDefinition,
-    DistillDefinition,
-    EvaluatorDefinition,
-    FidelitiesDefinition,
-    GroupRule,
-    LimitsDefinition,
-    NniDefinition,
-    PipelineDefinition,
-    RecoverDefinition,
-    RegisterDefinition,
-    SearchDefinition,
-    SearchSpaceDefinition,
-    WorkloadReference,
-)
+from secateur.definition.evaluator import LOWER_GOALS, UPPER_GOALS, ConstraintDefinition, EvaluatorDefinition
+from secateur.definition.nni import NniDefinition
+from secateur.definition.pipeline import PipelineDefinition
+from secateur.definition.recover import DistillDefinition, RecoverDefinition
+from secateur.definition.register import RegisterDefinition
 from secateur.definition.resolve import Override, load_evaluator, load_pipeline, pipeline_from, project_root, shipped
+from secateur.definition.search import FidelitiesDefinition, LimitsDefinition, SearchDefinition
+from secateur.definition.search_space import GroupRule, SearchSpaceDefinition
 from secateur.definition.source import Source, expanded, one_of
+from secateur.definition.workload import WorkloadReference
 
 __all__ = [
     "DEVICE_KINDS",

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from secateur.definition.declared import Declared
-from secateur.definition.models import EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition
+from secateur.definition.evaluator import EvaluatorDefinition
+from secateur.definition.pipeline import PipelineDefinition
 from secateur.definition.reading import DEEPEST, MOST_VALUES, Path_, check_values, parsed, plain
+from secateur.definition.search_space import SearchSpaceDefinition
 from secateur.definition.source import Source, named, shown
 from secateur.errors import DefinitionError, nearest
 

@@ -1,0 +1,41 @@
+"""A whole pipeline. The field descriptions of its blocks are the reference: `secateur schema` prints them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from secateur.definition.declared import Declared, Name
+from secateur.definition.evaluator import EvaluatorDefinition
+from secateur.definition.recover import RecoverDefinition
+from secateur.definition.register import RegisterDefinition
+from secateur.definition.search import SearchDefinition
+from secateur.definition.search_space import SearchSpaceDefinition
+from secateur.definition.workload import WorkloadReference
+
+
+class PipelineDefinition(Declared):
+    """From a trained model to registered, verified, smaller ones."""
+
+    name: Name = Field(description="Names the runs, the study and the experiment.")
+    workload: WorkloadReference
+    search_space: SearchSpaceDefinition
+    evaluator: EvaluatorDefinition
+    search: SearchDefinition = Field(default_factory=lambda: SearchDefinition())
+    recover: RecoverDefinition | None = Field(
+        default_factory=lambda: RecoverDefinition(), description="Fine-tuning of the finalists; null for none."
+    )
+    register_as: RegisterDefinition | None = Field(
+        None, alias="register", description="Registration in MLflow; left out, the models stay in the run's folder."
+    )
+
+    @model_validator(mode="after")
+    def _training_is_declared(self) -> PipelineDefinition:
+        if self.recover is None and (self.search.fidelities.steps or self.search.baselines.small_dense):
+            raise ValueError("search.fidelities.steps and search.baselines.small_dense train: they need 'recover'")
+        return self
+
+    def as_written(self) -> dict[str, Any]:
+        """The whole definition with defaults filled in and references spelled out; environment values stay unexpanded."""
+        return {**self.model_dump(mode="json", by_alias=True), "workload": self.workload.as_written}

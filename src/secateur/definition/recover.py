@@ -1,0 +1,35 @@
+"""The block `recover`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from secateur.definition.declared import Declared
+
+
+class DistillDefinition(Declared):
+    """Knowledge distillation from the dense model (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    temperature: float = Field(4.0, ge=1e-3, le=1e6, description="Softens both distributions.")
+    weight: float = Field(
+        0.9, ge=0.0, le=1.0, description="Share of the distillation loss; the rest is the workload's loss."
+    )
+
+
+class RecoverDefinition(Declared):
+    """How the finalists are fine-tuned."""
+
+    epochs: int = Field(3, ge=1, le=100_000, description="Passes over the training data.")
+    finalists: int = Field(
+        4, ge=1, le=10_000, description="Front members that are fine-tuned, by hypervolume contribution."
+    )
+    learning_rate: float = Field(
+        0.02, gt=0.0, le=1000.0, description="Peak of the cosine schedule (SGD, Nesterov momentum 0.9)."
+    )
+    batch: int = Field(128, ge=2, le=65_536, description="Samples per step.")
+    weight_decay: float = Field(
+        5e-4, ge=0.0, le=1000.0, description="L2 penalty on weights with more than one dimension."
+    )
+    distill: DistillDefinition | None = Field(
+        DistillDefinition(temperature=4.0, weight=0.9), description="Distillation from the dense model; null for none."
+    )
