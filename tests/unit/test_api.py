@@ -13,8 +13,8 @@ from conftest import make_workload
 from secateur.api.callbacks import listener_of
 from secateur.api.running import loaded
 from secateur.errors import DefinitionError, StateError, WorkloadError
+from secateur.pipelines.evaluating import check_live
 from secateur.pipelines.listener import Listener, Progress
-from secateur.pipelines.run import check_live
 from secateur.workloads.live import LIVE, digest_of, held
 from secateur.workloads.loading import load_workload
 from secateur.workloads.samples import Samples

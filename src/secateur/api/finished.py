@@ -15,7 +15,7 @@ from secateur.compression.storage import load_compressed
 from secateur.definition import one_of
 from secateur.errors import NothingBetter
 from secateur.pipelines.models import dense_module, export_finalist, onnx_file
-from secateur.pipelines.run import read_record, versions_of
+from secateur.pipelines.reading import read_record, versions_of
 from secateur.pipelines.state import RunFolder, find_run
 from secateur.records import Recovered, RunRecord, Version
 from secateur.report.front_figure import AXES, front_figure

@@ -11,7 +11,7 @@ from typing import Any
 from secateur.cli.tables import console, say, show_table
 from secateur.errors import StateError
 from secateur.pipelines.comparison import Comparison
-from secateur.pipelines.run import read_record
+from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import RunFolder
 from secateur.report import Column, Row, Table, headline
 

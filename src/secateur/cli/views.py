@@ -11,7 +11,8 @@ from rich.console import Console
 
 from secateur.cli.tables import console, listing, say, show_table
 from secateur.pipelines.check import Checked
-from secateur.pipelines.run import Outcome, read_record, versions_of
+from secateur.pipelines.outcome import Outcome
+from secateur.pipelines.reading import read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import RunRecord, Version
 from secateur.report import Column, Row, Table, before_and_after, headline

@@ -17,7 +17,7 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.ranking import ranked
-from secateur.pipelines.run import prior_front
+from secateur.pipelines.reading import prior_front
 from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
 from secateur.records import SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import train_steps

@@ -21,7 +21,7 @@ from secateur.definition import load_pipeline, one_of
 from secateur.errors import ModelError, WorkloadError
 from secateur.evaluators.onnx_export import OUTPUT
 from secateur.files import sha256_of, write
-from secateur.pipelines.run import read_record
+from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import RunFolder
 from secateur.records import Recovered
 from secateur.workloads.loading import build_model, load_workload

@@ -17,32 +17,44 @@ from secateur.search.sensitivity import known_sensitivities
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the stages have found out, on the way into the record."""
+class Searched:
+    """What the search has led to. ended: why it did. chosen: the trials that go on, in order."""
 
     ledger: Ledger
     ended: str
+    chosen: Sequence[Trial]
     rungs: tuple[Rung, ...]
-    finalists: list[Recovered]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the gate has decided. best: who gets the alias. dense: the original's figures per data role."""
+
+    finalists: Sequence[Recovered]
     best: str | None
-    small_dense: Recovered | None
+    dense: Mapping[str, Mapping[str, Measurement]]
     self_comparison: Measurement | None
 
 
-def record_of(
-    prepared: Prepared,
-    run: RunFolder,
-    found: Found,
-    dense: Mapping[str, Mapping[str, Measurement]],
-    watch: Stopwatch,
-) -> RunRecord:
-    """Everything a run found out. dense: the original's figures per data role; watch: seconds per stage."""
+@dataclass(frozen=True)
+class Found:
+    """What the stages have found out, on the way into the record."""
+
+    searched: Searched
+    judged: Judged
+    small_dense: Recovered | None
+
+
+def record_of(prepared: Prepared, run: RunFolder, found: Found, watch: Stopwatch) -> RunRecord:
+    """Everything a run found out. watch: seconds per stage."""
     definition, space = prepared.definition, prepared.space
-    by = missing(found.self_comparison)
-    trials = [replace(t, evaluation=_widened(t.evaluation, by)) for t in found.ledger.trials]
+    searched, judged = found.searched, found.judged
+    problem, dense = searched.ledger.problem, judged.dense
+    by = missing(judged.self_comparison)
+    trials = [replace(t, evaluation=_widened(t.evaluation, by)) for t in searched.ledger.trials]
     objectives = definition.evaluator.objectives
     complete = own(trials)
-    kept = feasible(complete, found.ledger.problem.goals)
+    kept = feasible(complete, problem.goals)
     feasible_numbers = {t.number for t in kept}
     best = front([t.evaluation for t in kept if t.arm != "dense"], objectives)
     return RunRecord(
@@ -62,16 +74,16 @@ def record_of(
         dense=dense,
         samples={role: len(getattr(prepared.workload.data, role)) for role in ROLES},
         trials=tuple(trials),
-        sensitivities=known_sensitivities(found.ledger.study),
-        finalists=tuple(found.finalists),
-        knee=found.best,
+        sensitivities=known_sensitivities(searched.ledger.study),
+        finalists=tuple(judged.finalists),
+        knee=judged.best,
         seconds=dict(watch.seconds),
-        audit=audit(found.finalists),
-        arms=arm_results(trials, objectives, dense["search"], found.ledger.problem.goals),
-        ended=found.ended,
+        audit=audit(judged.finalists),
+        arms=arm_results(trials, objectives, dense["search"], problem.goals),
+        ended=searched.ended,
         small_dense=found.small_dense,
-        rungs=found.rungs,
-        self_comparison=found.self_comparison,
+        rungs=searched.rungs,
+        self_comparison=judged.self_comparison,
         device_step=space.device_step,
         waited=_waited(trials, watch, prepared.evaluator.waiting.spent),
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,

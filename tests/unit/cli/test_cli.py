@@ -256,7 +256,7 @@ def test_cuda_is_refused_where_there_is_none(secateur_command, monkeypatch):
 def test_runs_are_listed_compared_and_deleted(secateur_command, tmp_path, monkeypatch):
     import finished
     from secateur.files import write
-    from secateur.pipelines.run import _RECORD
+    from secateur.pipelines.reading import RECORD
 
     assert "There are no runs in" in secateur_command("runs", "--project", "p")[2]
     assert json.loads(secateur_command("runs", "--project", "p", "--json")[1]) == []
@@ -272,7 +272,7 @@ def test_runs_are_listed_compared_and_deleted(secateur_command, tmp_path, monkey
         }
         write(folder / "run.json", json.dumps({**facts, "environment": {}}))
         record = dataclasses.replace(finished.RECORD, run_id=name, definition={"seed": seed})
-        write(folder / "record.json", _RECORD.dump_json(record))
+        write(folder / "record.json", RECORD.dump_json(record))
     code, out, err = secateur_command("runs", "--project", "p", "--json")
     assert (code, [(e["run"], e["state"], e["best"]) for e in json.loads(out)]) == (
         0,

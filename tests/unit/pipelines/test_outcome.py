@@ -13,7 +13,7 @@ import finished
 from secateur.cli.commands.running import _alone, _show
 from secateur.errors import NothingBetter, StateError
 from secateur.pipelines import run as run_module
-from secateur.pipelines.run import Outcome
+from secateur.pipelines.outcome import Outcome
 from secateur.pipelines.state import RunFolder
 from secateur.records import Version
 

@@ -11,7 +11,7 @@ import finished
 from secateur.errors import DefinitionError, StateError
 from secateur.pipelines.comparison import compare
 from secateur.pipelines.deletion import delete_run
-from secateur.pipelines.run import read_record
+from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import DATABASE, RunFolder, find_run, locked, read_run, runs
 from secateur.records import Candidate, Evaluation, Measurement
 from secateur.search.board import ARTIFACTS

@@ -15,7 +15,7 @@ from secateur.cli.options import Device, Json, Pipeline, PipelineProject, Projec
 
 if TYPE_CHECKING:
     from secateur.definition import PipelineDefinition
-    from secateur.pipelines.run import Outcome
+    from secateur.pipelines.outcome import Outcome
 
 
 def run(

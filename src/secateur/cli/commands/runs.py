@@ -57,7 +57,7 @@ def compare_runs(
     """Put two or more runs side by side: their best finalists, and what their definitions do not share."""
     from secateur.cli.run_views import show_comparison
     from secateur.pipelines.comparison import compare
-    from secateur.pipelines.run import read_record
+    from secateur.pipelines.reading import read_record
     from secateur.pipelines.state import find_run
 
     if len(run_ids) < 2:  # one run compares with nothing

@@ -1,0 +1,154 @@
+"""The stages of a run in order, from saliency to the judged record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from secateur.compression.kept_groups import keep_groups
+from secateur.compression.saliency import Saliencies
+from secateur.evaluators.self_comparison import compared, missing, widened
+from secateur.files import write
+from secateur.pipelines.allowances import WithAllowances
+from secateur.pipelines.budgets import check_budgets
+from secateur.pipelines.calibration import calibrate
+from secateur.pipelines.dashboard import show_finalists
+from secateur.pipelines.evaluating import workers
+from secateur.pipelines.judgement import elect, judge, score_on_test
+from secateur.pipelines.listener import Listener
+from secateur.pipelines.original import dense_figures, save_example
+from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.reading import RECORD, prior_front
+from secateur.pipelines.recording import Found, Judged, Searched, record_of
+from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
+from secateur.pipelines.rungs import finalists_by_rungs
+from secateur.pipelines.stages import problem_of, saliencies_of
+from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
+from secateur.records import Measurement, Recovered, RunRecord, Trial
+from secateur.report import write_report
+from secateur.search.dashboard import Original
+from secateur.search.executor import Executor
+from secateur.search.ledger import Ledger, Problem
+from secateur.search.loop import Stopping, search
+from secateur.search.study import Study
+
+Figures = Mapping[str, Measurement]
+Engine = Callable[[Ledger, Executor, Stopping], str]
+"""What drives a search. Returns why it ended."""
+
+
+class Driver:
+    """Takes one run through its stages; what an earlier process has done of them is read from disk."""
+
+    def __init__(self, prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> None:
+        """device: that finalists are trained on."""
+        self._prepared, self._run, self._device, self._listener = prepared, run, device, listener
+        self._watch = Stopwatch(run.path / "seconds.json")
+
+    def through(self) -> RunRecord:
+        """All stages up to the gate. Returns the record, which lies in the run's folder with its report."""
+        prepared, run, watch = self._prepared, self._run, self._watch
+        engine = _engine(prepared, run, self._listener)
+        write(run.dense_onnx, prepared.evaluator.files.dense.onnx)
+        keep_groups(run.groups, prepared.found, prepared.model, prepared.workload.example_inputs)
+        save_example(prepared, run)
+        with watch.stage("check"):
+            self._listener.step("computing saliency")
+            saliencies = saliencies_of(prepared, run)
+            calibrate(prepared, saliencies, run)
+        with workers(prepared, saliencies, run) as pool:  # they prepare while the dense model is measured
+            problem = self._problem(saliencies)
+            searched = self._search(engine, problem, pool)
+            finalists = self._recover(saliencies, searched.chosen, pool)
+        judged = self._judge(finalists, problem.dense)
+        small_dense = self._small_dense(saliencies, judged)
+        record = record_of(prepared, run, Found(searched, judged, small_dense), watch)
+        report = write_report(record, run.path / "report.html")
+        show_finalists(run, record, report)
+        write(run.path / "record.json", RECORD.dump_json(record, indent=1))
+        return record
+
+    def _problem(self, saliencies: Saliencies) -> Problem:
+        prepared, run = self._prepared, self._run
+        with self._watch.stage("check"):
+            self._listener.step("measuring the dense model")
+            dense = dense_figures(prepared, run, "search")
+            problem = problem_of(prepared, saliencies, dense, prior_front(Path(run.project), prepared.definition))
+            check_budgets(prepared, saliencies, problem.goals, dense)
+        self._listener.prepared(prepared, run, dense)
+        return problem
+
+    def _search(self, engine: Engine, problem: Problem, pool: Executor) -> Searched:
+        prepared, run, settings = self._prepared, self._run, self._prepared.definition.search
+        self._listener.stage("search")
+        self._listener.step("starting workers, probing groups")
+        study = Study(
+            run.state / DATABASE,
+            run.run_id,
+            problem.space.parameters(),
+            problem.objectives,
+            settings.sampler,
+            settings.seed,
+            Original.of(problem.space, problem.dense),
+        )
+        ledger = Ledger(problem, study, self._listener.trial)
+        seconds = None if settings.minutes is None else 60 * settings.minutes - self._watch.spent("search")
+        lending = WithAllowances(pool, prepared.evaluator.waiting, missing(compared([problem.dense])))
+        with self._watch.stage("search"):
+            ended = engine(ledger, lending, Stopping(settings.trials, seconds, settings.patience))
+            chosen, rungs = finalists_by_rungs(prepared, ledger.trials, problem.dense, lending, run)
+        return Searched(ledger, ended, chosen, rungs)
+
+    def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial], pool: Executor) -> list[Recovered]:
+        listener, finalists = self._listener, []
+        listener.stage("recover")
+        with self._watch.stage("recover"):
+            recovery = Recovery(self._prepared, self._run, self._device, self._watch, pool, listener.step)
+            wanted = [finalist_of(self._prepared, saliencies, trial, n) for n, trial in enumerate(chosen, start=1)]
+            for finalist in recovery.recovered(wanted, lambda n: partial(listener.epoch, n, len(chosen))):
+                listener.recovered(finalist)
+                finalists.append(finalist)
+        return finalists
+
+    def _judge(self, finalists: Sequence[Recovered], dense_search: Figures) -> Judged:
+        prepared, run = self._prepared, self._run
+        self._listener.stage("gate")
+        with self._watch.stage("gate"):
+            self._listener.step("measuring the dense model on selection data")
+            dense_selection = dense_figures(prepared, run, "selection")
+            comparison = compared([dense_search, dense_selection])
+            by = missing(comparison)
+            dense_search, dense_selection = widened(dense_search, by), widened(dense_selection, by)
+            finalists = [
+                replace(f, measurements=widened(f.measurements, by), searched=widened(f.searched, by))
+                for f in finalists
+            ]
+            judged = judge(prepared, finalists, dense_selection, run)
+            self._listener.step("scoring on test data")
+            tested, dense_test = score_on_test(prepared, judged, dense_selection, run)
+            best = elect(prepared, tested, dense_selection)
+        dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
+        return Judged(tested, best, dense, comparison)
+
+    def _small_dense(self, saliencies: Saliencies, judged: Judged) -> Recovered | None:
+        """The best finalist's widths, trained from scratch, where the definition asks for it."""
+        if not self._prepared.definition.search.baselines.small_dense or judged.best is None:
+            return None
+        self._listener.stage("recover")
+        knee = next(f for f in judged.finalists if f.name == judged.best)
+        with self._watch.stage("recover"):
+            baseline = small_dense_of(self._prepared, saliencies, knee)
+            alone = Recovery(self._prepared, self._run, self._device, self._watch, step=self._listener.step)
+            (trained,) = alone.recovered([baseline], lambda _: partial(self._listener.epoch, 1, 1))
+        return replace(trained, measurements=widened(trained.measurements, missing(judged.self_comparison)))
+
+
+def _engine(prepared: Prepared, run: RunFolder, listener: Listener) -> Engine:
+    """What drives the search. Raises DefinitionError where NNI's remote host cannot be used."""
+    if prepared.definition.search.engine == "optuna":
+        return search
+    from secateur.pipelines.nni_search import nni_search  # an extra
+
+    return nni_search(prepared, run, listener.experiment)

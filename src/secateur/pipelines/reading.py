@@ -1,0 +1,54 @@
+"""What finished runs have left: their records, what they have registered, and the front that another run starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from secateur.definition import PipelineDefinition
+from secateur.errors import DefinitionError, SecateurError, StateError, first_line
+from secateur.pipelines.state import RunFolder, find_run
+from secateur.records import Candidate, RunRecord, Version
+from secateur.search.front import front
+from secateur.search.ledger import feasible, own
+
+RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
+VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
+
+
+def read_record(run: RunFolder) -> RunRecord:
+    """A finished run's record. Raises StateError where the run has not got that far."""
+    if not run.judged:
+        raise StateError(f"Run {run.run_id} is not finished. Go on with: secateur resume {run.run_id}")
+    try:
+        return RECORD.validate_json((run.path / "record.json").read_bytes())
+    except ValidationError as error:
+        raise StateError(
+            f"{run.path / 'record.json'} was written by another version of secateur, or is damaged: {first_line(error)}. Its "
+            f"report is still there: {run.path / 'report.html'}"
+        ) from error
+
+
+def versions_of(run: RunFolder) -> list[Version] | None:
+    """What the run has registered, None where nothing has been sent yet."""
+    file = run.path / "registry.json"
+    return VERSIONS.validate_json(file.read_bytes()) if file.is_file() else None
+
+
+def prior_front(root: Path, definition: PipelineDefinition) -> list[Candidate]:
+    """The front that an earlier run of a project found, for `search.warm_start`.
+
+    root: the project's folder. Raises DefinitionError where there is no such run, or where it is not finished.
+    """
+    name = definition.search.warm_start
+    if name is None:
+        return []
+    try:
+        record = read_record(find_run(root, name))
+    except SecateurError as error:
+        raise DefinitionError(
+            f"{definition.search.where('warm_start')}: 'warm_start' must name an earlier run. {error}"
+        ) from error
+    sound = feasible(own(record.trials), record.goals)
+    return [e.candidate for e in front([t.evaluation for t in sound if t.arm != "dense"], record.objectives)]
