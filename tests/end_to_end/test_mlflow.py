@@ -106,7 +106,7 @@ def test_what_a_person_sees_of_a_run(state):
         [
             replace(RECORD.finalists[0], losses=(0.9, 0.4, 0.2), on_search=RECORD.finalists[0].searched["accuracy"]),
             *RECORD.finalists[1:],
-            finalist("f4-dd", 0.1, 0.1, failure="it broke", measurements={}, test=None, feasible=False, on_front=False),
+            finalist("f4-dd", 0.1, 0.1, failure="it broke", measurements={}),
         ],
         "f1-aa",
     )

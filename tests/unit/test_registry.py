@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from finished import RECORD, finalist
+from finished import RECORD, finalist, make
 from secateur.records import Measurement
 from secateur.registry import Target
 from secateur.registry.contents import finalist_points, run_points, status
@@ -54,17 +54,21 @@ def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeyp
         ({"name": "f1-aa"}, "knee"),
         ({"name": "x"}, "front"),
         ({"name": "x", "on_front": False}, "dominated"),
-        ({"name": "x", "feasible": False}, "infeasible"),
+        ({"name": "x", "missed": "-9.0 points"}, "infeasible"),
         ({"name": "x", "veto": "loses too much"}, "vetoed"),
-        ({"name": "x", "failure": "it broke", "feasible": False}, "failed"),
     ],
 )
 def test_the_status_of_a_finalist(changes, expected):
-    assert status(RECORD, finalist(**({"accuracy": 0.8, "latency": 0.5} | changes))) == expected
+    said = dict(changes)
+    name = said.pop("name")
+    one = finalist(name, 0.8, 0.5)
+    assert status(make([one], "f1-aa", {name: said}), one) == expected
+    broken = replace(one, failure="it broke")
+    assert status(make([broken], None), broken) == "failed"
 
 
 def test_what_is_judged_has_plain_names_and_everything_else_stands_below():
-    points = finalist_points(replace(RECORD.finalists[0], losses=(0.5,)))
+    points = finalist_points(replace(RECORD.finalists[0], losses=(0.5,)), RECORD.verdicts["f1-aa"])
     plain = {p.key: p.value for p in points if "/" not in p.key}
     assert plain.keys() == {"accuracy", "latency", "speedup", "size", "macs", "parameters", "damage"}
     assert plain["speedup"] == 2.5
@@ -87,8 +91,8 @@ def test_a_model_card_says_what_how_and_where_it_ends():
     assert "- test: 100 samples, used once, on what is registered" in card
     assert "Latency and memory hold for this device" in card
     assert len(card) < 5000
-    failed = model_card(RECORD, replace(best, failure="it broke"))
-    assert failed.endswith("Reason: it broke")
+    broken = replace(best, failure="it broke")
+    assert model_card(make([broken], None), broken).endswith("Reason: it broke")
 
 
 def test_a_run_whose_finalists_test_data_refuses_does_not_say_that_none_passed():

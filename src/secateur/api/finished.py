@@ -118,7 +118,10 @@ class Run:
 
     def export(self, to: str | Path, name: str | None = None, *, dense: nn.Module | None = None) -> list[Path]:
         """Write a finalist so that it can be used without secateur, as `secateur export` does. Returns the files."""
-        return export_finalist(self.folder, self._named(name), dense or self.dense(), Path(to).expanduser())
+        finalist = self._named(name)
+        verdict = self.record.verdicts.get(finalist.name)
+        test = verdict.test if verdict else None
+        return export_finalist(self.folder, finalist, test, dense or self.dense(), Path(to).expanduser())
 
     def dense(self) -> nn.Module:
         """The original module. Raises WorkloadError where it cannot be built."""

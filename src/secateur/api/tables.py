@@ -35,7 +35,7 @@ def finalists_table(record: RunRecord) -> tuple[Rows, str]:
             "passed": finalist in record.registered,
             **_figures(finalist.measurements),
             "searched_accuracy": _value(finalist.searched.get("accuracy")),
-            "test_accuracy": _value(finalist.test),
+            "test_accuracy": _value(record.verdicts[finalist.name].test if finalist.name in record.verdicts else None),
         }
         for finalist in record.finalists
     ]

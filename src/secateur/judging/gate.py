@@ -15,14 +15,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from secateur.errors import EvaluationFailed
 from secateur.evaluators.paired import ONE_SIDED, SURELY_AT_LEAST, change, own
 from secateur.evaluators.sample_scores import Scores
-from secateur.records import Direction, Evaluation, Goal
+from secateur.records import Check, Direction, Evaluation, Goal, Verdict
 from secateur.report.units import amount, difference, difference_with_interval, score
 from secateur.search.front import clearly_better, front
 
 SCORE = "accuracy"
 """The metric that is compared sample by sample."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What networks are judged by. unit: of the score."""
+
+    goals: Sequence[Goal]
+    objectives: Mapping[str, Direction]
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,34 @@ class Contender:
     scores: Scores
 
 
+def judged(
+    contenders: Mapping[str, Contender], dense: Contender, bar: Bar
+) -> tuple[dict[str, Verdict], dict[str, str]]:
+    """A verdict for each contender by its name, with the dense model on the front; and why others cannot be compared with it."""
+    shown, failures = {}, {}
+    for name, contender in contenders.items():
+        try:
+            shown[name] = checks(bar, contender, dense), change(contender.scores, dense.scores)
+        except EvaluationFailed as error:
+            failures[name] = f"it cannot be compared with the dense model: {error}"
+    members = front_of([dense, *(contenders[name] for name in shown)], bar.objectives)
+    return {
+        name: Verdict(name, any(contenders[name] is member for member in members), held, changed)
+        for name, (held, changed) in shown.items()
+    }, failures
+
+
 def better(left: Contender, right: Contender, metric: str, direction: Direction) -> bool:
     """Whether one network beats another in a metric beyond noise: the 95 % interval of the difference does not contain zero.
 
-    The score is compared sample by sample; figures with an interval as independent ones; exact figures as they are.
+    The score is compared sample by sample; figures with an interval as independent ones; exact figures as they are. A difference
+    whose interval is not known shows nothing.
     """
     if metric == SCORE:
-        low, high = change(left.scores, right.scores).bounds
+        try:
+            low, high = change(left.scores, right.scores).bounds
+        except EvaluationFailed:
+            return False
         return low > 0 if direction == "maximize" else high < 0
     return clearly_better(left.evaluation.measurements[metric], right.evaluation.measurements[metric], direction)
 
@@ -54,31 +85,30 @@ def front_of(contenders: Sequence[Contender], objectives: Mapping[str, Direction
     return [of[id(member)] for member in front([c.evaluation for c in contenders], objectives, beats)]
 
 
-def missed(goals: Sequence[Goal], contender: Contender, dense: Contender, unit: str) -> tuple[str, ...]:
-    """The goals that a network has not been shown to keep, each with the figures that say so. unit: of the score."""
-    found = (_missed(goal, contender, dense, unit) for goal in goals)
-    return tuple(reason for reason in found if reason is not None)
+def checks(bar: Bar, contender: Contender, dense: Contender) -> tuple[Check, ...]:
+    """Each goal, with the figures where a network has not been shown to keep it. Raises EvaluationFailed without an interval."""
+    return tuple(Check(goal.text, _missed(goal, contender, dense, bar.unit)) for goal in bar.goals)
 
 
 def _missed(goal: Goal, contender: Contender, dense: Contender, unit: str) -> str | None:
     figure = contender.evaluation.measurements.get(goal.metric)
     if figure is None:
-        return f"{goal.text}: not measured"
+        return "not measured"
     if goal.metric != SCORE:
         low, high = figure.bounds
         end = low if goal.sense == "at_least" else high
         kept = goal.violation(end, in_search=False) <= 0
-        return None if kept else f"{goal.text}: {figure.value:.4g} {figure.unit}, and it may be {end:.4g}"
+        return None if kept else f"{figure.value:.4g} {figure.unit}, and it may be {end:.4g}"
     if goal.drop is None:
         least = own(contender.scores, ONE_SIDED).low
         kept = least >= goal.limit
-        return None if kept else f"{goal.text}: {score(figure.value, unit)}, and it may be {score(least, unit)}"
+        return None if kept else f"{score(figure.value, unit)}, and it may be {score(least, unit)}"
     changed = change(contender.scores, dense.scores)
     least = changed.details[SURELY_AT_LEAST]
     return (
         None
         if least >= -goal.drop
-        else f"{goal.text}: {difference(changed.value, unit)}, and a loss of {amount(-least, unit)} cannot be excluded"
+        else f"{difference(changed.value, unit)}, and a loss of {amount(-least, unit)} cannot be excluded"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secateur.pipelines.state import DATABASE, STATE, RunFolder
-from secateur.records import RunRecord
+from secateur.records import Measurement, Recovered, RunRecord
 from secateur.registry import Published
 from secateur.report import headline
 from secateur.report.front_figure import AXES, front_figure
@@ -32,8 +32,9 @@ def show_finalists(run: RunFolder, record: RunRecord, report: Path) -> None:
         )
         board.figure(f"front-{axis}", figure.to_json())
     for finalist in record.finalists:
-        board.add_note(finalist.trial, finalist_note(finalist, record.dense["selection"], status(record, finalist)))
-        board.later(finalist.trial, later_attributes(finalist, [*record.objectives], None))
+        test, dense = _tested(record, finalist), record.dense["selection"]
+        board.add_note(finalist.trial, finalist_note(finalist, test, dense, status(record, finalist)))
+        board.later(finalist.trial, later_attributes(finalist, test, [*record.objectives], None))
         onnx = run.path / finalist.folder / "model.onnx"
         if onnx.is_file():
             board.attach(finalist.trial, f"{finalist.name}.onnx", onnx.read_bytes())
@@ -46,9 +47,15 @@ def show_registered(run: RunFolder, record: RunRecord, published: Published) -> 
     versions = {v.finalist: f", {v.name} version {v.version}" for v in published.versions}
     for finalist in record.finalists:
         run_id = published.runs.get(finalist.name)
-        board.later(finalist.trial, later_attributes(finalist, [*record.objectives], run_id))
+        attributes = later_attributes(finalist, _tested(record, finalist), [*record.objectives], run_id)
+        board.later(finalist.trial, attributes)
         if run_id is not None:
             board.add_note(finalist.trial, f"MLflow run: `{run_id}`{versions.get(finalist.name, ', not registered')}")
+
+
+def _tested(record: RunRecord, finalist: Recovered) -> Measurement | None:
+    verdict = record.verdicts.get(finalist.name)
+    return verdict.test if verdict else None
 
 
 def _board(run: RunFolder) -> Board:

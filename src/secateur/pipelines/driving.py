@@ -125,12 +125,14 @@ class Driver:
                 replace(f, measurements=widened(f.measurements, by), searched=widened(f.searched, by))
                 for f in finalists
             ]
-            judged = judge(prepared, finalists, dense_selection, run)
+            finalists, verdicts = judge(prepared, finalists, dense_selection, run)
             self._listener.step("scoring on test data")
-            tested, dense_test = score_on_test(prepared, judged, dense_selection, run)
-            best = elect(prepared, tested, dense_selection)
-        dense = {"search": dense_search, "selection": dense_selection, "test": {"accuracy": dense_test}}
-        return Judged(tested, best, dense, comparison)
+            passed = [f for f in finalists if f.name in verdicts and verdicts[f.name].passed]
+            verdicts |= score_on_test(prepared, passed, verdicts, dense_selection, run)
+            best = elect(prepared, [f for f in passed if verdicts[f.name].veto is None], dense_selection)
+            dense_test = prepared.evaluator.measure(prepared.evaluator.files.dense, "test", ["accuracy"])
+        dense = {"search": dense_search, "selection": dense_selection, "test": dense_test}
+        return Judged(finalists, verdicts, best, dense, comparison)
 
     def _small_dense(self, saliencies: Saliencies, judged: Judged) -> Recovered | None:
         """The best finalist's widths, trained from scratch, where the definition asks for it."""

@@ -11,13 +11,16 @@ from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators import Measured, Network
 from secateur.evaluators.paired import change
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores
-from secateur.judging.gate import Contender, front_of, missed, veto
+from secateur.judging.gate import Bar, Contender, judged, veto
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder
-from secateur.records import Evaluation, Measurement, Recovered, Removals
+from secateur.records import Evaluation, Measurement, Recovered, Removals, Verdict
 from secateur.registry import DENSE
 from secateur.search.front import knee
+
+OWN_FAULTS = (EvaluationFailed, WorkloadError)
+"""What one network's score may raise without being the run's failure."""
 
 
 def scores_file(folder: Path, role: str) -> Path:
@@ -27,75 +30,75 @@ def scores_file(folder: Path, role: str) -> Path:
 
 def judge(
     prepared: Prepared, finalists: Sequence[Recovered], dense: Mapping[str, Measurement], run: RunFolder
-) -> list[Recovered]:
-    """The gate, on selection data: the goals as `secateur.judging.gate` has them, and the front with the dense model on it."""
-    goals, unit = goals_on(prepared, dense), prepared.workload.score_unit
+) -> tuple[list[Recovered], dict[str, Verdict]]:
+    """The gate, on selection data, as `secateur.judging.gate` has it.
+
+    Returns the finalists, those that cannot be compared with the dense model as failed ones, and the verdicts on the others.
+    """
     nothing = Removals({}, {}, {}).key
     original = Contender(Evaluation(prepared.space.dense(), nothing, dense), _dense_scores(prepared, run, "selection"))
-    contenders = {
-        f.name: Contender(Evaluation(f.candidate, f.name, f.measurements), _selection_scores(prepared, f, run))
-        for f in finalists
-        if f.failure is None
-    }
-    members = front_of([original, *contenders.values()], prepared.definition.evaluator.objectives)
-    judged = []
-    for finalist in finalists:
-        if finalist.failure is None:
-            contender = contenders[finalist.name]
-            reasons = missed(goals, contender, original, unit)
-            finalist = replace(
-                finalist,
-                on_front=any(contender is member for member in members),
-                feasible=not reasons,
-                missed=reasons,
-                change=change(contender.scores, original.scores),
-            )
-        judged.append(finalist)
-    return judged
+    contenders, unscored = {}, {}
+    for finalist in (f for f in finalists if f.failure is None):
+        try:
+            scores = _selection_scores(prepared, finalist, run)
+        except DataUnreadable:
+            raise
+        except OWN_FAULTS as error:
+            unscored[finalist.name] = str(error)
+        else:
+            evaluation = Evaluation(finalist.candidate, finalist.name, finalist.measurements)
+            contenders[finalist.name] = Contender(evaluation, scores)
+    verdicts, failures = judged(contenders, original, _bar(prepared, dense))
+    failures |= unscored
+    return [replace(f, failure=failures.get(f.name, f.failure)) for f in finalists], verdicts
 
 
 def score_on_test(
-    prepared: Prepared, finalists: Sequence[Recovered], dense: Mapping[str, Measurement], run: RunFolder
-) -> tuple[list[Recovered], Measurement]:
-    """The only touch of the test role: what passed the gate, and the dense model beside it. It can refuse, never favour.
+    prepared: Prepared,
+    passed: Sequence[Recovered],
+    verdicts: Mapping[str, Verdict],
+    dense: Mapping[str, Measurement],
+    run: RunFolder,
+) -> dict[str, Verdict]:
+    """The only touch of the test role: verdicts on what passed the gate, with test data. It can refuse, never favour.
 
     dense: the original's figures on selection data, from which the goals come.
     """
-    evaluator = prepared.evaluator
+    goals, unit = goals_on(prepared, dense), prepared.workload.score_unit
     original = _dense_scores(prepared, run, "test")
-    scored = []
-    for finalist in finalists:
-        if finalist.on_front and finalist.feasible:
-            try:
-                measured = _measured_again(prepared, finalist, run, "test")
-            except DataUnreadable:
-                raise
-            except (EvaluationFailed, WorkloadError) as error:
-                finalist = replace(finalist, veto=f"it cannot be scored on test data: {error}")
-            else:
-                save_scores(measured.scores, scores_file(run.path / finalist.folder, "test"))
-                finalist = replace(
-                    finalist,
-                    test=measured.measurements["accuracy"],
-                    test_change=change(measured.scores, original),
-                    veto=veto(goals_on(prepared, dense), measured.scores, original, prepared.workload.score_unit),
-                )
-        scored.append(finalist)
-    return scored, evaluator.measure(evaluator.files.dense, "test", ["accuracy"])["accuracy"]
+    tested = {}
+    for finalist in passed:
+        verdict = verdicts[finalist.name]
+        try:
+            measured = _measured_again(prepared, finalist, run, "test")
+            changed = change(measured.scores, original)
+            refused = veto(goals, measured.scores, original, unit)
+        except DataUnreadable:
+            raise
+        except OWN_FAULTS as error:
+            tested[finalist.name] = replace(verdict, veto=f"it cannot be scored on test data: {error}")
+        else:
+            save_scores(measured.scores, scores_file(run.path / finalist.folder, "test"))
+            score = measured.measurements["accuracy"]
+            tested[finalist.name] = replace(verdict, test=score, test_change=changed, veto=refused)
+    return tested
 
 
-def elect(prepared: Prepared, finalists: Sequence[Recovered], dense: Mapping[str, Measurement]) -> str | None:
+def elect(prepared: Prepared, eligible: Sequence[Recovered], dense: Mapping[str, Measurement]) -> str | None:
     """Who gets the alias: of those that passed the gate and that test data does not refuse, the knee of the front.
 
     The order among them is that of selection data alone, by the rule of `secateur.search.front.knee`.
     """
-    objectives, goals = prepared.definition.evaluator.objectives, goals_on(prepared, dense)
-    eligible = [f for f in finalists if f.on_front and f.feasible and f.veto is None]
     if not eligible:
         return None
+    objectives, goals = prepared.definition.evaluator.objectives, goals_on(prepared, dense)
     allowed = {g.metric: dense[g.metric].value - g.limit for g in goals if g.sense == "at_least"}
     evaluations = [Evaluation(f.candidate, f.name, f.measurements) for f in eligible]
     return eligible[knee(evaluations, dense, objectives, allowed)].name
+
+
+def _bar(prepared: Prepared, dense: Mapping[str, Measurement]) -> Bar:
+    return Bar(goals_on(prepared, dense), prepared.definition.evaluator.objectives, prepared.workload.score_unit)
 
 
 def _dense_scores(prepared: Prepared, run: RunFolder, role: str) -> Scores:

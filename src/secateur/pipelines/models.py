@@ -23,17 +23,22 @@ from secateur.evaluators.onnx_export import OUTPUT
 from secateur.files import sha256_of, write
 from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import RunFolder
-from secateur.records import Recovered
+from secateur.records import Measurement, Recovered
 from secateur.workloads.loading import build_model, load_workload
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the largest output, between the run's module and the one that the exported loader makes."""
 
 
-def finalist_named(run: RunFolder, name: str) -> Recovered:
-    """Raises DefinitionError naming the nearest finalist, StateError where the run has not got that far."""
-    finalists = {finalist.name: finalist for finalist in read_record(run).finalists}
-    return finalists[one_of(name, finalists, f"run {run.run_id}", "finalist")]
+def finalist_named(run: RunFolder, name: str) -> tuple[Recovered, Measurement | None]:
+    """A finalist and its score on test data, if there is one.
+
+    Raises DefinitionError naming the nearest finalist, StateError where the run has not got that far.
+    """
+    record = read_record(run)
+    finalists = {finalist.name: finalist for finalist in record.finalists}
+    verdict = record.verdicts.get(one_of(name, finalists, f"run {run.run_id}", "finalist"))
+    return finalists[name], verdict.test if verdict else None
 
 
 def dense_module(run: RunFolder) -> nn.Module:
@@ -50,11 +55,13 @@ def onnx_file(run: RunFolder, finalist: Recovered) -> Path:
     return file
 
 
-def export_finalist(run: RunFolder, finalist: Recovered, dense: nn.Module, folder: Path) -> list[Path]:
+def export_finalist(
+    run: RunFolder, finalist: Recovered, test: Measurement | None, dense: nn.Module, folder: Path
+) -> list[Path]:
     """Write a finalist so that it can be used without this package: ONNX, safetensors with JSON, and `load.py`.
 
-    dense: the original module. Returns the files. Raises WorkloadError where something of the finalist is missing, ModelError where
-    what `load.py` makes of another copy of the original does not compute the same.
+    test: its score on test data. dense: the original module. Returns the files. Raises WorkloadError where something of the
+    finalist is missing, ModelError where what `load.py` makes of another copy of the original does not compute the same.
     """
     smaller = load_compressed(run.path / finalist.folder / "compressed", dense)
     converted = sorted(onnx_file(run, finalist).parent.glob("model.*"))
@@ -69,7 +76,7 @@ def export_finalist(run: RunFolder, finalist: Recovered, dense: nn.Module, folde
         "finalist": finalist.name,
         "sha256": {name: sha256_of(folder / name) for name in contents if name != "load.py"},
         "measurements": {name: asdict(m) for name, m in finalist.measurements.items()},
-        "test": None if finalist.test is None else asdict(finalist.test),
+        "test": None if test is None else asdict(test),
         "attributes": _changed(dense, smaller),
     }
     write(folder / "model.json", json.dumps(description, indent=1) + "\n")

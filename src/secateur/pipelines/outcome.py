@@ -51,10 +51,12 @@ class Outcome:
 
 
 def _plain(record: RunRecord, finalist: Recovered) -> dict[str, Any]:
+    verdict = record.verdicts.get(finalist.name)
+    tested = verdict.test if verdict else None
     return {
         "name": finalist.name,
         "passed": finalist in record.registered,
         "failure": finalist.failure,
         "measurements": {name: m.value for name, m in finalist.measurements.items()},
-        "test": None if finalist.test is None else finalist.test.value,
+        "test": tested.value if tested else None,
     }

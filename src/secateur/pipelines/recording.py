@@ -9,7 +9,7 @@ from secateur.evaluators.self_comparison import missing, widened
 from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import ROLES, Evaluation, Measurement, Recovered, Rung, RunRecord, Trial
+from secateur.records import ROLES, Evaluation, Measurement, Recovered, Rung, RunRecord, Trial, Verdict
 from secateur.search.audit import arm_results, audit, prediction_audit
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
@@ -31,6 +31,7 @@ class Judged:
     """What the gate has decided. best: who gets the alias. dense: the original's figures per data role."""
 
     finalists: Sequence[Recovered]
+    verdicts: Mapping[str, Verdict]
     best: str | None
     dense: Mapping[str, Mapping[str, Measurement]]
     self_comparison: Measurement | None
@@ -76,9 +77,10 @@ def record_of(prepared: Prepared, run: RunFolder, found: Found, watch: Stopwatch
         trials=tuple(trials),
         sensitivities=known_sensitivities(searched.ledger.study),
         finalists=tuple(judged.finalists),
+        verdicts=judged.verdicts,
         knee=judged.best,
         seconds=dict(watch.seconds),
-        audit=audit(judged.finalists),
+        audit=audit(judged.finalists, judged.verdicts),
         arms=arm_results(trials, objectives, dense["search"], problem.goals),
         ended=searched.ended,
         small_dense=found.small_dense,

@@ -1,11 +1,11 @@
 """The value types, in the order in which data flows. All of them are frozen.
 
-Workload → Group → Candidate → Removals → CompressedModel → Measurement → Evaluation → Trial → Recovered → Version.
+Workload → Group → Candidate → Removals → CompressedModel → Measurement → Evaluation → Trial → Recovered → Verdict → Version.
 Definitions (what a person writes) are in `secateur.definition`; the search space in `secateur.search_spaces`.
 """
 
 from secateur.records.evaluations import Direction, Evaluation, Fidelity, Goal, Job, Measurement, Provenance
-from secateur.records.finalists import Recovered, Version
+from secateur.records.finalists import Check, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side
 from secateur.records.plans import Candidate, CompressedModel, Cut, Removals
 from secateur.records.run import GroupSummary, RunRecord
@@ -33,6 +33,7 @@ __all__ = [
     "ArmResult",
     "Audit",
     "Candidate",
+    "Check",
     "CompressedModel",
     "Cut",
     "DataRoles",
@@ -55,6 +56,7 @@ __all__ = [
     "Sensitivity",
     "Side",
     "Trial",
+    "Verdict",
     "Version",
     "Workload",
 ]

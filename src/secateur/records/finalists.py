@@ -14,11 +14,9 @@ class Recovered:
     """A finalist after fine-tuning, re-measured on data that the search never saw.
 
     trial: its number in the search. searched: its figures there (search data), before recovery. measurements: after recovery
-    (selection data). on_search: its score on search data after recovery. test: its score on test data, only where it is
-    registered. change, test_change: finalist's score minus the dense model's, sample by sample, on selection and on test data.
-    missed: goals that it has not been shown to keep, with the figures. veto: why test data refuses it the alias.
-    epochs, seconds, losses (mean of each epoch): of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended
-    early, or None. failure: why it could not be measured, or None.
+    (selection data). on_search: its score on search data after recovery. epochs, seconds, losses (mean of each epoch): of
+    fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it could not be measured
+    or compared, or None.
     """
 
     name: str
@@ -29,17 +27,46 @@ class Recovered:
     folder: str
     epochs: int
     seconds: float
-    on_front: bool = False
-    feasible: bool = False
     stopped: str | None = None
     failure: str | None = None
-    test: Measurement | None = None
     on_search: Measurement | None = None
-    change: Measurement | None = None
-    test_change: Measurement | None = None
-    missed: tuple[str, ...] = ()
-    veto: str | None = None
     losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A goal on selection data. missed: why a finalist has not been shown to keep it, with the figures; None where it has."""
+
+    goal: str
+    missed: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a finalist that could be measured, beside the dense model.
+
+    finalist: its name. on_front: whether neither the dense model nor another finalist dominates it. change, test_change: its score
+    minus the dense model's, sample by sample, on selection and on test data; the former is None in records of earlier versions.
+    test: its score on test data, only where it is registered. veto: why test data refuses it the alias.
+    """
+
+    finalist: str
+    on_front: bool
+    checks: tuple[Check, ...]
+    change: Measurement | None
+    test: Measurement | None = None
+    test_change: Measurement | None = None
+    veto: str | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it has been shown to keep every goal."""
+        return all(check.missed is None for check in self.checks)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is registered."""
+        return self.feasible and self.on_front
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.records.evaluations import Direction, Goal, Measurement
-from secateur.records.finalists import Recovered
+from secateur.records.finalists import Recovered, Verdict
 from secateur.records.groups import Excluded
 from secateur.records.trials import SEARCH, ArmResult, Audit, PredictionAudit, Rung, Sensitivity, Trial
 from secateur.records.workload import SHARE
@@ -32,9 +32,9 @@ class RunRecord:
     """Everything a run found out: what report, registry and `secateur show` read.
 
     definition: as written, defaults filled in. environment: versions, commit, machine. device: fingerprint. dense: the original
-    network's figures per data role (`search`, `selection`, `test`). goals: as limits on selection data. knee: name of the finalist
-    that gets the alias. seconds: per stage, and per part of one (`recover.training`). arms: the search's own (`search`) and each
-    baseline. ended: why the search did.
+    network's figures per data role (`search`, `selection`, `test`). goals: as limits on selection data. verdicts: by the finalist's
+    name, of each that could be measured. knee: name of the finalist that gets the alias. seconds: per stage, and per part of one
+    (`recover.training`). arms: the search's own (`search`) and each baseline. ended: why the search did.
     small_dense: the baseline trained from scratch. exports: candidates whose file had to be exported instead of rewritten.
     prediction: None where every candidate was measured. infeasible: numbers of trials, evaluated in full, outside the search's
     limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
@@ -59,6 +59,7 @@ class RunRecord:
     trials: tuple[Trial, ...]
     sensitivities: tuple[Sensitivity, ...]
     finalists: tuple[Recovered, ...]
+    verdicts: Mapping[str, Verdict]
     knee: str | None
     seconds: Mapping[str, float]
     audit: Audit
@@ -89,4 +90,4 @@ class RunRecord:
     @property
     def registered(self) -> list[Recovered]:
         """The finalists that passed the gate: feasible, and on the front of the recovered ones."""
-        return [f for f in self.finalists if f.feasible and f.on_front]
+        return [f for f in self.finalists if f.name in self.verdicts and self.verdicts[f.name].passed]

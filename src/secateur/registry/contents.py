@@ -11,7 +11,7 @@ import getpass
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from secateur.records import ROLES, Measurement, Recovered, RunRecord
+from secateur.records import ROLES, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.package import Package
 from secateur.registry.tracking import DataSet, Point
 
@@ -25,11 +25,12 @@ def status(record: RunRecord, finalist: Recovered) -> str:
         return "failed"
     if finalist.name == record.knee:
         return "knee"
-    if finalist.veto is not None:
+    verdict = record.verdicts[finalist.name]
+    if verdict.veto is not None:
         return "vetoed"
-    if not finalist.feasible:
+    if not verdict.feasible:
         return "infeasible"
-    return "front" if finalist.on_front else "dominated"
+    return "front" if verdict.on_front else "dominated"
 
 
 def origin(record: RunRecord) -> dict[str, str]:
@@ -71,15 +72,14 @@ def dense_points(record: RunRecord) -> list[Point]:
     return points
 
 
-def finalist_points(finalist: Recovered) -> list[Point]:
-    """The metrics of a finalist."""
+def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]:
+    """The metrics of a finalist. verdict: None where it failed."""
     points = _judged(finalist.measurements) + _plain(finalist.searched, "search/")
-    if finalist.change is not None:
-        points += _plain({"accuracy_change": finalist.change}) + _intervals({"accuracy_change": finalist.change})
-    if finalist.test is not None:
-        points += _plain({"accuracy": finalist.test}, "test/")
-    if finalist.test_change is not None:
-        points += _plain({"accuracy_change": finalist.test_change}, "test/")
+    if verdict is not None:
+        changed = {} if verdict.change is None else {"accuracy_change": verdict.change}
+        points += _plain(changed) + _intervals(changed)
+        tested = {"accuracy": verdict.test, "accuracy_change": verdict.test_change}
+        points += _plain({name: m for name, m in tested.items() if m is not None}, "test/")
     points += [Point("training/loss", loss, epoch) for epoch, loss in enumerate(finalist.losses, start=1)]
     # The same samples before and after: what fine-tuning has brought.
     before, after = finalist.searched.get("accuracy"), finalist.on_search
@@ -110,13 +110,14 @@ def version_tags(record: RunRecord, finalist: Recovered, sha256: str) -> dict[st
         "secateur.status": status(record, finalist),
     }
     tags |= {f"secateur.{point.key}": f"{point.value:.6g}" for point in _plain(finalist.measurements)}
-    if finalist.test is not None:
-        tags["secateur.test_accuracy"] = f"{finalist.test.value:.6g}"
-    for name, change in (("change", finalist.change), ("test_change", finalist.test_change)):
+    verdict = record.verdicts[finalist.name]
+    if verdict.test is not None:
+        tags["secateur.test_accuracy"] = f"{verdict.test.value:.6g}"
+    for name, change in (("change", verdict.change), ("test_change", verdict.test_change)):
         if change is not None:
             tags[f"secateur.{name}"] = "{:.6g} ({:.6g} to {:.6g})".format(change.value, *change.bounds)
-    if finalist.veto is not None:
-        tags["secateur.no_alias"] = finalist.veto
+    if verdict.veto is not None:
+        tags["secateur.no_alias"] = verdict.veto
     return tags
 
 

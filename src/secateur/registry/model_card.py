@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.records import ROLES, SHARE, Measurement, Recovered, RunRecord
+from secateur.records import ROLES, SHARE, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.contents import status
 from secateur.registry.package import Target
 
@@ -62,13 +62,14 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
         f"**{finalist.name}**: {record.workload} with channels removed, fine-tuned for {finalist.epochs} epochs against the dense "
         f"model as teacher. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
     ]
-    if finalist.veto is not None:
-        lines.append(f"No alias: {finalist.veto}.")
+    verdict = record.verdicts.get(finalist.name)
+    if verdict is not None and verdict.veto is not None:
+        lines.append(f"No alias: {verdict.veto}.")
     if "accuracy" in finalist.measurements:  # MLflow folds descriptions after a few lines
         lines[0] = f"{_in_short(record, finalist)}. {lines[0]}"
-    if finalist.failure is not None:
+    if verdict is None:
         return f"{lines[0]}\n\nReason: {finalist.failure}"
-    lines += ["### Figures", _table(record, finalist)]
+    lines += ["### Figures", _table(record, finalist, verdict)]
     if target is not None:
         lines += ["### Load", _loading(target)]
     lines += ["### Made from", _lineage(record, finalist)]
@@ -80,17 +81,17 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
     return "\n\n".join(lines)
 
 
-def _table(record: RunRecord, finalist: Recovered) -> str:
+def _table(record: RunRecord, finalist: Recovered, verdict: Verdict) -> str:
     dense, tested = record.dense["selection"], record.dense["test"].get("accuracy")
     rows = ["| | this model | dense model |", "|---|---|---|"]
     for name, measurement in finalist.measurements.items():
         label = record.score_name if name == "accuracy" else name
         unit = record.score_unit if name in ("accuracy", "device_accuracy") else measurement.unit
         rows.append(f"| {label} | {_figure(measurement, unit)} | {_figure(dense.get(name), unit)} |")
-    if finalist.test is not None:
+    if verdict.test is not None:
         unit = record.score_unit
-        rows.append(f"| {record.score_name}, test data | {_figure(finalist.test, unit)} | {_figure(tested, unit)} |")
-    for name, change in (("selection data", finalist.change), ("test data", finalist.test_change)):
+        rows.append(f"| {record.score_name}, test data | {_figure(verdict.test, unit)} | {_figure(tested, unit)} |")
+    for name, change in (("selection data", verdict.change), ("test data", verdict.test_change)):
         if change is not None:
             factor, unit = (100, "points") if record.score_unit == SHARE else (1, record.score_unit)
             low, high = change.bounds

@@ -134,7 +134,7 @@ class _Publisher:
             )
         self.server.log(
             run,
-            finalist_points(finalist),
+            finalist_points(finalist, record.verdicts.get(finalist.name)),
             finalist_parameters(finalist),
             {_SENT: "true"} | ({_MODEL: model} if model else {}),
             model=model or None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from secateur.records import Recovered, RunRecord, Trial
+from secateur.records import RunRecord, Trial, Verdict
 
 UNSEEN = "rejected unseen"
 """How the reason of a candidate begins that was given up before it was evaluated."""
@@ -59,7 +59,7 @@ def _kind(trial: Trial, record: RunRecord) -> str:
 
 def finalists(record: RunRecord) -> list[Count]:
     """The finalists: each falls under one line."""
-    kinds = Counter(map(_outcome, record.finalists))
+    kinds = Counter(_outcome(record.verdicts.get(finalist.name)) for finalist in record.finalists)
     found = [
         Count("finalists, fine-tuned and measured again", len(record.finalists)),
         *(Count(text, kinds[text], 1) for text in OUTCOMES),
@@ -76,12 +76,12 @@ OUTCOMES = (
 )
 
 
-def _outcome(finalist: Recovered) -> str:
-    if finalist.failure is not None:
+def _outcome(verdict: Verdict | None) -> str:
+    if verdict is None:
         return OUTCOMES[0]
-    if not finalist.feasible:
-        return OUTCOMES[1] if finalist.on_front else OUTCOMES[2]
-    return OUTCOMES[4] if finalist.on_front else OUTCOMES[3]
+    if not verdict.feasible:
+        return OUTCOMES[1] if verdict.on_front else OUTCOMES[2]
+    return OUTCOMES[4] if verdict.on_front else OUTCOMES[3]
 
 
 def reasons(record: RunRecord) -> list[tuple[str, int]]:

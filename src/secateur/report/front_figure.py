@@ -63,7 +63,7 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
         if axis in finalist.searched:
             figure.add_trace(_path(finalist, record, axis))
     for name, passed in FINALISTS.items():
-        if members := [f for f in finalists if (f.feasible and f.on_front) == passed]:
+        if members := [f for f in finalists if (f in record.registered) == passed]:
             figure.add_trace(_recovered(members, record, axis, name=name, symbol="circle" if passed else "circle-open"))
     figure.add_trace(_dense(record))
     for floor in (g.limit for g in record.goals if g.metric == "accuracy" and g.sense == "at_least"):

@@ -55,6 +55,7 @@ def _dense_row(record: RunRecord) -> Row:
 
 def _row(record: RunRecord, finalist: Recovered) -> Row:
     latency, unit = finalist.measurements.get("latency"), record.score_unit
+    verdict = record.verdicts.get(finalist.name)
     cells = (
         finalist.name,
         constraints(record, finalist),
@@ -62,7 +63,7 @@ def _row(record: RunRecord, finalist: Recovered) -> Row:
         score_with_interval(finalist.searched.get("accuracy"), unit),
         score_with_interval(finalist.measurements.get("accuracy"), unit),
         change(record, finalist, "selection"),
-        score_with_interval(finalist.test, unit),
+        score_with_interval(verdict.test if verdict else None, unit),
         change(record, finalist, "test"),
         speedup(latency),
         with_dense(latency),
@@ -71,8 +72,8 @@ def _row(record: RunRecord, finalist: Recovered) -> Row:
     return Row(
         cells,
         best=finalist.name == record.knee,
-        passed=finalist.feasible and finalist.on_front,
-        notes=tuple(notes(finalist)),
+        passed=verdict is not None and verdict.passed,
+        notes=tuple(notes(record, finalist)),
     )
 
 
@@ -87,32 +88,31 @@ def constraints(record: RunRecord, finalist: Recovered) -> str:
     """Whether a finalist meets the constraints on selection data."""
     if finalist.failure is not None:
         return "failed"
-    if _is_baseline(record, finalist):
+    verdict = record.verdicts.get(finalist.name)
+    if verdict is None:  # a baseline
         return UNKNOWN
-    return "met" if finalist.feasible else "not met"
+    return "met" if verdict.feasible else "not met"
 
 
 def place(record: RunRecord, finalist: Recovered) -> str:
     """Whether a finalist lies on the recovered front, which has nothing to do with the constraints."""
     if finalist.failure is not None:
         return UNKNOWN
-    if _is_baseline(record, finalist):
+    verdict = record.verdicts.get(finalist.name)
+    if verdict is None:
         return "baseline"
     if finalist.name == record.knee:
         return "knee"
-    return "yes" if finalist.on_front else "no"
+    return "yes" if verdict.on_front else "no"
 
 
-def _is_baseline(record: RunRecord, finalist: Recovered) -> bool:
-    return record.small_dense is not None and finalist.name == record.small_dense.name
-
-
-def notes(finalist: Recovered) -> list[str]:
+def notes(record: RunRecord, finalist: Recovered) -> list[str]:
     """What else is to be said of a finalist."""
     said = [f"failed: {finalist.failure}"] if finalist.failure is not None else []
-    said += [f"not shown: {reason}" for reason in finalist.missed]
-    if finalist.veto is not None:
-        said.append(f"no alias: {finalist.veto}")
+    if verdict := record.verdicts.get(finalist.name):
+        said += [f"not shown: {check.goal}: {check.missed}" for check in verdict.checks if check.missed is not None]
+        if verdict.veto is not None:
+            said.append(f"no alias: {verdict.veto}")
     if finalist.stopped is not None:
         said.append(f"fine-tuning stopped early: {finalist.stopped}")
     return said
@@ -122,20 +122,22 @@ def status(record: RunRecord, finalist: Recovered) -> str:
     """What became of a finalist, in one phrase."""
     if finalist.failure is not None:
         return f"failed: {finalist.failure}"
-    if _is_baseline(record, finalist):
+    if finalist.name not in record.verdicts:
         first = "baseline: trained from scratch"
     else:
         on_front = {"knee": "knee of the front", "yes": "on the front"}.get(place(record, finalist), "dominated")
         first = f"constraints {constraints(record, finalist)}, {on_front}"
-    return "; ".join((first, *notes(finalist)))
+    return "; ".join((first, *notes(record, finalist)))
 
 
 def change(record: RunRecord, finalist: Recovered, role: str) -> str:
     """The change of the score against the dense model's on a data role, with its interval where it was taken sample by sample."""
-    paired = finalist.test_change if role == "test" else finalist.change
+    verdict = record.verdicts.get(finalist.name)
+    paired = (verdict.test_change if role == "test" else verdict.change) if verdict else None
     if paired is not None:
         return difference_with_interval(paired, record.score_unit)
-    after = finalist.test if role == "test" else finalist.measurements.get("accuracy")
+    tested = verdict.test if verdict else None
+    after = tested if role == "test" else finalist.measurements.get("accuracy")
     before = record.dense.get(role, {}).get("accuracy")
     return UNKNOWN if after is None or before is None else difference(after.value - before.value, record.score_unit)
 

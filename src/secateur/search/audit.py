@@ -18,6 +18,7 @@ from secateur.records import (
     PredictionAudit,
     Recovered,
     Trial,
+    Verdict,
 )
 from secateur.search.front import as_costs, hypervolume, reference_point
 from secateur.search.ledger import feasible, own
@@ -66,8 +67,8 @@ def _arm(trial: Trial) -> str:
     return trial.arm if trial.arm in (*BASELINES, "dense") else SEARCH
 
 
-def audit(finalists: Sequence[Recovered]) -> Audit:
-    """Rank correlation, regret and shrinkage over the finalists that could be measured."""
+def audit(finalists: Sequence[Recovered], verdicts: Mapping[str, Verdict]) -> Audit:
+    """Rank correlation, regret and shrinkage over the finalists that could be measured. verdicts: by their names."""
     sound = [f for f in finalists if f.failure is None and "accuracy" in f.measurements and "accuracy" in f.searched]
     before = np.array([f.searched["accuracy"].value for f in sound])
     after = np.array([f.measurements["accuracy"].value for f in sound])
@@ -78,7 +79,7 @@ def audit(finalists: Sequence[Recovered]) -> Audit:
         order.value if order else None,
         regret,
         _mean(f.measurements["accuracy"].value - f.on_search.value for f in sound if f.on_search),
-        _mean(f.test.value - f.measurements["accuracy"].value for f in sound if f.test),
+        _mean(t.value - f.measurements["accuracy"].value for f in sound if (t := verdicts[f.name].test)),
         order.interval if order else None,
     )
 

@@ -58,14 +58,19 @@ def trial_attributes(
     return attributes
 
 
-def later_attributes(finalist: Recovered, objectives: Sequence[str], mlflow_run_id: str | None) -> dict[str, Attribute]:
-    """What is known of a finalist's trial once it has been fine-tuned, measured on selection data, and sent to MLflow."""
+def later_attributes(
+    finalist: Recovered, test: Measurement | None, objectives: Sequence[str], mlflow_run_id: str | None
+) -> dict[str, Attribute]:
+    """What is known of a finalist's trial once it has been fine-tuned, measured on selection data, and sent to MLflow.
+
+    test: its score on test data.
+    """
     attributes: dict[str, Attribute] = {"finalist": finalist.name}
     recovered = {name: m.value for name, m in finalist.measurements.items() if name in objectives}
     recovered |= _speed(finalist.measurements)
     attributes |= {f"recovered {name}": value for name, value in recovered.items()}
-    if finalist.test is not None:
-        attributes["test accuracy"] = finalist.test.value
+    if test is not None:
+        attributes["test accuracy"] = test.value
     if mlflow_run_id is not None:
         attributes["mlflow_run_id"] = mlflow_run_id
     return attributes
@@ -103,8 +108,11 @@ def trial_note(trial: Trial, violations: Mapping[str, float], original: Original
     return "\n\n".join(lines)
 
 
-def finalist_note(finalist: Recovered, dense: Figures, status: str) -> str:
-    """What is added to a finalist's trial. dense: the original's figures on selection data. status: the gate's word."""
+def finalist_note(finalist: Recovered, test: Measurement | None, dense: Figures, status: str) -> str:
+    """What is added to a finalist's trial.
+
+    test: its score on test data. dense: the original's figures on selection data. status: the gate's word.
+    """
     lines = [f"### {finalist.name}: {status}"]
     lines.append(f"Fine-tuned for {finalist.epochs} epochs, {finalist.seconds:.0f} s.")
     lines.append(
@@ -116,8 +124,8 @@ def finalist_note(finalist: Recovered, dense: Figures, status: str) -> str:
             }
         )
     )
-    if finalist.test is not None:
-        lines.append(f"Test data: {_figure(finalist.test)}")
+    if test is not None:
+        lines.append(f"Test data: {_figure(test)}")
     return "\n\n".join(lines)
 
 

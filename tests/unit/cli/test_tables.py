@@ -62,9 +62,7 @@ def test_prose_is_broken_between_words_and_all_of_it_is_there():
 
 
 def test_notes_stand_below_and_brackets_are_no_markup():
-    broken = finalist(
-        "f9", 0.5, 0.4, measurements={}, failure="shape [bold] (3,) differs", feasible=False, on_front=False
-    )
+    broken = finalist("f9", 0.5, 0.4, measurements={}, failure="shape [bold] (3,) differs")
     text = drawn(before_and_after(make([broken], None)), 80)
     assert "f9: failed: shape [bold] (3,) differs" in text
 

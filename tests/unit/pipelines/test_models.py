@@ -91,7 +91,7 @@ def run(tmp_path, plain):
 
 def test_what_is_exported_runs_without_this_package(run, plain, tmp_path):
     out = tmp_path / "out"
-    files = export_finalist(run, finished.finalist("f1", 0.9, 0.5), plain.build(), out)
+    files = export_finalist(run, finished.finalist("f1", 0.9, 0.5), finished.DENSE["accuracy"], plain.build(), out)
     assert {file.name for file in files} == {"model.onnx", "model.safetensors", "model.json", "load.py"}
     subprocess.run([sys.executable, "-c", ALONE.format(out=str(out), here=str(tmp_path))], check=True)
     np.testing.assert_allclose(
@@ -111,10 +111,14 @@ def test_what_the_loader_cannot_carry_is_noticed(run, plain, tmp_path, monkeypat
 
     monkeypatch.setattr(models, "load_compressed", another_activation)
     with pytest.raises(ModelError, match="The exported torch module differs from the run's by"):
-        export_finalist(run, finished.finalist("f1", 0.9, 0.5), plain.build(), tmp_path / "out")
+        export_finalist(
+            run, finished.finalist("f1", 0.9, 0.5), finished.DENSE["accuracy"], plain.build(), tmp_path / "out"
+        )
 
 
 def test_a_finalist_without_a_file_says_why(run, plain, tmp_path):
     (run.path / "f1" / "model.onnx").unlink()
     with pytest.raises(WorkloadError, match="f1 has no ONNX file: it broke"):
-        export_finalist(run, finished.finalist("f1", 0.9, 0.5, failure="it broke"), plain.build(), tmp_path / "out")
+        export_finalist(
+            run, finished.finalist("f1", 0.9, 0.5, failure="it broke"), None, plain.build(), tmp_path / "out"
+        )

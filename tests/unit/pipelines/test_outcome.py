@@ -42,8 +42,8 @@ def test_an_outcome_is_one_line_of_json_and_nothing_else_is_on_standard_output(c
 
 
 def test_where_nothing_passed_the_outcome_is_printed_before_the_error(capsys):
-    failed = [dataclasses.replace(f, feasible=False) for f in finished.RECORD.finalists]
-    nothing = dataclasses.replace(finished.RECORD, finalists=tuple(failed), knee=None)
+    missed = {f.name: {"missed": "-9.0 points"} for f in finished.RECORD.finalists}
+    nothing = finished.make(finished.RECORD.finalists, None, missed)
     with pytest.raises(NothingBetter, match="none of the 3 finalists keeps accuracy within 0.05 of the dense model"):
         _show(outcome(nothing), as_json=True)
     assert json.loads(capsys.readouterr().out)["best"] is None
@@ -51,8 +51,8 @@ def test_where_nothing_passed_the_outcome_is_printed_before_the_error(capsys):
 
 def test_where_all_finalists_failed_the_error_says_why():
     reason = "The workload's loss raised ValueError: no (at my_model.py:3)"
-    failed = [dataclasses.replace(f, failure=reason, on_front=False) for f in finished.RECORD.finalists]
-    nothing = dataclasses.replace(finished.RECORD, finalists=tuple(failed), knee=None)
+    failed = [dataclasses.replace(f, failure=reason) for f in finished.RECORD.finalists]
+    nothing = finished.make(failed, None)
     with pytest.raises(
         NothingBetter, match=r"front\. f1-aa, f2-bb, f3-cc failed: The .* \(at my_model.py:3\)\. The report"
     ):

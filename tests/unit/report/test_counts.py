@@ -58,13 +58,11 @@ def test_each_proposal_is_counted_once():
 
 def test_each_finalist_falls_under_one_line():
     every = [
-        finalist("a", 0.5, 0.4, failure="it broke", measurements={}, feasible=False, on_front=False),
-        finalist("b", 0.5, 0.4, feasible=False),
-        finalist("c", 0.5, 0.4, feasible=False, on_front=False),
-        finalist("d", 0.5, 0.4, on_front=False),
-        finalist("e", 0.5, 0.4),
+        finalist("a", 0.5, 0.4, failure="it broke", measurements={}),
+        *(finalist(name, 0.5, 0.4) for name in "bcde"),
     ]
-    counts = finalists(make(every, "e"))
+    said = {"b": {"missed": "no"}, "c": {"missed": "no", "on_front": False}, "d": {"on_front": False}}
+    counts = finalists(make(every, "e", said))
     add_up(counts)
     assert [(count.what, count.number) for count in counts[1:]] == [(text, 1) for text in OUTCOMES]
 

@@ -65,7 +65,7 @@ def page_of(record, tmp_path, versions=None):
     [
         RECORD.finalists,
         (),
-        (finalist("f1", 0.5, 0.4, measurements={}, failure="it <broke>", feasible=False, on_front=False),),
+        (finalist("f1", 0.5, 0.4, measurements={}, failure="it <broke>"),),
     ],
 )
 def test_the_page_is_whole_and_escapes_what_it_shows(finalists, tmp_path):

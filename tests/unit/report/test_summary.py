@@ -18,7 +18,7 @@ def test_the_headline_is_honest_about_gain_and_loss():
         "2 of 3 finalists passed the gate. f1-aa, the knee of the front: 2.50× faster, 2.50× smaller, -2.0 points of top-1 accuracy "
         "on selection data."
     )
-    failed = make([finalist("f1", 0.5, 0.4, feasible=False)], None)
+    failed = make([finalist("f1", 0.5, 0.4)], None, {"f1": {"missed": "-40.0 points"}})
     assert headline(failed) == "None of the 1 finalists passed the gate."
     assert cards(failed) == []
 
@@ -48,7 +48,7 @@ def test_few_networks_are_a_sanity_check():
 
 
 def test_a_small_network_trained_from_scratch_that_scores_as_high_is_told():
-    scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
+    scratch = finalist("small-dense", 0.87, 0.4)
     record = replace(RECORD, small_dense=scratch)
     assert "gained nothing" not in headline(record)
     as_good = replace(record, small_dense=replace(scratch, measurements=figures(0.88, 0.4, 4e5)))

@@ -29,11 +29,12 @@ def test_constraints_and_front_are_two_columns():
     record = make(
         [
             finalist("a", 0.88, 0.4),
-            finalist("b", 0.88, 0.5, on_front=False),
-            finalist("c", 0.7, 0.3, feasible=False),
-            finalist("d", 0.7, 0.6, feasible=False, on_front=False),
+            finalist("b", 0.88, 0.5),
+            finalist("c", 0.7, 0.3),
+            finalist("d", 0.7, 0.6),
         ],
         "a",
+        {"b": {"on_front": False}, "c": {"missed": "no"}, "d": {"missed": "no", "on_front": False}},
     )
     found = {name: (row["constraints"], row["front"]) for name, row in cells(record).items() if name != "dense"}
     assert found == {
@@ -42,7 +43,7 @@ def test_constraints_and_front_are_two_columns():
         "c": ("not met", "yes"),
         "d": ("not met", "no"),
     }
-    assert status(record, record.finalists[2]) == "constraints not met, on the front"
+    assert status(record, record.finalists[2]).startswith("constraints not met, on the front; not shown: ")
 
 
 def test_milliseconds_stand_beside_the_dense_models_of_the_same_measurement():
@@ -56,7 +57,7 @@ def test_milliseconds_stand_beside_the_dense_models_of_the_same_measurement():
 
 def test_empty_columns_are_left_out():
     without = {k: v for k, v in figures(0.88, 0.5, 5e5).items() if k not in ("latency", "macs")}
-    record = make([finalist("a", 0.88, 0.5, measurements=without, test=None)], "a")
+    record = make([finalist("a", 0.88, 0.5, measurements=without)], "a", {"a": {"test": None}})
     record = replace(record, dense={"search": without, "selection": without, "test": {}})
     headings = {column.heading for column in before_and_after(record).columns}
     assert not {"speed-up", "ms (dense model)", "MACs", "test score", "test change"} & headings
@@ -64,7 +65,7 @@ def test_empty_columns_are_left_out():
 
 
 def test_failures_and_early_stops_are_notes():
-    broken = finalist("a", 0.5, 0.4, measurements={}, failure="it broke", feasible=False, on_front=False)
+    broken = finalist("a", 0.5, 0.4, measurements={}, failure="it broke")
     stopped = finalist("b", 0.8, 0.4, stopped="the loss became NaN in epoch 2")
     rows = {row.cells[0]: row for row in before_and_after(make([broken, stopped], None)).rows}
     assert rows["a"].notes == ("failed: it broke",)
@@ -73,13 +74,13 @@ def test_failures_and_early_stops_are_notes():
 
 
 def test_what_was_not_shown_and_what_test_data_refuses_are_notes():
-    figures_say = "accuracy within 0.05: -2.8 points, and a loss of 5.3 points cannot be excluded"
-    unsure = finalist("a", 0.87, 0.4, feasible=False, missed=(figures_say,))
-    refused = finalist("b", 0.88, 0.5, veto="on test data -13.3 points (-17.7 to -9.9): not within 0.05")
-    record = make([unsure, refused], None)
+    figures_say = "-2.8 points, and a loss of 5.3 points cannot be excluded"
+    refused = "on test data -13.3 points (-17.7 to -9.9): not within 0.05"
+    said = {"a": {"missed": figures_say}, "b": {"veto": refused}}
+    record = make([finalist("a", 0.87, 0.4), finalist("b", 0.88, 0.5)], None, said)
     rows = {row.cells[0]: row for row in before_and_after(record).rows}
-    assert rows["a"].notes == (f"not shown: {figures_say}",)
-    assert rows["b"].notes == (f"no alias: {refused.veto}",)
+    assert rows["a"].notes == (f"not shown: accuracy within 0.05 of the dense model: {figures_say}",)
+    assert rows["b"].notes == (f"no alias: {refused}",)
     assert headline(record) == (
         "1 of 2 finalists passed the gate. Test data contradicts the constraints for each of them: none gets the alias."
     )
@@ -87,13 +88,13 @@ def test_what_was_not_shown_and_what_test_data_refuses_are_notes():
 
 def test_a_change_that_was_taken_sample_by_sample_has_its_interval():
     change = Measurement(-0.02, "score", "measured", 100, (-0.05, 0.01))
-    record = make([finalist("a", 0.88, 0.4, change=change, test_change=change)], "a")
+    record = make([finalist("a", 0.88, 0.4)], "a", {"a": {"change": change, "test_change": change}})
     assert (cells(record)["a"]["change"], cells(record)["a"]["test change"]) == ("-2.0 points (-5.0 to +1.0)",) * 2
     assert headline(record).endswith("-2.0 points (-5.0 to +1.0) of top-1 accuracy on selection data.")
 
 
 def test_a_network_trained_from_scratch_is_a_baseline():
-    scratch = finalist("small-dense", 0.87, 0.4, on_front=False, feasible=False, test=None)
+    scratch = finalist("small-dense", 0.87, 0.4)
     row = cells(replace(RECORD, small_dense=scratch))["small-dense"]
     assert (row["constraints"], row["front"]) == ("–", "baseline")
 

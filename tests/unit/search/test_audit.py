@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secateur.records import Candidate, Evaluation, Measurement, Recovered, Trial
+from secateur.records import Candidate, Evaluation, Measurement, Recovered, Trial, Verdict
 from secateur.search.audit import arm_results, audit, rank_correlation
 
 
@@ -11,30 +11,35 @@ def score(value):
     return {"accuracy": Measurement(value, "score", "measured")}
 
 
-def finalist(before, after, on_search=None, test=None, failure=None):
+def finalist(before, after, on_search=None, failure=None, name="f"):
     return Recovered(
-        name="f", trial=1, candidate=Candidate({}), searched=score(before), measurements=score(after) if failure is None else {},
+        name=name, trial=1, candidate=Candidate({}), searched=score(before), measurements=score(after) if failure is None else {},
         folder="", epochs=1, seconds=1.0, failure=failure,
         on_search=None if on_search is None else score(on_search)["accuracy"],
-        test=None if test is None else score(test)["accuracy"],
     )  # fmt: skip
 
 
+def audited(finalists, **tests):
+    """tests: name of a finalist → its score on test data; only what passed has one."""
+    scored = {name: score(value)["accuracy"] for name, value in tests.items()}
+    return audit(finalists, {f.name: Verdict(f.name, True, (), None, scored.get(f.name)) for f in finalists})
+
+
 def test_a_perfect_order_has_no_regret():
-    found = audit([finalist(0.5, 0.8), finalist(0.6, 0.85), finalist(0.7, 0.9)])
+    found = audited([finalist(0.5, 0.8), finalist(0.6, 0.85), finalist(0.7, 0.9)])
     assert (found.pairs, found.regret) == (3, 0.0)
     assert found.search_to_selection is None
 
 
 def test_a_wrong_order_is_regretted():
-    assert audit([finalist(0.7, 0.8), finalist(0.6, 0.85), finalist(0.5, 0.9)]).regret == pytest.approx(0.1)
+    assert audited([finalist(0.7, 0.8), finalist(0.6, 0.85), finalist(0.5, 0.9)]).regret == pytest.approx(0.1)
 
 
 def test_a_rank_correlation_is_given_from_eight_pairs_on_and_with_its_interval():
     """Four finalists in a perfect order are no evidence: that happens by chance in one of 24 cases."""
     rising = [finalist(0.5 + 0.01 * i, 0.8 + 0.01 * i) for i in range(8)]
-    assert audit(rising[:7]).kendall is None
-    found = audit(rising)
+    assert audited(rising[:7]).kendall is None
+    found = audited(rising)
     assert found.kendall == pytest.approx(1.0)
     low, high = found.kendall_interval
     assert 0.6 < low < 0.9
@@ -75,16 +80,19 @@ def test_arms_are_compared_at_equal_numbers_of_networks():
 
 @pytest.mark.parametrize("finalists", [[], [finalist(0.5, 0.8)] * 2])
 def test_too_few_say_nothing(finalists):
-    found = audit(finalists)
+    found = audited(finalists)
     assert (found.pairs, found.kendall, found.regret) == (len(finalists), None, None)
 
 
 def test_no_order_is_no_correlation():
-    assert audit([finalist(0.5, 0.8)] * 9).kendall is None
+    assert audited([finalist(0.5, 0.8)] * 9).kendall is None
 
 
 def test_failures_do_not_count_and_shrinkage_is_a_mean():
-    found = audit([finalist(0.5, 0.80, 0.84, 0.79), finalist(0.6, 0.90, 0.91), finalist(0.7, 0.0, failure="it broke")])
+    found = audited(
+        [finalist(0.5, 0.80, 0.84, name="tested"), finalist(0.6, 0.90, 0.91), finalist(0.7, 0.0, failure="it broke")],
+        tested=0.79,
+    )
     assert found.pairs == 2
     assert found.search_to_selection == pytest.approx(-0.025)
     assert found.selection_to_test == pytest.approx(-0.01)

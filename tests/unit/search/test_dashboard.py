@@ -143,16 +143,17 @@ def test_the_table_has_a_line_per_group():
     assert rows[2]["method"] == ""
 
 
-FINALIST = Recovered("f1-abc", 1, CUT, figures(0.6, 0.5), figures(0.85, 0.5), "f1", 12, 34.0, test=figures(0.84, 1)["accuracy"])  # fmt: skip
+FINALIST = Recovered("f1-abc", 1, CUT, figures(0.6, 0.5), figures(0.85, 0.5), "f1", 12, 34.0)
+TEST = figures(0.84, 1)["accuracy"]
 
 
 def test_what_comes_after_recovery():
-    note = finalist_note(FINALIST, figures(0.9, 1.0), "knee of the front")
+    note = finalist_note(FINALIST, TEST, figures(0.9, 1.0), "knee of the front")
     assert "### f1-abc: knee of the front" in note
     assert "Fine-tuned for 12 epochs, 34 s." in note
     assert "| accuracy, score | 0.6 (0.58 to 0.62) | 0.85 (0.83 to 0.87) | 0.9 (0.88 to 0.92) |" in note
     assert "Test data: 0.84" in note
-    assert later_attributes(FINALIST, OBJECTIVES, "abc") == {
+    assert later_attributes(FINALIST, TEST, OBJECTIVES, "abc") == {
         "finalist": "f1-abc",
         "recovered accuracy": 0.85,
         "recovered latency": 0.5,
@@ -161,8 +162,8 @@ def test_what_comes_after_recovery():
         "test accuracy": 0.84,
         "mlflow_run_id": "abc",
     }
-    failed = replace(FINALIST, measurements={}, test=None, failure="no memory")
-    assert later_attributes(failed, OBJECTIVES, None) == {"finalist": "f1-abc"}
+    failed = replace(FINALIST, measurements={}, failure="no memory")
+    assert later_attributes(failed, None, OBJECTIVES, None) == {"finalist": "f1-abc"}
 
 
 @pytest.fixture

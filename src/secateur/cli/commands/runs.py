@@ -98,4 +98,4 @@ def export(
     from secateur.pipelines.state import find_run
 
     run = find_run(project.resolve(), run_id)
-    show_written(export_finalist(run, finalist_named(run, name), dense_module(run), to))
+    show_written(export_finalist(run, *finalist_named(run, name), dense_module(run), to))
