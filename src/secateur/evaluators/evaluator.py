@@ -219,7 +219,7 @@ class Evaluator:
             if stopped := race.hopeless(view, outputs, predicted):
                 return _Taken(view.figures(outputs, predicted, names), outputs, stopped)
             measured = self.measuring.measured(network, role, names)
-            answer = replace(measured, foreseen=predicted.foreseen) if measured is not None else None
+            answer = replace(measured, prediction=predicted.prediction) if measured is not None else None
         if disturbed(answer) and loan.seconds > 0 and not race.hopeless(view, outputs, answer):
             answer = self.measuring.measured_again(network, role, names, answer, loan)
         return _Taken(view.figures(outputs, answer, names), outputs)

@@ -77,7 +77,7 @@ class Measuring:
         asked = {name for name in names if asks_device([name])}
         if self.predictor is None or asked != {"latency"}:
             return None
-        return self.on_device.foreseen(self.predictor.predict(network.onnx))
+        return self.on_device.predicted(self.predictor.predict(network.onnx))
 
     def measured(self, network: Network, role: str, names: Sequence[str]) -> Answer | None:
         """What the device says without waiting; None where none of the metrics needs it.

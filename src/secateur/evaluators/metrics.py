@@ -84,11 +84,13 @@ def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float] | 
 
 def latency(context: Context) -> Measurement:
     """Time of one run as a ratio to the dense model's, measured alternately. Milliseconds are in the details."""
-    told = context.device
-    if told is not None and told.report is None and told.foreseen is not None:
-        foreseen = told.foreseen
-        return Measurement(foreseen.ratio, "of dense", "predicted", interval=foreseen.interval, device=told.device)
-    report = _report(told, "latency")
+    answer = context.device
+    if answer is not None and answer.report is None and answer.prediction is not None:
+        prediction = answer.prediction
+        return Measurement(
+            prediction.ratio, "of dense", "predicted", interval=prediction.interval, device=answer.device
+        )
+    report = _report(answer, "latency")
     details = {
         "min_ms": report.candidate_ms.min,
         "p50_ms": report.candidate_ms.p50,
@@ -103,10 +105,10 @@ def latency(context: Context) -> Measurement:
         "temperature_c": report.after.temperature_c,
         "frequency_mhz": report.after.frequency_mhz,
     }
-    if told is not None and told.foreseen is not None:
-        low, high = told.foreseen.interval
-        details |= {"predicted_ratio": told.foreseen.ratio, "predicted_low": low, "predicted_high": high}
-    provenance, device = _origin(told)
+    if answer is not None and answer.prediction is not None:
+        low, high = answer.prediction.interval
+        details |= {"predicted_ratio": answer.prediction.ratio, "predicted_low": low, "predicted_high": high}
+    provenance, device = _origin(answer)
     return Measurement(
         report.ratio,
         "of dense",
@@ -144,11 +146,11 @@ def energy(context: Context) -> Measurement:
 
 def device_accuracy(context: Context) -> Measurement:
     """The workload's score of the device's own outputs, on `device_samples` samples of the data role in question."""
-    told = context.device
-    if told is None or told.sample is None:
+    answer = context.device
+    if answer is None or answer.sample is None:
         raise EvaluationFailed("the device was not given samples to score")
-    outputs, targets = told.sample
-    scored = replace(context, outputs=outputs, targets=targets, host=told.device)
+    outputs, targets = answer.sample
+    scored = replace(context, outputs=outputs, targets=targets, host=answer.device)
     return accuracy(scored)
 
 

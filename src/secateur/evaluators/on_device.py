@@ -27,7 +27,7 @@ SAMPLED = "device_accuracy"
 class Answer:
     """What is known of one network on the device.
 
-    device: fingerprint. emulated: its timings mean nothing. batch: samples per run. report: None where it was only foreseen.
+    device: fingerprint. emulated: its timings mean nothing. batch: samples per run. report: None where it was only predicted.
     sample: outputs and targets (n, …) of the samples that it scored.
     """
 
@@ -36,7 +36,7 @@ class Answer:
     batch: int
     report: Report | None = None
     sample: tuple[Tensor, Tensor] | None = None
-    foreseen: Prediction | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class OnDevice:
         outputs = torch.from_numpy(found.sample)[: len(sample.targets)]
         return replace(answer, sample=(outputs, sample.targets))
 
-    def foreseen(self, prediction: Prediction) -> Answer:
+    def predicted(self, prediction: Prediction) -> Answer:
         """A prediction for this device, as an answer."""
-        return replace(self._answer(), foreseen=prediction)
+        return replace(self._answer(), prediction=prediction)
 
     def _answer(self) -> Answer:
         batch = len(self._inputs[0][0])

@@ -1,4 +1,4 @@
-"""Latency of a network on a device where measuring is slow: foreseen from a table of its operators, calibrated on a few networks.
+"""Latency of a network on a device where measuring is slow: predicted from a table of its operators, calibrated on a few networks.
 
 Each operator is timed once, alone, on the device itself. Their sum is not yet a network's latency: alone, an operator pays for
 bringing its data into the runtime's layout, and finds its weights in the cache. A linear correction (time, data moved, weights,
@@ -35,7 +35,7 @@ RIDGE = 3e-3
 HUBER = 1.345
 """Residuals, in robust standard deviations, from which a measured network counts less: 95 % efficient on normal ones."""
 LEAST_HALF_WIDTH = 0.01
-"""Of an interval, relative: measurements end when theirs is this narrow, so nothing can be foreseen more exactly."""
+"""Of an interval, relative: measurements end when theirs is this narrow, so nothing can be predicted more exactly."""
 LEAST_RATIO = 1e-3
 """Nothing takes no time."""
 
@@ -50,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Quality:
-    """How a predictor did on its calibration networks, each foreseen from the others. kendall: None where there is no order."""
+    """How a predictor did on its calibration networks, each predicted from the others. kendall: None where there is no order."""
 
     models: int
     mean_error: float
@@ -188,7 +188,7 @@ def _solve(changes: Array, shares: Array) -> Array:
 
 
 def _left_out(changes: Array, shares: Array, i: int) -> float:
-    """The share of network i as foreseen from the others."""
+    """The share of network i as predicted from the others."""
     others = np.arange(len(shares)) != i
     return max(LEAST_RATIO, 1 + float(changes[i] @ _solve(changes[others], shares[others])))
 

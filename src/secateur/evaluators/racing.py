@@ -16,7 +16,7 @@ from secateur.records import Direction, Measurement
 CONFIDENCE = 0.99
 Z = 2.326
 """One-sided normal quantile of that confidence."""
-FORESEEABLE = {"accuracy", "latency", "size", "macs", "parameters"}
+BOUNDED = {"accuracy", "latency", "size", "macs", "parameters"}
 """Metrics that are known, or bounded, after a part of the data."""
 
 
@@ -40,8 +40,8 @@ class Race:
 
     @property
     def askable(self) -> bool:
-        """Whether anything can be foreseen for these objectives."""
-        return bool(self.hurdles) and "accuracy" in self.objectives and self.objectives.keys() <= FORESEEABLE
+        """Whether there are points to get past, in objectives that are known, or bounded, early."""
+        return bool(self.hurdles) and "accuracy" in self.objectives and self.objectives.keys() <= BOUNDED
 
     def first(self, batches: int) -> int:
         """Batches after which to ask; all of them where nobody would ask."""

@@ -22,7 +22,7 @@ from secateur.redaction import scrubbed
 MOST = 300
 """Characters of a worker's last line that an error shows."""
 ATTEMPTS = 3
-"""Times a candidate is begun before the deaths of its workers are held against it."""
+"""Crashes of its workers after which a candidate counts as failed, and failed starts after which the run ends."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Pool:
         """
         self.workers, self._command, self._logs, self._seconds = workers, command, logs, seconds
         self._preparation = preparation
-        self._stillborn = 0
+        self._failed_starts = 0
         self._environment = dict(environment or os.environ)
         self._selector = selectors.DefaultSelector()
         self._waiting: deque[_Task] = deque()
@@ -156,7 +156,7 @@ class Pool:
         worker = self._pool[index]
         messages = worker.messages()
         if messages is None:
-            self._buried(index)
+            self._on_exit(index)
             return
         for message in messages:
             if "refused" in message:
@@ -166,7 +166,7 @@ class Pool:
             if "unreadable" in message:
                 raise DataUnreadable(message["unreadable"])
             if "ready" in message:
-                worker.ready, worker.deadline, self._stillborn = True, float("inf"), 0
+                worker.ready, worker.deadline, self._failed_starts = True, float("inf"), 0
             elif worker.task is not None:
                 evaluation = EVALUATION.validate_python(message["evaluation"])
                 self._finished.append((worker.task.number, replace(evaluation, attempts=worker.task.attempts)))
@@ -181,8 +181,8 @@ class Pool:
             self._finished.append((task.number, _failed(task, reason)))
         self._hand_out()
 
-    def _buried(self, index: int) -> None:
-        """A worker is gone: its job is tried again, a few times."""
+    def _on_exit(self, index: int) -> None:
+        """A worker has exited: its job is tried again, a few times."""
         worker = self._pool[index]
         task = worker.task
         if not worker.ready:
@@ -203,8 +203,8 @@ class Pool:
         """
         log = self._pool[index].log
         code = self._replace(index)
-        self._stillborn += 1
-        if self._stillborn >= ATTEMPTS:
+        self._failed_starts += 1
+        if self._failed_starts >= ATTEMPTS:
             what = (
                 f"hang before they are ready: the last one was started {hung}"
                 if hung

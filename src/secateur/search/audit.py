@@ -115,10 +115,10 @@ def prediction_audit(trials: Sequence[Trial]) -> PredictionAudit:
     if not measured:
         return PredictionAudit(0, None, None, None, None, screened)
     found = np.array([m.value for m in measured])
-    foreseen = np.array([m.details["predicted_ratio"] for m in measured])
+    predicted = np.array([m.details["predicted_ratio"] for m in measured])
     covered = [m.details["predicted_low"] <= m.value <= m.details["predicted_high"] for m in measured]
-    errors = np.abs(foreseen / found - 1)
-    order = rank_correlation(foreseen.tolist(), found.tolist())
+    errors = np.abs(predicted / found - 1)
+    order = rank_correlation(predicted.tolist(), found.tolist())
     return PredictionAudit(
         len(measured),
         float(errors.mean()),

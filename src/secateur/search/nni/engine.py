@@ -21,8 +21,8 @@ from secateur.search.parego import score
 from secateur.search.study import Asked
 from secateur.search_spaces import Parameter
 
-STILLBORN = 3
-"""Trials at an experiment's beginning that all end without a result, after which something must be wrong with all of them."""
+FAILED_STARTS = 3
+"""Trials without a result at the start of an experiment after which it counts as broken."""
 
 _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 
@@ -70,9 +70,9 @@ def search_by_nni(
             alive = alive or finished.failure is None
             if not alive:
                 failed.append(finished)
-                if len(failed) == STILLBORN:
+                if len(failed) == FAILED_STARTS:
                     raise StateError(
-                        f"The first {STILLBORN} trials of the NNI experiment ended without a result, the last one with: "
+                        f"The first {FAILED_STARTS} trials of the NNI experiment ended without a result, the last one with: "
                         f"{finished.failure}. They are not kept; the logs are in {experiment.logs}."
                     )
                 continue

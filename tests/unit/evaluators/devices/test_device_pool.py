@@ -10,7 +10,7 @@ import pytest
 from scripted import BOARD, WORK, ScriptedTransport, device, hello, result
 from secateur.errors import DeviceLost, DeviceRefused
 from secateur.evaluators.devices.kept import Kept
-from secateur.evaluators.devices.pool import REST, Devices
+from secateur.evaluators.devices.pool import QUARANTINE, Devices
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +30,11 @@ def test_a_device_that_is_busy_is_passed_over(tmp_path):
     boards = [named(name, lambda _: [result()]) for name in ("one", "two")]
     devices = pool(*boards)
     devices.measure(WORK)
-    locks = sorted(seat.lock for seat in devices._seats)
+    locks = sorted(slot.lock for slot in devices._slots)
     held = [
         lock
-        for lock, seat in zip(locks, sorted(devices._seats, key=lambda s: s.lock), strict=True)
-        if seat.device.name == "one"
+        for lock, slot in zip(locks, sorted(devices._slots, key=lambda s: s.lock), strict=True)
+        if slot.device.name == "one"
     ]
     with held[0].open("w") as other:  # another process is measuring on it
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -54,7 +54,7 @@ def test_a_lost_device_rests_while_others_go_on():
         assert devices.measure(WORK).report.ratio == 0.5
     assert len(away.requests) in (0, 3), "asked at most once, with its three attempts"
     away.answer = lambda _: [result()]
-    now[0] = 2 * REST
+    now[0] = 2 * QUARANTINE
     for _ in range(4):
         devices.measure(WORK)
 
@@ -67,12 +67,12 @@ def test_where_all_are_lost_the_search_is_suspended_with_the_reasons():
         devices.measure(WORK)
 
 
-def test_a_device_whose_reference_drifts_is_benched_and_the_figure_comes_from_another():
+def test_a_device_whose_reference_drifts_is_quarantined_and_the_figure_comes_from_another():
     events: list[str] = []
     pace = {"hot": 2.0, "cool": 2.0}
     boards = {n: named(n, lambda _, n=n: [result(reference_ms=pace[n])]) for n in pace}
     devices = pool(*boards.values(), events=events)
-    with_each = lambda: [devices._on(seat, WORK) for seat in devices._seats]  # noqa: E731 # what `measure` does with a free one
+    with_each = lambda: [devices._on(slot, WORK) for slot in devices._slots]  # noqa: E731 # what `measure` does with a free one
     assert all(with_each())
     pace["hot"] = 2.3
     hot, cool = with_each()
@@ -96,8 +96,8 @@ def test_a_pool_is_of_one_kind():
     with pytest.raises(
         DeviceRefused, match="is another kind of device than one: 'Another.*'Board.*an evaluator of its own"
     ):
-        for seat in devices._seats:
-            devices._on(seat, WORK)
+        for slot in devices._slots:
+            devices._on(slot, WORK)
 
 
 def test_measurements_are_kept_by_model_device_runtime_and_protocol(tmp_path):
