@@ -21,7 +21,7 @@ from secateur.records import Evaluation, Job
 from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping, search
-from secateur.search.study import Study
+from secateur.search.study import Study, Subject
 
 
 def run_search(problem: Problem, work: Callable[[Job], Evaluation], budget: int, seed: int) -> None:
@@ -30,7 +30,9 @@ def run_search(problem: Problem, work: Callable[[Job], Evaluation], budget: int,
     with tempfile.TemporaryDirectory() as folder:
         original = Original.of(problem.space, problem.dense)
         parameters = problem.space.parameters()
-        study = Study(Path(folder) / "s.db", "benchmark", parameters, problem.objectives, "tpe", seed, original)
+        study = Study(
+            Path(folder) / "s.db", "benchmark", Subject(parameters, problem.objectives, original), "tpe", seed
+        )
         search(Ledger(problem, study), Inline(work), Stopping(budget))
 
 

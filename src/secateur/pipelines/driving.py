@@ -32,7 +32,7 @@ from secateur.search.dashboard import Original
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping, search
-from secateur.search.study import Study
+from secateur.search.study import Study, Subject
 
 Figures = Mapping[str, Measurement]
 Engine = Callable[[Ledger, Executor, Stopping], str]
@@ -84,15 +84,9 @@ class Driver:
         prepared, run, settings = self._prepared, self._run, self._prepared.definition.search
         self._listener.stage("search")
         self._listener.step("starting workers, probing groups")
-        study = Study(
-            run.state / DATABASE,
-            run.run_id,
-            problem.space.parameters(),
-            problem.objectives,
-            settings.sampler,
-            settings.seed,
-            Original.of(problem.space, problem.dense),
-        )
+        original = Original.of(problem.space, problem.dense)
+        subject = Subject(problem.space.parameters(), problem.objectives, original)
+        study = Study(run.state / DATABASE, run.run_id, subject, settings.sampler, settings.seed)
         ledger = Ledger(problem, study, self._listener.trial)
         seconds = None if settings.minutes is None else 60 * settings.minutes - self._watch.spent("search")
         lending = WithAllowances(pool, prepared.evaluator.waiting, missing(compared([problem.dense])))

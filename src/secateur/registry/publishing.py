@@ -23,7 +23,7 @@ from secateur.registry.contents import (
 from secateur.registry.embedded import ARTIFACTS, open_embedded
 from secateur.registry.model_card import dense_description, model_card, model_description, run_description
 from secateur.registry.package import DENSE, Package, Published, Target
-from secateur.registry.tracking import Tracking, TrackingError, tracking
+from secateur.registry.tracking import OnnxModel, Tracking, TrackingError, tracking
 
 _SENT = "secateur.sent"
 _MODEL = "secateur.model_id"
@@ -128,10 +128,8 @@ class _Publisher:
             for converted in set(folder.glob("model.*")) - {folder / "model.onnx"}:
                 self.server.log_file(run, converted)
             named = {"secateur.status": status(record, finalist), "secateur.run_id": record.run_id}
-            example, output = self.package.example, self.package.output
-            model = self.server.log_onnx(
-                self.experiment, run, finalist.name, folder / "model.onnx", example, output, named
-            )
+            sent = OnnxModel(finalist.name, folder / "model.onnx", self.package.example, self.package.output, named)
+            model = self.server.log_onnx(self.experiment, run, sent)
         self.server.log(
             run,
             finalist_points(finalist, record.verdicts.get(finalist.name)),

@@ -56,6 +56,17 @@ class DataSet:
     source: str
 
 
+@dataclass(frozen=True)
+class OnnxModel:
+    """A file to send as a model. example: one array per input, (n, …); output: the answer to it, (n, …)."""
+
+    name: str
+    file: Path
+    example: Mapping[str, NDArray[Any]]
+    output: NDArray[Any]
+    tags: Mapping[str, str]
+
+
 class TrackingError(Exception):
     """What MLflow or its database says, in the words of its cause."""
 
@@ -200,29 +211,20 @@ class Tracking:
         else:
             self._client.log_artifact(run, str(file), folder)
 
-    def log_onnx(
-        self,
-        experiment: str,
-        run: str,
-        name: str,
-        file: Path,
-        example: Mapping[str, NDArray[Any]],
-        output: NDArray[Any],
-        tags: Mapping[str, str],
-    ) -> str:
+    def log_onnx(self, experiment: str, run: str, sent: OnnxModel) -> str:
         """Send an ONNX file as a logged model with signature and input example. Returns the model's id."""
         import mlflow
         import onnx
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model, infer_signature
 
-        given = dict(example) if len(example) > 1 else next(iter(example.values()))
+        given = dict(sent.example) if len(sent.example) > 1 else next(iter(sent.example.values()))
         model = self._client.create_logged_model(
-            experiment, name=name, source_run_id=run, tags=dict(tags), model_type="onnx"
+            experiment, name=sent.name, source_run_id=run, tags=dict(sent.tags), model_type="onnx"
         )
         with tempfile.TemporaryDirectory() as folder:
             mlflow.onnx.save_model(
-                onnx.load(file),
+                onnx.load(sent.file),
                 f"{folder}/model",
                 mlflow_model=Model(
                     artifact_path=model.artifact_location,
@@ -230,7 +232,7 @@ class Tracking:
                     run_id=run,
                     model_id=model.model_id,
                 ),
-                signature=infer_signature(given, {"output": output}),
+                signature=infer_signature(given, {"output": sent.output}),
                 input_example=given,
                 # Given, because inferring them loads the model in a fresh process.
                 pip_requirements=[

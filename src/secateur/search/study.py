@@ -53,31 +53,31 @@ class Asked:
     fraction: float | None = None
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a study is about: what may be chosen, what is wanted, and the original, beside which trials are shown."""
+
+    parameters: Sequence[Parameter]
+    objectives: Mapping[str, Direction]
+    original: Original
+
+
 class Study:
     """One search's storage. Only the driver touches it. board: what is kept beside the trials."""
 
-    def __init__(
-        self,
-        database: Path,
-        name: str,
-        parameters: Sequence[Parameter],
-        objectives: Mapping[str, Direction],
-        sampler: str,
-        seed: int,
-        original: Original,
-    ) -> None:
-        """Opens or creates the study. original: what its trials are shown beside. Raises StateError where it cannot be written."""
+    def __init__(self, database: Path, name: str, subject: Subject, sampler: str, seed: int) -> None:
+        """Opens or creates the study. Raises StateError where it cannot be written."""
         self.name = name
-        self._original, self._artifacts = original, database.parent / ARTIFACTS
-        self.objectives = dict(objectives)
-        self._distributions = {parameter.name: _distribution(parameter) for parameter in parameters}
-        directions = list(objectives.values())
+        self._original, self._artifacts = subject.original, database.parent / ARTIFACTS
+        self.objectives = dict(subject.objectives)
+        self._distributions = {parameter.name: _distribution(parameter) for parameter in subject.parameters}
+        directions = list(self.objectives.values())
         storage = open_storage(database)
         self._study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         self.board = Board(storage, name, self._artifacts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.set_metric_names(list(objectives))
+            self._study.set_metric_names(list(self.objectives))
         self._finish_what_was_begun()
         stored = self._study.get_trials(deepcopy=False)
         self._stored = len(stored)

@@ -9,7 +9,7 @@ import pytest
 
 from secateur.records import Candidate, Direction, Evaluation, Measurement
 from secateur.search.dashboard import Original
-from secateur.search.study import Study
+from secateur.search.study import Study, Subject
 from secateur.search_spaces import Parameter
 
 PARAMETERS = (
@@ -61,7 +61,7 @@ class SamplerContract:
 
     def open_study(self, folder: Path, sampler: str, seed: int = 3, name: str = "s") -> Study:
         """A study in a folder: a new one, or the one that is there."""
-        return Study(folder / f"{name}.db", name, PARAMETERS, OBJECTIVES, sampler, seed, Original({}, {}, ()))
+        return Study(folder / f"{name}.db", name, Subject(PARAMETERS, OBJECTIVES, Original({}, {}, ())), sampler, seed)
 
     def test_values_lie_within_their_parameters(self, sampler: str, tmp_path: Path) -> None:
         for values in drive(self.open_study(tmp_path, sampler), 16):

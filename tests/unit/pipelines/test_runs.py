@@ -16,7 +16,7 @@ from secateur.pipelines.state import DATABASE, RunFolder, find_run, locked, read
 from secateur.records import Candidate, Evaluation, Measurement
 from secateur.search.board import ARTIFACTS
 from secateur.search.dashboard import Original
-from secateur.search.study import Study, open_storage
+from secateur.search.study import Study, Subject, open_storage
 from secateur.search_spaces import Parameter
 
 
@@ -60,15 +60,8 @@ def two_runs(tmp_path):
         (path / "finalists" / "f1" / "model.onnx").write_bytes(b"x")
         run = RunFolder(path, name, "a", "d", str(tmp_path), "now", "w", {})
         (path / "run.json").write_text(json.dumps({k: v for k, v in asdict(run).items() if k != "path"}))
-        study = Study(
-            state / DATABASE,
-            name,
-            [Parameter("g.removed", 0.0, 0.5)],
-            {"size": "minimize"},
-            "random",
-            0,
-            Original({}, {}, ()),
-        )
+        subject = Subject([Parameter("g.removed", 0.0, 0.5)], {"size": "minimize"}, Original({}, {}, ()))
+        study = Study(state / DATABASE, name, subject, "random", 0)
         figures = {"size": Measurement(1.0, "bytes", "computed")}
         study.tell(study.ask(), Evaluation(Candidate({}), "", figures), {"size": -1.0})
         study.board.attach(None, "report.html", b"<p>")

@@ -21,7 +21,7 @@ from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
-from secateur.search.study import Asked, Study, storage_errors
+from secateur.search.study import Asked, Study, Subject, storage_errors
 from secateur.search.warm_start import SCREENED, best_method, method_damages
 from secateur.search_spaces import build_space
 
@@ -38,7 +38,8 @@ def problem(space=None, **changes):
 
 def study(folder, name="s", sampler="tpe", seed=0, space=None, objectives=None):
     space = space or make_space()
-    return Study(folder / "studies.db", name, space.parameters(), objectives or OBJECTIVES, sampler, seed, ORIGINAL)
+    subject = Subject(space.parameters(), objectives or OBJECTIVES, ORIGINAL)
+    return Study(folder / "studies.db", name, subject, sampler, seed)
 
 
 def run(folder, budget, *, evaluate=evaluate, evaluated=None, stopping=None, executor=None, **changes):

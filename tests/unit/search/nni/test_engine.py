@@ -18,7 +18,7 @@ from secateur.search.loop import PHASES_DONE, Stopping, search
 from secateur.search.nni.engine import Arrangement, nni_space, score_in, search_by_nni, seen
 from secateur.search.nni.experiment import Finished
 from secateur.search.nni.settings import ExperimentSettings
-from secateur.search.study import Study
+from secateur.search.study import Study, Subject
 from secateur.search_spaces import build_space
 
 EVALUATION = TypeAdapter(Evaluation)
@@ -57,11 +57,9 @@ def open_ledger(folder):
     study = Study(
         folder / "studies.db",
         "s",
-        SPACE.parameters(),
-        OBJECTIVES,
+        Subject(SPACE.parameters(), OBJECTIVES, Original({}, {"a": 32, "b": 32}, ("l1", "l2"))),
         "nni_tpe",
         0,
-        Original({}, {"a": 32, "b": 32}, ("l1", "l2")),
     )
     dense = evaluate(SPACE.dense()).measurements
     goals = (Goal("accuracy", "at_least", 0.5, 0.3, "accuracy at least 0.5"),)
