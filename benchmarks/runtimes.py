@@ -79,7 +79,7 @@ def main() -> None:
                 accuracies.append(evaluator.measure(network, "search", ["accuracy"])["accuracy"].value)
         latencies.append(row)
         milliseconds.append(evaluator.measuring.latency(evaluator.files.dense).reference_ms.min)
-        evaluator.measuring.devices.close()
+        prepared.devices.close()
         print(f"{runtime}: {count} networks", flush=True)
     show(runtimes, latencies, milliseconds, accuracies)
     write_json(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.paired import ONE_SIDED, SURELY_AT_LEAST, change, own
 from secateur.evaluators.sample_scores import Scores
-from secateur.records import Check, Direction, Evaluation, Goal, Verdict
+from secateur.records import Check, Direction, Evaluation, Goal, Measurement, Verdict
 from secateur.report.units import amount, difference, difference_with_interval, score
 from secateur.search.front import clearly_better, front
 
@@ -47,7 +47,8 @@ def judged(
     contenders: Mapping[str, Contender], dense: Contender, bar: Bar
 ) -> tuple[dict[str, Verdict], dict[str, str]]:
     """A verdict for each contender by its name, with the dense model on the front; and why others cannot be compared with it."""
-    shown, failures = {}, {}
+    shown: dict[str, tuple[tuple[Check, ...], Measurement]] = {}
+    failures: dict[str, str] = {}
     for name, contender in contenders.items():
         try:
             shown[name] = checks(bar, contender, dense), change(contender.scores, dense.scores)

@@ -49,7 +49,7 @@ def calibrate(prepared: Prepared, saliencies: Saliencies, run: RunFolder) -> Non
             measured.append((network.onnx, evaluator.measuring.latency(network).ratio))
             operators += operators_of(network.onnx, batch)
         operators += _likely(prepared, saliencies)
-        table = table_of(operators, measured_alone(evaluator.measuring.devices, batch))
+        table = table_of(operators, measured_alone(prepared.devices, batch))
         predictor = fit(evaluator.files.dense.onnx, measured, table, batch)
     except EvaluationFailed as error:
         raise StateError(f"The latency predictor cannot be fitted: {error}. Leave 'predictor' out.") from error

@@ -96,7 +96,8 @@ class Driver:
         return Searched(ledger, ended, chosen, rungs)
 
     def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial], pool: Executor) -> list[Recovered]:
-        listener, finalists = self._listener, []
+        listener = self._listener
+        finalists: list[Recovered] = []
         listener.stage("recover")
         with self._watch.stage("recover"):
             recovery = Recovery(self._prepared, self._run, self._device, self._watch, pool, listener.step)

@@ -37,7 +37,8 @@ def judge(
     """
     nothing = Removals({}, {}, {}).key
     original = Contender(Evaluation(prepared.space.dense(), nothing, dense), _dense_scores(prepared, run, "selection"))
-    contenders, unscored = {}, {}
+    contenders: dict[str, Contender] = {}
+    unscored: dict[str, str] = {}
     for finalist in (f for f in finalists if f.failure is None):
         try:
             scores = _selection_scores(prepared, finalist, run)
@@ -66,7 +67,7 @@ def score_on_test(
     """
     goals, unit = goals_on(prepared, dense), prepared.workload.score_unit
     original = _dense_scores(prepared, run, "test")
-    tested = {}
+    tested: dict[str, Verdict] = {}
     for finalist in passed:
         verdict = verdicts[finalist.name]
         try:

@@ -32,6 +32,7 @@ from secateur.evaluators import METRICS, DenseModel, Evaluator, Metric, Place
 from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.kept import Kept
+from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.evaluators.runtimes import RUNTIMES
@@ -69,9 +70,14 @@ class Prepared:
         """The multiply-accumulates of the model's layers."""
         return self.found.costs
 
+    @property
+    def devices(self) -> Devices:
+        """What networks are measured on."""
+        return self.evaluator.measuring.devices
+
     def close(self) -> None:
         """Let the devices go."""
-        self.evaluator.measuring.devices.close()
+        self.devices.close()
 
 
 def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]:
@@ -235,7 +241,7 @@ def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Mod
 
 def check_device(prepared: Prepared) -> None:
     """Reach the device. Raises DefinitionError where it cannot give what the definition wants, DeviceLost where it is away."""
-    definition, device = prepared.definition.evaluator, prepared.evaluator.measuring.devices.hello
+    definition, device = prepared.definition.evaluator, prepared.devices.hello
     check_threads(definition, device.machine.cores, "the device")
     wanted = {**definition.objectives, **definition.constraints}
     timed = [name for name in wanted if name in FIGURES]
