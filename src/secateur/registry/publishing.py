@@ -128,8 +128,8 @@ class _Publisher:
             for converted in set(folder.glob("model.*")) - {folder / "model.onnx"}:
                 self.server.log_file(run, converted)
             named = {"secateur.status": status(record, finalist), "secateur.run_id": record.run_id}
-            sent = OnnxModel(finalist.name, folder / "model.onnx", self.package.example, self.package.output, named)
-            model = self.server.log_onnx(self.experiment, run, sent)
+            onnx = OnnxModel(finalist.name, folder / "model.onnx", self.package.example, self.package.output, named)
+            model = self.server.log_onnx(self.experiment, run, onnx)
         self.server.log(
             run,
             finalist_points(finalist, record.verdicts.get(finalist.name)),
