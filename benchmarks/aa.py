@@ -30,8 +30,8 @@ from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Work
 from secateur.evaluators.measuring import SEARCH
-from secateur.evaluators.metrics import wilson
 from secateur.evaluators.onnx_export import export
+from secateur.evaluators.paired import wilson
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.digits import network
 from secateur.workloads.resnet import cifar_resnet
@@ -68,7 +68,7 @@ def summary(repeats: list[tuple[Report, float]]) -> dict[str, Any]:
     ratios = [report.ratio for report in reports]
     return {
         "held": share,
-        "held_interval": wilson(share, len(held)),
+        "held_interval": [wilson(share, len(held)).low, wilson(share, len(held)).high],
         "half_width": [statistics.median(halves), float(np.percentile(halves, 90))],
         "spread": statistics.pstdev(ratios),
         "disturbed": sum(report.disturbed for report in reports),

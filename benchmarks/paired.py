@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import arguments, table, write_json
-from secateur.evaluators.metrics import wilson
-from secateur.evaluators.paired import SURELY_AT_LEAST, Interval, change, tango
+from secateur.evaluators.paired import SURELY_AT_LEAST, Interval, change, tango, wilson
 from secateur.evaluators.sample_scores import RESAMPLES, Scores
 
 SAMPLES = (250, 1000, 4000)
@@ -36,7 +35,7 @@ def binary(samples: int, loss: float, rng: np.random.Generator) -> Iterator[tupl
     """Covered by the 95 % interval, above the one-sided bound, width over that of two independent Wilson intervals."""
     won, lost = (DISAGREE - loss) / 2, (DISAGREE + loss) / 2
     both = RIGHT - lost
-    unpaired = 2 * np.hypot(*[(wilson(x, samples)[1] - wilson(x, samples)[0]) / 2 for x in (RIGHT, RIGHT - loss)])
+    unpaired = 2 * np.hypot(*[(wilson(x, samples).high - wilson(x, samples).low) / 2 for x in (RIGHT, RIGHT - loss)])
     while True:
         b, c, *_ = (int(x) for x in rng.multinomial(samples, [won, lost, both, 1 - won - lost - both]))
         two, one = cached_tango(b, c, samples, 0.95), cached_tango(b, c, samples, 0.9)

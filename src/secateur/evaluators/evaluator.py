@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.costs import parameter_count
@@ -23,7 +23,7 @@ from secateur.definition import EvaluatorDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators.cutting import Cutting
 from secateur.evaluators.measuring import Measuring, Place, disturbed
-from secateur.evaluators.metrics import METRICS, Metric, relative_error
+from secateur.evaluators.metrics import METRICS, Context, Metric, relative_error
 from secateur.evaluators.model_files import DenseModel, ModelFiles, Network
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.racing import Race
@@ -45,10 +45,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Taken:
-    """Figures, the outputs that they rest on, and why these are of fewer samples than there are, or None."""
+    """Figures, what they rest on, and why that is fewer samples than there are, or None."""
 
     measurements: Mapping[str, Measurement]
-    outputs: Tensor
+    context: Context
     stopped: str | None = None
 
 
@@ -182,7 +182,7 @@ class Evaluator:
     def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
         """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""
         taken = self._in_full(network, role, names)
-        return Measured(network, taken.measurements, self._scoring.scores(taken.outputs, role))
+        return Measured(network, taken.measurements, taken.context.scores)
 
     def dense_scores(self, role: str) -> Scores:
         """The dense model's scores on one data role."""
@@ -208,18 +208,21 @@ class Evaluator:
         predicted = self.measuring.predicted(network, names) if race.contested else None
         answer = predicted or self.measuring.measured(network, role, names)
         session, part = self.host.open(network.onnx), race.first(len(samples.batches))
-        outputs = outputs_of(session, samples.batches[:part])
+        context = view.context(outputs_of(session, samples.batches[:part]), answer)
         if part < len(samples.batches):
             if race.on_part is not None:
-                race.on_part(view.figures(outputs, answer, names))
-            if stopped := race.hopeless(view, outputs, answer):
-                return _Taken(view.figures(outputs, answer, names), outputs, stopped)
-            outputs = torch.cat([outputs, outputs_of(session, samples.batches[part:])])
+                race.on_part(view.figures(context, names))
+            if stopped := race.hopeless(view, context):
+                return _Taken(view.figures(context, names), context, stopped)
+            rest = outputs_of(session, samples.batches[part:])
+            context = view.context(torch.cat([context.outputs, rest]), answer)
         if predicted is not None:
-            if stopped := race.hopeless(view, outputs, predicted):
-                return _Taken(view.figures(outputs, predicted, names), outputs, stopped)
+            if stopped := race.hopeless(view, context):
+                return _Taken(view.figures(context, names), context, stopped)
             measured = self.measuring.measured(network, role, names)
             answer = replace(measured, prediction=predicted.prediction) if measured is not None else None
-        if disturbed(answer) and loan.seconds > 0 and not race.hopeless(view, outputs, answer):
+            context = replace(context, device=answer)
+        if disturbed(answer) and loan.seconds > 0 and not race.hopeless(view, context):
             answer = self.measuring.measured_again(network, role, names, answer, loan)
-        return _Taken(view.figures(outputs, answer, names), outputs)
+            context = replace(context, device=answer)
+        return _Taken(view.figures(context, names), context)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from secateur.compression.costs import parameter_count
@@ -14,7 +15,8 @@ from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
-from secateur.evaluators.sample_scores import score_of_all
+from secateur.evaluators.paired import interval
+from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.plugins import Registry
 from secateur.records import Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
@@ -36,6 +38,11 @@ class Context:
     host: str
     device: Answer | None
 
+    @cached_property
+    def scores(self) -> Scores:
+        """What the outputs score, sample by sample or in resamples. Raises WorkloadError."""
+        return scores_of(self.workload, self.outputs, self.targets)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -47,39 +54,13 @@ class Metric:
 
 
 def accuracy(context: Context) -> Measurement:
-    """The workload's score of the exported model. Interval: Wilson for 0/1 scores, else normal; for a scalar score bootstrap."""
-    scores = context.workload.score(context.outputs, context.targets).float()
-    count = len(context.targets)
-    if scores.dim() == 0:
-        return Measurement(float(scores), "score", "measured", count, _bootstrap(context), context.host)
-    value = float(scores.mean())
-    if bool(((scores == 0) | (scores == 1)).all()):
-        interval = wilson(value, count)
-    else:
-        half = 1.96 * float(scores.std(unbiased=False)) / count**0.5
-        interval = (value - half, value + half)
-    return Measurement(value, "score", "measured", count, interval, context.host)
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share. Source: Wilson 1927; never leaves [0, 1]."""
-    z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _bootstrap(context: Context, resamples: int = 200) -> tuple[float, float] | None:
-    """The 95 % interval of a score of the whole set; None where too few resamples have one."""
-    rng = np.random.default_rng(0)
-    count = len(context.targets)
-    drawn = [torch.from_numpy(rng.integers(0, count, count)) for _ in range(resamples)]
-    values = np.array([score_of_all(context.workload, context.outputs[i], context.targets[i]) for i in drawn])
-    known = values[np.isfinite(values)]
-    if len(known) < resamples / 2:
-        return None
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
+    """The workload's score of the exported model, with its interval (`secateur.evaluators.paired`) where that is known."""
+    scores = context.scores
+    bounds: tuple[float, float] | None = None
+    with contextlib.suppress(EvaluationFailed):  # one sample, or resamples without a score
+        own = interval(scores)
+        bounds = (own.low, own.high)
+    return Measurement(scores.value, "score", "measured", scores.samples, bounds, context.host)
 
 
 def latency(context: Context) -> Measurement:

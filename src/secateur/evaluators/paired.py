@@ -63,18 +63,24 @@ def difference(left: Scores, right: Scores, confidence: float = CONFIDENCE) -> I
     return _student(left.values - right.values, confidence)
 
 
-def own(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
+def interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
     """A network's own score, with a two-sided interval.
 
-    Wilson's for scores of 0 and 1, Student's t for others, the bootstrap for one number for all samples.
+    Wilson's for scores of 0 and 1, Student's t for others, the bootstrap for one number for all samples. Raises EvaluationFailed
+    where there are too few samples, or resamples with a score.
     """
     if not scores.per_sample:
         return _bootstrap(scores.values, scores.samples, confidence)
     if not _binary(scores.values):
         return _student(scores.values, confidence)
-    z, n, share = float(norm.ppf((1 + confidence) / 2)), scores.samples, scores.value
+    return wilson(scores.value, scores.samples, confidence)
+
+
+def wilson(share: float, samples: int, confidence: float = CONFIDENCE) -> Interval:
+    """The interval of a share. Source: Wilson 1927; never leaves [0, 1]."""
+    z, n = float(norm.ppf((1 + confidence) / 2)), samples
     centre, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))
+    return Interval(share, max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n)))
 
 
 def tango(won: int, lost: int, samples: int, confidence: float = CONFIDENCE) -> Interval:
@@ -117,13 +123,13 @@ def _student(differences: NDArray[np.float64], confidence: float) -> Interval:
 
 
 def _bootstrap(values: NDArray[np.float64], samples: int, confidence: float) -> Interval:
-    """values: the figure itself, then its bootstrap draws; draws without a figure are left out.
+    """values: the figure itself, then its bootstrap draws; draws without a figure are left out, and half of them must have one.
 
     Student's interval with the bootstrap's standard error: at 250 samples the percentiles of the draws cover less (93 to 94 %).
     """
     drawn = values[1:][np.isfinite(values[1:])]
-    if len(drawn) < 2 or samples < 2:
-        raise EvaluationFailed("the score of resampled data is not finite, so its interval is not known")
+    if len(drawn) < max(2.0, len(values[1:]) / 2) or samples < 2:
+        raise EvaluationFailed("the score of most resampled data is not finite, so its interval is not known")
     return _around(float(values[0]), float(drawn.std(ddof=1)), samples, confidence)
 
 

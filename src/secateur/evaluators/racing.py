@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from secateur.errors import WorkloadError
-from secateur.evaluators.on_device import Answer
+from secateur.evaluators.metrics import Context
 from secateur.evaluators.scoring import View
 from secateur.records import Direction, Measurement
 
@@ -48,15 +48,15 @@ class Race:
         asked = 0 < self.share < 1 and (self.askable or self.on_part is not None)
         return max(1, math.ceil(self.share * batches)) if asked else batches
 
-    def hopeless(self, view: View, outputs: Tensor, answer: Answer | None) -> str | None:
-        """Why a network cannot get past the front, or None. outputs: (n, …) of the first samples; answer: the device's so far."""
+    def hopeless(self, view: View, context: Context) -> str | None:
+        """Why a network cannot get past the front, or None. context: of its outputs on the first samples, or on all."""
         if not self.askable:
             return None
         try:
-            scores = view.workload.score(outputs, view.samples.targets[: len(outputs)])
+            scores = view.workload.score(context.outputs, context.targets)
         except WorkloadError:  # a score of the whole set may have nothing to say of a part
             return None
-        costs = view.figures(outputs, answer, [name for name in self.objectives if name != "accuracy"])
+        costs = view.figures(context, [name for name in self.objectives if name != "accuracy"])
         return self.lost(scores, len(view.samples.targets), costs)
 
     def lost(self, scores: Tensor, total: int, costs: Mapping[str, Measurement]) -> str | None:

@@ -16,8 +16,8 @@ from secateur.errors import WorkloadError
 from secateur.files import write
 from secateur.records import Workload
 
-RESAMPLES = 500
-"""Bootstrap draws for a score that is one number for all samples: its standard error is then known to 3 %."""
+RESAMPLES = 200
+"""Bootstrap draws for a score that is one number for all samples: its standard error is then known to 5 %."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Scores:
     samples: int
     per_sample: bool
     values: NDArray[np.float64]
+
+    @property
+    def current(self) -> bool:
+        """Whether these can be compared with scores taken now: earlier versions drew another number of resamples."""
+        return self.per_sample or len(self.values) == 1 + RESAMPLES
 
     @property
     def value(self) -> float:

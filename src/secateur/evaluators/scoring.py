@@ -73,11 +73,11 @@ class View:
     metrics: Mapping[str, Metric]
     host: str
 
-    def figures(self, outputs: Tensor, answer: Answer | None, names: Sequence[str]) -> dict[str, Measurement]:
-        """The named metrics. outputs: (n, …) of the first samples, or of all; answer: the device's, if it was asked.
-
-        Raises EvaluationFailed where one of them is not finite.
-        """
+    def context(self, outputs: Tensor, answer: Answer | None) -> Context:
+        """What metrics look at. outputs: (n, …) of the first samples, or of all; answer: the device's, if it was asked."""
         dense, targets = self.samples.dense_outputs[: len(outputs)], self.samples.targets[: len(outputs)]
-        context = Context(self.workload, self.network, outputs, dense, targets, self.host, answer)
+        return Context(self.workload, self.network, outputs, dense, targets, self.host, answer)
+
+    def figures(self, context: Context, names: Sequence[str]) -> dict[str, Measurement]:
+        """The named metrics. Raises EvaluationFailed where one of them is not finite."""
         return measure_all(context, names, self.metrics)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secateur.errors import EvaluationFailed
-from secateur.evaluators.paired import ONE_SIDED, SURELY_AT_LEAST, change, own
+from secateur.evaluators.paired import ONE_SIDED, SURELY_AT_LEAST, change, interval
 from secateur.evaluators.sample_scores import Scores
 from secateur.records import Check, Direction, Evaluation, Goal, Measurement, Verdict
 from secateur.report.units import amount, difference, difference_with_interval, score
@@ -101,7 +101,7 @@ def _missed(goal: Goal, contender: Contender, dense: Contender, unit: str) -> st
         kept = goal.violation(end, in_search=False) <= 0
         return None if kept else f"{figure.value:.4g} {figure.unit}, and it may be {end:.4g}"
     if goal.drop is None:
-        least = own(contender.scores, ONE_SIDED).low
+        least = interval(contender.scores, ONE_SIDED).low
         kept = least >= goal.limit
         return None if kept else f"{score(figure.value, unit)}, and it may be {score(least, unit)}"
     changed = change(contender.scores, dense.scores)
@@ -120,7 +120,7 @@ def veto(goals: Sequence[Goal], tested: Scores, dense: Scores, unit: str) -> str
     """
     for goal in (g for g in goals if g.metric == SCORE):
         if goal.drop is None:
-            found = own(tested)
+            found = interval(tested)
             if found.high < goal.limit:
                 return (
                     f"on test data {score(found.value, unit)}, and at most {score(found.high, unit)}: not {goal.text}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,18 +103,22 @@ def _bar(prepared: Prepared, dense: Mapping[str, Measurement]) -> Bar:
 
 
 def _dense_scores(prepared: Prepared, run: RunFolder, role: str) -> Scores:
-    file = scores_file(run.folder(DENSE), role)
-    if not file.is_file():
-        save_scores(prepared.evaluator.dense_scores(role), file)
-    return load_scores(file)
+    return _kept(scores_file(run.folder(DENSE), role), lambda: prepared.evaluator.dense_scores(role))
 
 
 def _selection_scores(prepared: Prepared, finalist: Recovered, run: RunFolder) -> Scores:
-    """Kept when it was measured; taken again where a run was begun before scores were kept."""
+    """Kept when it was measured."""
     file = scores_file(run.path / finalist.folder, "selection")
-    if not file.is_file():
-        save_scores(_measured_again(prepared, finalist, run, "selection").scores, file)
-    return load_scores(file)
+    return _kept(file, lambda: _measured_again(prepared, finalist, run, "selection").scores)
+
+
+def _kept(file: Path, score: Callable[[], Scores]) -> Scores:
+    """Scores on disk; taken again where an earlier version has kept none, or others."""
+    kept = load_scores(file) if file.is_file() else None
+    if kept is None or not kept.current:
+        kept = score()
+        save_scores(kept, file)
+    return kept
 
 
 def _measured_again(prepared: Prepared, finalist: Recovered, run: RunFolder, role: str) -> Measured:

@@ -9,8 +9,8 @@ import torch
 from conftest import make_workload
 from secateur.errors import WorkloadError
 from secateur.evaluators.metrics import METRICS, Context, Metric, accuracy, measure_all
-from secateur.evaluators.paired import own
-from secateur.evaluators.sample_scores import scores_of
+from secateur.evaluators.paired import interval
+from secateur.evaluators.sample_scores import RESAMPLES, scores_of
 from secateur.workloads.loading import guarded_workload
 
 
@@ -30,10 +30,12 @@ def area(outputs, targets):
 
 def test_resamples_of_one_class_are_left_out_of_the_interval():
     targets = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0])  # one resample in ten holds no 1
-    found = accuracy(context(area, torch.tensor([3.0, 1.0, 0.0, 1.5, 0.2, 0.4, 0.6, 0.8]), targets))
+    some = context(area, torch.tensor([3.0, 1.0, 0.0, 1.5, 0.2, 0.4, 0.6, 0.8]), targets)
+    found = accuracy(some)
     assert found.value == pytest.approx(11 / 12)
     low, high = found.interval
-    assert 0.5 < low < 11 / 12 < high <= 1
+    assert 0.5 < low < 11 / 12 < high < 1.35
+    assert (low, high) == (interval(some.scores).low, interval(some.scores).high), "that of the gate"
 
 
 def test_resamples_of_one_class_are_kept_as_unknown_for_paired_comparisons():
@@ -42,7 +44,7 @@ def test_resamples_of_one_class_are_kept_as_unknown_for_paired_comparisons():
     scores = scores_of(context(area, outputs, targets).workload, outputs, targets)
     assert scores.value == pytest.approx(11 / 12)
     assert 0 < np.isnan(scores.values).mean() < 0.2
-    assert own(scores).low < 11 / 12
+    assert interval(scores).low < 11 / 12
 
 
 def test_no_interval_where_most_resamples_have_no_score():
@@ -70,3 +72,17 @@ def test_a_metric_that_the_registry_has_taken_in_is_called_as_the_users_code_too
     monkeypatch.setitem(METRICS, "fails", Metric(lambda _: 1 / 0, "maximize", ""))
     with pytest.raises(WorkloadError, match="The metric 'fails' raised ZeroDivisionError"):
         measure_all(context(area, torch.rand(4), torch.tensor([0, 1, 0, 1])), ["fails"], METRICS)
+
+
+def test_a_score_of_the_whole_set_is_called_once_for_each_resample():
+    """Search, gate and report rest on the same draws."""
+    calls = []
+
+    def score(outputs, targets):
+        calls.append(1)
+        return area(outputs, targets)
+
+    some = context(score, torch.arange(12.0), torch.arange(12) % 2)
+    accuracy(some)
+    interval(some.scores)
+    assert len(calls) == 1 + RESAMPLES

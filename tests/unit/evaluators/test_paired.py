@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.errors import EvaluationFailed, WorkloadError
-from secateur.evaluators.paired import SURELY_AT_LEAST, change, difference, least_excluded, own, tango
+from secateur.evaluators.paired import SURELY_AT_LEAST, change, difference, interval, least_excluded, tango
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores, scores_of
 from secateur.records import Workload
 
@@ -58,8 +58,8 @@ def test_intervals_of_paired_shares_cover_the_true_difference(samples, loss):
     for won, lost, _ in draws.tolist():
         if (won, lost) not in known:
             known[won, lost] = (tango(won, lost, samples), tango(won, lost, samples, 0.9).low)
-        interval, bound = known[won, lost]
-        covered += interval.low <= -loss <= interval.high
+        both, bound = known[won, lost]
+        covered += both.low <= -loss <= both.high
         bounded += bound <= -loss
     assert covered / len(draws) >= 0.94
     assert bounded / len(draws) >= 0.935
@@ -82,7 +82,7 @@ def test_a_score_that_a_resample_does_not_have_is_left_out():
 
     found = scores_of(workload(score), torch.arange(6.0), torch.tensor([0, 0, 0, 0, 1, 1]))
     assert np.isnan(found.values).any()
-    assert np.isfinite([own(found).low, own(found).high]).all()
+    assert np.isfinite([interval(found).low, interval(found).high]).all()
 
 
 def test_scores_of_0_and_1_are_paired_and_not_compared_as_if_unrelated():
@@ -124,12 +124,12 @@ def test_resamples_without_a_score_do_not_count():
     found = difference(left, Scores(3, per_sample=False, values=np.zeros(4)))
     assert np.isfinite([found.low, found.high]).all()
     with pytest.raises(EvaluationFailed, match="not finite"):
-        own(Scores(3, per_sample=False, values=np.array([0.5, np.nan])))
+        interval(Scores(3, per_sample=False, values=np.array([0.5, np.nan])))
 
 
 def test_a_score_of_its_own_has_wilsons_interval():
     """81 of 263: 25.5 to 36.6 % (Newcombe 1998, table I)."""
-    found = own(each([1] * 81 + [0] * 182))
+    found = interval(each([1] * 81 + [0] * 182))
     assert (found.low, found.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from secateur.definition import ConstraintDefinition
 from secateur.errors import EvaluationFailed
-from secateur.evaluators.sample_scores import Scores, load_scores, save_scores
+from secateur.evaluators.sample_scores import RESAMPLES, Scores, load_scores, save_scores
 from secateur.pipelines import judgement
 from secateur.pipelines.judgement import elect, judge, score_on_test, scores_file
 from secateur.records import SHARE, Candidate, Measurement, Recovered
@@ -158,7 +158,7 @@ def test_a_resumed_run_judges_by_the_scores_on_disk(stage):
 def test_a_finalist_whose_change_is_not_known_fails_instead_of_ending_the_run(stage):
     """Its score is not finite on every resample: each resume would end at the same place."""
     prepared, finalists, run = stage(odd=(0.1, GOOD, GOOD))
-    unknown = Scores(SAMPLES, per_sample=False, values=np.array([0.9] + [np.nan] * 500))
+    unknown = Scores(SAMPLES, per_sample=False, values=np.array([0.9] + [np.nan] * RESAMPLES))
     for name in ("odd", DENSE_FOLDER):
         save_scores(unknown, scores_file(run.folder(name), "selection"))
     (odd,), verdicts = judge(prepared, finalists, DENSE, run)
@@ -172,3 +172,12 @@ def test_test_data_on_which_the_change_is_not_known_refuses(stage):
     found, best = through(prepared, finalists, run)
     assert best is None
     assert found["one"].veto == "it cannot be scored on test data: two networks were not scored on the same samples"
+
+
+def test_scores_with_another_number_of_resamples_are_taken_again(stage):
+    prepared, finalists, run = stage(one=(0.5, GOOD, GOOD))
+    other = Scores(SAMPLES, per_sample=False, values=np.full(501, 0.9))
+    save_scores(other, scores_file(run.path / "one", "selection"))
+    judge(prepared, finalists, DENSE, run)
+    assert load_scores(scores_file(run.path / "one", "selection")).per_sample
+    assert prepared.evaluator.looks == [("one", "selection")]
