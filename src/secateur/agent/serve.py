@@ -142,7 +142,7 @@ def _serve(request: dict[str, Any], folder: Path, requests: _Requests) -> bool:
 
 
 def _answer(request: dict[str, Any], folder: Path, send: int) -> None:
-    """The child's whole life."""
+    """Measure in the forked child, write the answer to `send`, and exit."""
     os.dup2(2, 1)  # what a runtime prints is none of the host's lines
     try:
         answer: dict[str, Any] = {"result": measure(request, folder)}

@@ -18,11 +18,11 @@ class WithAllowances:
         self.workers, self._executor, self._budget, self._widening = executor.workers, executor, budget, widening
 
     def submit(self, number: int, job: Job) -> None:
-        """See Executor."""
+        """Begin a job, with what it may wait now."""
         self._executor.submit(number, replace(job, allowance=self._budget.allowance(CANDIDATE)))
 
     def wait(self) -> tuple[int, Evaluation]:
-        """See Executor."""
+        """The next finished job; what it has waited is charged."""
         number, evaluation = self._executor.wait()
         self._budget.spend(evaluation.waited)
         return number, replace(evaluation, measurements=widened(evaluation.measurements, self._widening))

@@ -64,7 +64,7 @@ def _give_up(seconds: float) -> None:
 
 
 def main() -> None:
-    """The process. Its last word on standard error is the reason where it fails."""
+    """Evaluate what NNI has asked this process for. Its last word on standard error is the reason where it fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

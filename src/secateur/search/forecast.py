@@ -12,7 +12,7 @@ from secateur.records import Evaluation, Goal
 from secateur.search.front import FOUND
 
 ROUNDING = 1e-3
-"""Share of a forecast that is never held against a candidate."""
+"""Share of a forecast by which a candidate may miss a limit without being rejected."""
 RECENT = 200
 """Latest networks that a forecast rests on, so that its cost does not grow with the search."""
 MISSED = 0.00135

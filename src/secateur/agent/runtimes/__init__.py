@@ -14,7 +14,7 @@ RUNTIMES: dict[str, Runtime] = {
     "torch": torch.RUNTIME,
     "tensorrt": tensorrt.RUNTIME,
 }
-"""The registry."""
+"""Every runtime of the package by its name; plug-ins may add others on the host."""
 
 __all__ = [
     "ROUNDING",

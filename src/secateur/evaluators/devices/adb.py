@@ -29,7 +29,7 @@ class AdbTransport:
         self._running: list[AdbStream] = []
 
     def put(self, content: bytes, path: str) -> None:
-        """See Transport."""
+        """Write a file there, whole or not at all."""
         self._shell(["mkdir", "-p", str(PurePosixPath(path).parent)])
         unfinished = f"{path}.part"
         with tempfile.NamedTemporaryFile() as file:
@@ -43,14 +43,14 @@ class AdbTransport:
         self._shell(["mv", unfinished, path])
 
     def exec_stream(self, command: Sequence[str], seconds: float) -> AdbStream:
-        """See Transport."""
+        """Start a command there; after `seconds` the device itself kills it."""
         limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
         stream = AdbStream(self, self._words(["shell", f"echo $$; exec {limited}"]))
         self._running.append(stream)
         return stream
 
     def get(self, path: str) -> bytes:
-        """See Transport."""
+        """A file's content. Raises FileNotFoundError where there is none."""
         with tempfile.TemporaryDirectory() as folder:
             here = Path(folder) / "file"
             try:
@@ -62,7 +62,7 @@ class AdbTransport:
             return here.read_bytes()
 
     def close(self) -> None:
-        """See Transport. adb's own server goes on: it may serve others."""
+        """End the connection and what still runs over it. adb's own server goes on: it may serve others."""
         for stream in self._running:
             stream.end()
         self._running = []
@@ -116,7 +116,7 @@ class AdbTransport:
 
 
 class AdbStream:
-    """A command over there. See Stream."""
+    """A command on the device; its lines in and out."""
 
     def __init__(self, transport: AdbTransport, words: Sequence[str]) -> None:
         """Starts it."""
@@ -125,11 +125,11 @@ class AdbStream:
         self._ended: Ended | None = None
 
     def send(self, line: str) -> None:
-        """See Stream."""
+        """Write a line to its standard input."""
         self._process.send(line)
 
     def receive(self, seconds: float) -> str | None:
-        """See Stream."""
+        """Its next line; None once it has ended. Raises TimeoutError and DeviceLost."""
         if self._pid is None:
             first = self._process.receive(seconds)
             if first is None or not first.strip().isdigit():
@@ -138,7 +138,7 @@ class AdbStream:
         return self._process.receive(seconds)
 
     def end(self) -> Ended:
-        """See Stream."""
+        """Close its input, give it two seconds, then kill it. May be called twice."""
         if self._ended is None:
             alive = self._process.alive
             self._ended = self._process.end()

@@ -32,14 +32,14 @@ class LocalTransport:
         self._running: list[ProcessStream] = []
 
     def put(self, content: bytes, path: str) -> None:
-        """See Transport."""
+        """Write a file there, whole or not at all."""
         try:
             write(self._folder / path, content)
         except StateError as error:
             raise DeviceLost(f"{self.name}: {error}") from error
 
     def exec_stream(self, command: Sequence[str], seconds: float) -> ProcessStream:
-        """See Transport. It is coreutils' `timeout` that keeps the time, as on any other device."""
+        """Start a command; coreutils' `timeout` kills it after `seconds`, as on any other device."""
         timeout = shutil.which("timeout")
         limited = [timeout, "-k", "2", str(seconds), *command] if timeout is not None else list(command)
         self._running = [stream for stream in self._running if stream.alive]
@@ -48,11 +48,11 @@ class LocalTransport:
         return stream
 
     def get(self, path: str) -> bytes:
-        """See Transport."""
+        """A file's content. Raises FileNotFoundError where there is none."""
         return (self._folder / path).read_bytes()
 
     def close(self) -> None:
-        """See Transport."""
+        """End the connection and what still runs over it."""
         for stream in self._running:
             stream.end()
         self._running = []
@@ -85,14 +85,14 @@ class ProcessStream:
         return self._process.poll() is None
 
     def send(self, line: str) -> None:
-        """See Stream."""
+        """Write a line to its standard input."""
         assert self._process.stdin is not None  # noqa: S101 # it was opened with a pipe
         with contextlib.suppress(BrokenPipeError, ValueError):  # it has gone: `receive` will tell
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
     def receive(self, seconds: float) -> str | None:
-        """See Stream."""
+        """Its next line; None once it has ended. Raises TimeoutError and DeviceLost."""
         try:
             line = self._lines.get(timeout=seconds)
         except queue.Empty:
@@ -102,7 +102,7 @@ class ProcessStream:
         return line
 
     def end(self) -> Ended:
-        """See Stream."""
+        """Close its input, give it two seconds, then kill it. May be called twice."""
         if self._ended is None:
             self._ended = self._end()
         return self._ended

@@ -56,21 +56,21 @@ class SshTransport:
         self._connection: asyncssh.SSHClientConnection | None = None
 
     def put(self, content: bytes, path: str) -> None:
-        """See Transport."""
+        """Write a file there, whole or not at all."""
         self._do(self._put(content, path), self._login.connect_seconds + 10 + len(content) / SLOWEST)
 
     def exec_stream(self, command: Sequence[str], seconds: float) -> SshStream:
-        """See Transport."""
+        """Start a command there; after `seconds` the device itself kills it."""
         limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
         # The shell's process becomes the command's: what it prints first is whom to kill.
         return SshStream(self, self._do(self._start(f"echo $$; exec {limited}"), self._login.connect_seconds + 10))
 
     def get(self, path: str) -> bytes:
-        """See Transport."""
+        """A file's content. Raises FileNotFoundError where there is none."""
         return self._do(self._get(path), self._login.connect_seconds + 60)
 
     def close(self) -> None:
-        """See Transport."""
+        """End the connection and what still runs over it."""
         if self._connection is not None:
             self._connection.abort()
             with contextlib.suppress(Exception):  # it is given up, whatever state it is in
@@ -189,7 +189,7 @@ class SshTransport:
 
 
 class SshStream:
-    """A command on the board; its lines in and out. See Stream."""
+    """A command on the board; its lines in and out."""
 
     def __init__(self, transport: SshTransport, process: asyncssh.SSHClientProcess[str]) -> None:
         """Begins to read what it says."""
@@ -198,7 +198,7 @@ class SshStream:
         self._ended: Ended | None = None
 
     def send(self, line: str) -> None:
-        """See Stream."""
+        """Write a line to its standard input."""
 
         async def write() -> None:
             with contextlib.suppress(BrokenPipeError):
@@ -207,7 +207,7 @@ class SshStream:
         self._transport._do(write(), GRACE)
 
     def receive(self, seconds: float) -> str | None:
-        """See Stream."""
+        """Its next line; None once it has ended. Raises TimeoutError and DeviceLost."""
         try:
             if self._pid is None:
                 first = self._line(seconds)
@@ -232,7 +232,7 @@ class SshStream:
         return line.rstrip("\r\n") if line else None
 
     def end(self) -> Ended:
-        """See Stream."""
+        """Close its input, give it two seconds, then kill it. May be called twice."""
         if self._ended is None:
             with contextlib.suppress(DeviceLost, TimeoutError):
                 self._transport._do(self._close(), 3 * GRACE)

@@ -101,7 +101,7 @@ def _first_end(running: Sequence[subprocess.Popen[bytes]]) -> str:
 
 
 def main() -> None:
-    """The process."""
+    """Guard what the file in the first argument describes, until it is to end."""
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C reaches the driver; it closes the pipe in its own time
         signal.signal(number, signal.SIG_IGN)
     guarded = Guarded(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -89,7 +89,7 @@ def uniform(space: Space, seen: Sequence[Scored], seed: int) -> Values:  # noqa:
 
 
 TUNERS: dict[str, Suggest] = {"tpe": tpe, "evolution": evolution, "random": uniform}
-"""The registry."""
+"""Every usable tuner by its name."""
 
 
 class _Everything:
