@@ -99,26 +99,26 @@ class _Canary:
 
     def compare(self, copies: Copies, protocol: Protocol) -> Comparison:
         """Judged by what the reference takes on the quiet device."""
-        found = compare(copies, protocol, self._times.seconds(self._key))
-        self._times.note(self._key, found.level, disturbed=found.disturbed)
-        return found
+        comparison = compare(copies, protocol, self._times.seconds(self._key))
+        self._times.note(self._key, comparison.level, disturbed=comparison.disturbed)
+        return comparison
 
 
 def _timed(copies: Copies, protocol: Protocol, cores: set[int], canary: _Canary) -> dict[str, Any]:
     before = state(cores)
-    found = canary.compare(copies, protocol)
+    comparison = canary.compare(copies, protocol)
     after = state(cores)
     return {
-        "ratio": found.ratio,
-        "interval": list(found.interval),
-        "rounds": found.rounds,
-        "copies": found.copies,
-        "candidate_ms": _summary(found.runs),
-        "reference_ms": _summary(found.reference_runs),
-        "drift": found.drift,
-        "disturbed": found.disturbed,
-        "waited": found.waited,
-        "throttled": _throttled(before, after, found),
+        "ratio": comparison.ratio,
+        "interval": list(comparison.interval),
+        "rounds": comparison.rounds,
+        "copies": comparison.copies,
+        "candidate_ms": _summary(comparison.runs),
+        "reference_ms": _summary(comparison.reference_runs),
+        "drift": comparison.drift,
+        "disturbed": comparison.disturbed,
+        "waited": comparison.waited,
+        "throttled": _throttled(before, after, comparison),
         "before": asdict(before),
         "after": asdict(after),
     }
@@ -133,11 +133,11 @@ def _summary(runs: Array) -> dict[str, float]:
     }
 
 
-def _throttled(before: State, after: State, found: Comparison) -> bool:
+def _throttled(before: State, after: State, comparison: Comparison) -> bool:
     """By the device's own word, by its counter, or by a reference that got slower while the clock went down."""
     counted = (after.throttle_count or 0) > (before.throttle_count or 0)
     slower = before.frequency_mhz and after.frequency_mhz and after.frequency_mhz < 0.9 * before.frequency_mhz
-    return bool(before.throttled or after.throttled or counted or (slower and found.drift > SLOWED))
+    return bool(before.throttled or after.throttled or counted or (slower and comparison.drift > SLOWED))
 
 
 def _checked(folder: Path, entry: dict[str, str]) -> Path:
@@ -262,8 +262,8 @@ def _written(outputs: Array, folder: Path) -> str:
 
 
 def _forget_the_oldest(place: Path, keep: set[Path]) -> None:
-    found = [entry for entry in place.iterdir() if entry.is_file()] if place.is_dir() else []
-    entries = sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
+    files = [entry for entry in place.iterdir() if entry.is_file()] if place.is_dir() else []
+    entries = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
     total = 0
     for file in entries:
         total += file.stat().st_size

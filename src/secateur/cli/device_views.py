@@ -16,14 +16,14 @@ from secateur.pipelines.devices import DeviceChecked, ModelMeasured
 PERCENT = 100.0
 
 
-def show_devices(found: Iterator[DeviceChecked], *, as_json: bool) -> None:
+def show_devices(devices: Iterator[DeviceChecked], *, as_json: bool) -> None:
     """Each device as soon as it has proven itself."""
     if as_json:
-        listed = [{**asdict(device), "noise": device.noise} for device in found]
+        listed = [{**asdict(device), "noise": device.noise} for device in devices]
         sys.stdout.write(json.dumps(listed, indent=2) + "\n")
         return
     console = _console()
-    for device in found:
+    for device in devices:
         console.print(f"[bold]{device.name}[/]: {device.fingerprint}")
         machine = device.machine
         memory = f"{machine.memory_mb:,} MB" if machine.memory_mb else "unknown"
@@ -44,27 +44,27 @@ def show_devices(found: Iterator[DeviceChecked], *, as_json: bool) -> None:
             )
 
 
-def show_measured(found: ModelMeasured, *, as_json: bool) -> None:
+def show_measured(measured: ModelMeasured, *, as_json: bool) -> None:
     """A model on a device."""
-    report = found.report
-    rate = found.batch / report.candidate_ms.p50 * 1e3
+    report = measured.report
+    rate = measured.batch / report.candidate_ms.p50 * 1e3
     if as_json:
-        sys.stdout.write(json.dumps({**asdict(found), "samples_per_second": rate}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({**asdict(measured), "samples_per_second": rate}, indent=2) + "\n")
         return
     console = _console()
-    console.print(f"[bold]{found.model}[/] on {found.fingerprint}, batch {found.batch}")
+    console.print(f"[bold]{measured.model}[/] on {measured.fingerprint}, batch {measured.batch}")
     table = Table(header_style="bold")
     for heading in ("", "min ms", "p50 ms", "p90 ms", "memory"):
         table.add_column(heading, justify="left" if not heading else "right")
-    rows = [(found.model, report.candidate_ms, report.candidate_memory_bytes)]
-    if found.against is not None:
-        rows.append((found.against, report.reference_ms, report.reference_memory_bytes))
+    rows = [(measured.model, report.candidate_ms, report.candidate_memory_bytes)]
+    if measured.against is not None:
+        rows.append((measured.against, report.reference_ms, report.reference_memory_bytes))
     for name, times, memory in rows:
         megabytes = "unavailable" if memory is None else f"{memory / 1e6:.2f} MB"
         table.add_row(name, f"{times.min:.3f}", f"{times.p50:.3f}", f"{times.p90:.3f}", megabytes)
     console.print(table)
     low, high = report.interval
-    if found.against is None:
+    if measured.against is None:
         console.print(f"against itself: {report.ratio:.4f} ({low:.4f} to {high:.4f}), the noise of this measurement")
     else:
         console.print(
@@ -73,7 +73,7 @@ def show_measured(found: ModelMeasured, *, as_json: bool) -> None:
         )
     energy = "unavailable" if report.energy_mj is None else f"{report.energy_mj:.3f} mJ a run"
     console.print(f"{rate:,.0f} samples/s; energy {energy}; {_health(report)}")
-    if found.emulated:
+    if measured.emulated:
         console.print("[bold]emulated[/]: these timings mean nothing.")
 
 

@@ -81,14 +81,14 @@ class OnDevice:
         keeps = self._kept if file != self._reference else None
         if keeps is not None and sample is None and (kept := keeps.get(work, answer.device)) is not None:
             return replace(answer, report=replace(kept, waited=0.0))
-        found = self.devices.measure(work if sample is None else replace(work, sample=sample.batches))
-        check_parity(found.parity[0], expected, "the device", self._rounding)
-        if keeps is not None and found.report is not None and not found.report.disturbed:
-            keeps.put(work, answer.device, found.report)
-        answer = replace(answer, report=found.report)
-        if found.sample is None or sample is None:
+        measured = self.devices.measure(work if sample is None else replace(work, sample=sample.batches))
+        check_parity(measured.parity[0], expected, "the device", self._rounding)
+        if keeps is not None and measured.report is not None and not measured.report.disturbed:
+            keeps.put(work, answer.device, measured.report)
+        answer = replace(answer, report=measured.report)
+        if measured.sample is None or sample is None:
             return answer
-        outputs = torch.from_numpy(found.sample)[: len(sample.targets)]
+        outputs = torch.from_numpy(measured.sample)[: len(sample.targets)]
         return replace(answer, sample=(outputs, sample.targets))
 
     def predicted(self, prediction: Prediction) -> Answer:

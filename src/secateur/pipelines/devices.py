@@ -102,10 +102,10 @@ def check_devices(name: str, project: Path | None = None) -> Iterator[DeviceChec
         for device in devices.each:
             reports = []
             for _ in range(REPEATS):
-                found = device.measure(Work(file, file, inputs, Protocol(), figures, inputs))
-                check_parity(found.parity[0], expected, device.name, rounding)
-                assert found.report is not None  # noqa: S101 # latency was asked for
-                reports.append(found.report)
+                answer = device.measure(Work(file, file, inputs, Protocol(), figures, inputs))
+                check_parity(answer.parity[0], expected, device.name, rounding)
+                assert answer.report is not None  # noqa: S101 # latency was asked for
+                reports.append(answer.report)
             ratios = tuple(report.ratio for report in reports)
             yield DeviceChecked(device.name, device.fingerprint, device.hello.machine, reports[-1], ratios, multiple)
 
@@ -132,16 +132,16 @@ def measure_file(model: Path, name: str, against: Path | None, project: Path | N
             figures.add("energy")
         check_threads(definition, devices.hello.machine.cores, "the device")
         with meter_needed(definition):
-            found = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
-        check_parity(found.parity[0], expected, "the device", runtime.rounding(definition.runtime_options))
-        assert found.report is not None  # noqa: S101 # latency was asked for
+            answer = devices.measure(Work(content, reference, inputs, Protocol(), frozenset(figures), inputs))
+        check_parity(answer.parity[0], expected, "the device", runtime.rounding(definition.runtime_options))
+        assert answer.report is not None  # noqa: S101 # latency was asked for
         return ModelMeasured(
             str(model),
             str(against) if against else None,
             devices.fingerprint,
             devices.hello.machine.emulated,
             definition.batch,
-            found.report,
+            answer.report,
         )
 
 
@@ -169,14 +169,14 @@ def _readable(file: Path, batch: int) -> tuple[bytes, Batches]:
 
 def _outputs(content: bytes, inputs: Batches, threads: int, file: Path) -> torch.Tensor:
     """What the device must say, too: the first output on this host. Raises ModelError and EvaluationFailed."""
-    found = host_for("onnxruntime", {}, threads).open(content).run(inputs[0])
-    if found.dtype.kind not in "biuf":
+    output = host_for("onnxruntime", {}, threads).open(content).run(inputs[0])
+    if output.dtype.kind not in "biuf":
         raise ModelError(
             f"{file}: its first output is no tensor of numbers, so the device's outputs cannot be checked."
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(output).all():
         raise ModelError(f"{file}: its outputs on random inputs are not finite, so the device's cannot be checked.")
-    return torch.from_numpy(found)
+    return torch.from_numpy(output)
 
 
 def _read(file: Path) -> bytes:

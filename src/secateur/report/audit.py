@@ -40,13 +40,13 @@ def _order(kendall: float, interval: tuple[float, float] | None) -> str:
     return f"Kendall {kendall:.2f}" + (f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
 
 
-def _prediction(found: PredictionAudit) -> str:
-    screened = f"{found.screened} networks were given up on its prediction and not measured"
-    if found.mean_error is None or found.within_tenth is None or found.covered is None:
+def _prediction(audit: PredictionAudit) -> str:
+    screened = f"{audit.screened} networks were given up on its prediction and not measured"
+    if audit.mean_error is None or audit.within_tenth is None or audit.covered is None:
         return f"{screened}; none was both predicted and measured"
-    order = "Kendall not known" if found.kendall is None else _order(found.kendall, found.kendall_interval)
+    order = "Kendall not known" if audit.kendall is None else _order(audit.kendall, audit.kendall_interval)
     return (
-        f"over {found.pairs} networks that it predicted and the device then measured: mean error {found.mean_error:.1%}, "
-        f"{found.within_tenth:.0%} within 10 %, {order}, {found.covered:.0%} inside its interval; {screened}, so "
+        f"over {audit.pairs} networks that it predicted and the device then measured: mean error {audit.mean_error:.1%}, "
+        f"{audit.within_tenth:.0%} within 10 %, {order}, {audit.covered:.0%} inside its interval; {screened}, so "
         "how well those were predicted is not known"
     )

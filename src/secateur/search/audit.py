@@ -58,8 +58,8 @@ def _drawn(trials: Sequence[Trial], count: int, volume: Callable[[Sequence[Trial
     if not 0 < count < len(trials):
         return None
     rng = np.random.default_rng(0)
-    found = [volume([trials[i] for i in rng.choice(len(trials), count, replace=False)]) for _ in range(DRAWS)]
-    low, median, high = np.quantile(found, [0.025, 0.5, 0.975]).tolist()
+    volumes = [volume([trials[i] for i in rng.choice(len(trials), count, replace=False)]) for _ in range(DRAWS)]
+    low, median, high = np.quantile(volumes, [0.025, 0.5, 0.975]).tolist()
     return Measurement(median, "hypervolume", "computed", DRAWS, (low, high))
 
 
@@ -114,11 +114,11 @@ def prediction_audit(trials: Sequence[Trial]) -> PredictionAudit:
     screened = sum(m.provenance == "predicted" for m in latencies)
     if not measured:
         return PredictionAudit(0, None, None, None, None, screened)
-    found = np.array([m.value for m in measured])
+    real = np.array([m.value for m in measured])
     predicted = np.array([m.details["predicted_ratio"] for m in measured])
     covered = [m.details["predicted_low"] <= m.value <= m.details["predicted_high"] for m in measured]
-    errors = np.abs(predicted / found - 1)
-    order = rank_correlation(predicted.tolist(), found.tolist())
+    errors = np.abs(predicted / real - 1)
+    order = rank_correlation(predicted.tolist(), real.tolist())
     return PredictionAudit(
         len(measured),
         float(errors.mean()),

@@ -81,9 +81,9 @@ class Devices:
         self._introduce()
         while True:
             with self._free() as slot:
-                found = self._on(slot, work)
-            if found is not None:
-                return found
+                measured = self._on(slot, work)
+            if measured is not None:
+                return measured
 
     def close(self) -> None:
         """Let all of them go."""
@@ -121,7 +121,7 @@ class Devices:
         try:
             if not slot.checked:
                 self._check(slot)
-            found = slot.device.measure(work)
+            measured = slot.device.measure(work)
         except DeviceRefused:
             raise
         except DeviceLost as error:
@@ -129,13 +129,13 @@ class Devices:
             if not self._usable():
                 raise self._none_left() from error
             return None
-        if found.report is None:
-            return found
+        if measured.report is None:
+            return measured
         reference = hashlib.sha256(work.reference).hexdigest()
-        first = slot.first_ms.setdefault(reference, found.report.reference_ms.min)
-        slowed = found.report.reference_ms.min / first - 1
+        first = slot.first_ms.setdefault(reference, measured.report.reference_ms.min)
+        slowed = measured.report.reference_ms.min / first - 1
         if slowed <= DRIFTED or len(self._usable()) == 1:
-            return found  # alone it goes on: its ratios are still fair, and the report says how it drifted
+            return measured  # alone it goes on: its ratios are still fair, and the report says how it drifted
         self._quarantine(slot, f"{slot.device.name}: its reference takes {slowed:.0%} longer than at first.")
         return None
 
