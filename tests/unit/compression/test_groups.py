@@ -6,8 +6,10 @@ from torch import nn
 
 from nets import Grouped, HardCoded, Normed, images, network, shaken
 from secateur.compression.groups import find_groups
+from secateur.compression.proof import Proof
 from secateur.compression.surgery import cut, removals_of
 from secateur.errors import ModelError
+from secateur.records import Group, Member
 
 
 def test_padded_shortcuts_couple_with_their_offset():
@@ -65,11 +67,14 @@ def test_normalisation_over_the_channels_is_recognised():
     assert [g.name for g in found.groups] == ["two"]
 
 
-def test_grouped_convolutions_are_kept_out():
-    found = find_groups(shaken(Grouped()), (images(),))
-    reasons = {e.name: e.reason for e in found.excluded}
-    assert "grouped convolution (2 groups)" in reasons["one.0"]
-    assert "three.0" in {g.name for g in found.groups}
+def test_the_groups_of_a_convolution_leave_whole():
+    model = shaken(Grouped())
+    group = find_groups(model, (images(),)).groups[0]
+    assert (group.name, group.width, group.removable) == ("one.0", 2, (0, 1)), "two units of four channels each"
+    smaller = cut(model, removals_of([group], {"one.0": [0]}))
+    grouped = smaller.get_submodule("two.0")
+    assert (grouped.groups, grouped.in_channels, grouped.out_channels) == (1, 4, 4)
+    assert torch.equal(grouped.weight, model.get_submodule("two.0").weight[4:])
 
 
 class Fails(nn.Module):
@@ -149,8 +154,15 @@ class Faint(nn.Module):
 
 
 def test_the_proof_is_as_strict_for_small_outputs():
-    with pytest.raises(ModelError, match="removing its channels is not the same as zeroing them"):
-        find_groups(shaken(Faint()), (images(),))
+    channels = tuple(range(8))
+    members = (
+        Member("one", "out", "convolution", channels, channels),
+        Member("head", "in", "linear", channels, channels),
+    )
+    claimed = Group("one", "Conv2d", members, 8, channels, 0, 0)
+    proven, refuted = Proof(shaken(Faint()), (images(),)).proven([claimed])
+    assert not proven
+    assert "removing its channels is not the same as zeroing them" in refuted["one"]
 
 
 def test_frozen_layers_are_ranked_like_the_others():

@@ -1,0 +1,171 @@
+"""One forward pass with marked channels: where do the marks arrive?
+
+A layer that reads takes marks out: it gives what it gave in the clean pass, so marks travel from the layers that write to the
+layers that read next, and no further. Layers that keep channels apart (norms) pass marks on. So no layer computes anything in a
+marked pass; it costs what forward() does between the layers.
+
+A mark is NaN, which survives every arithmetic and spreads through whatever the channel reaches. Operations that swallow NaN
+(comparisons, `where`, integers) let the second mark through, a large finite change: whatever differs from the clean pass is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from secateur.compression.copies import copied
+from secateur.compression.coupling.layers import Layer, layers_of
+from secateur.errors import first_line
+from secateur.records import Side
+
+NAN, FINITE = "NaN", "finite"
+MARKS = (NAN, FINITE)
+MOST_OUTPUTS = 4096
+"""Entries of an output that are told apart; of larger ones the last axes are taken together."""
+SAMPLES = 2
+"""Of the example: dimensions of one are squeezed away by some models."""
+
+
+class Astray(Exception):
+    """A pass with marks did not go the way of the clean one, and why."""
+
+
+class Experiment:
+    """A copy of a model in which channels can be marked.
+
+    Places are numbers: of every input channel of a layer that reads, of every output channel of one that writes, of every channel
+    of one that passes, and of the model's outputs. `place(layer, side)` is where those of one side begin; `outputs` are the last.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+        """model: in evaluation mode, on the CPU. example_inputs: as `model(*example_inputs)` takes them."""
+        self._model = copied(model).requires_grad_(False)
+        self._inputs = tuple(x[:SAMPLES] for x in example_inputs)
+        self._clean: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._calls: dict[str, int] = {}
+        self._marked: Mapping[str, Tensor] = {}
+        self._mark = NAN
+        self._seen = torch.zeros(0, dtype=torch.bool)
+        self._starts: dict[tuple[str, Side], int] = {}
+        forwards = {layer.name: self._model.get_submodule(layer.name).forward for layer in layers_of(self._model)}
+        for layer in layers_of(self._model):
+            self._watch(layer, lambda x, *a, n=layer.name, **k: self._recorded(n, forwards[n](x, *a, **k), x))
+        with _Steps() as steps:
+            outputs = self._forward()
+        self._most = 10 * steps.taken + 1000
+        self._outputs = [x.clone() for x in outputs]
+        self.layers = [layer for layer in layers_of(self._model) if layer.name in self._clean]
+        end = 0
+        for layer in self.layers:
+            sides: tuple[tuple[Side, int], ...] = (("in", 0 if layer.passes else layer.reads), ("out", layer.writes))
+            for side, width in sides:
+                self._starts[layer.name, side] = end
+                end += width
+            self._watch(layer, lambda x, *_, layer=layer, **__: self._passed(layer, x))
+        self.outputs = range(
+            end, end + sum(_apart(torch.ones_like(x, dtype=torch.bool)).numel() for x in self._outputs)
+        )
+
+    def place(self, layer: Layer, side: Side) -> int:
+        """The place of the first channel of one side of a layer; those of the others follow."""
+        return self._starts[layer.name, side]
+
+    def reach(self, marked: Mapping[str, Sequence[int]], mark: str) -> NDArray[np.bool_]:
+        """Which places see something else than in the clean pass when output channels of layers are marked.
+
+        marked: layer name → channels. mark: one of `MARKS`. Returns (places,). Raises Astray where the pass fails.
+        """
+        self._marked = {name: torch.tensor(channels) for name, channels in marked.items()}
+        self._mark, self._calls = mark, {}
+        self._seen = torch.zeros(self.outputs.stop, dtype=torch.bool)
+        try:
+            with _Steps(self._most):
+                outputs = self._forward()
+        except Astray:
+            raise
+        except Exception as error:  # whatever the user's forward raises when a channel is not what it was
+            raise Astray(f"forward() raises {type(error).__name__} for other values: {first_line(error)}") from error
+        if [x.shape for x in outputs] != [x.shape for x in self._outputs]:
+            raise Astray("the shape of the output depends on values")
+        apart = [_apart(_differs(x, clean)) for x, clean in zip(outputs, self._outputs, strict=True)]
+        self._seen[self.outputs.start :] = torch.cat(apart)
+        return self._seen.numpy()
+
+    def _watch(self, layer: Layer, forward: Callable[..., Tensor]) -> None:
+        self._model.get_submodule(layer.name).forward = forward
+
+    @torch.no_grad()
+    def _forward(self) -> list[Tensor]:
+        outputs = self._model(*(x.clone() for x in self._inputs))
+        return [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
+
+    def _recorded(self, name: str, output: Tensor, x: Tensor) -> Tensor:
+        self._clean.setdefault(name, []).append((x.clone(), output.clone()))
+        return output
+
+    def _passed(self, layer: Layer, x: Tensor) -> Tensor:
+        """What a layer gives in a marked pass; notes which marks have arrived at it."""
+        number = self._calls[layer.name] = self._calls.get(layer.name, -1) + 1
+        if number >= len(self._clean[layer.name]):
+            raise Astray(f"'{layer.name}' is called more often than in the clean pass")
+        before, after = self._clean[layer.name][number]
+        output = after.clone()
+        marked = self._marked.get(layer.name)
+        if layer.reads:
+            self._note(layer, x, before, output)
+        if marked is not None:
+            channels = output.movedim(layer.axis, 0)
+            channels[marked] = self._as_marked(channels[marked])
+        return output
+
+    def _note(self, layer: Layer, x: Tensor, before: Tensor, output: Tensor) -> None:
+        if x.shape != before.shape:
+            raise Astray(f"'{layer.name}' is given {tuple(x.shape)} instead of {tuple(before.shape)}")
+        differs = _differs(x, before)
+        arrived = differs.movedim(layer.axis, 0).flatten(1).any(1)
+        if not arrived.any():
+            return
+        start = self._starts[layer.name, "out" if layer.passes else "in"]
+        self._seen[start : start + len(arrived)] |= arrived
+        if layer.passes:
+            output[differs] = self._as_marked(output[differs])
+
+    def _as_marked(self, values: Tensor) -> Tensor:
+        if self._mark == NAN:
+            return torch.full_like(values, torch.nan)
+        # Of different sizes: a sum that is the same everywhere is what a softmax does not see.
+        return values + (1 + 2 * values.abs().max()) * torch.linspace(1, 2, values.numel()).view(values.shape)
+
+
+def _differs(x: Tensor, clean: Tensor) -> Tensor:
+    return (x != clean) & ~(torch.isnan(x) & torch.isnan(clean))
+
+
+def _apart(differs: Tensor) -> Tensor:
+    """Which entries of an output differ in some sample: (entries,), the last axes taken together where there are too many."""
+    entries = differs.any(0) if differs.dim() > 1 else differs
+    while entries.numel() > MOST_OUTPUTS and entries.dim() > 1:
+        entries = entries.any(-1)
+    return entries.flatten() if entries.numel() <= MOST_OUTPUTS else entries.any()[None]
+
+
+class _Steps(TorchFunctionMode):
+    """Counts torch's functions, and ends a pass that takes many more of them than the clean one: a loop on values may not end."""
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__()
+        self.taken, self._most = 0, most
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.taken += 1
+        if self._most is not None and self.taken > self._most:
+            self.taken = 0  # what cleans up behind the exception, no_grad() for one, calls torch's functions too
+            raise Astray(f"forward() does not end within {self._most:,} operations")
+        return function(*args, **(kwargs or {}))

@@ -1,0 +1,165 @@
+"""From where channels arrive to units and groups.
+
+A unit is a connected component of places: what leaves together because a mark went from one to the other. A group is all units of
+one signature, which says how many channels of which sides of which layers a unit owns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from secateur.compression.coupling.experiment import Experiment
+from secateur.compression.coupling.following import Followed
+from secateur.compression.coupling.layers import Layer
+from secateur.records import Member, Side
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Coupled layers. roots: the numbers of its units, of `width` that the root layer has.
+
+    root: the first layer that writes its channels, after which it is named. problem: why it cannot be cut, where that is plain.
+    """
+
+    name: str
+    root: str
+    width: int
+    roots: tuple[int, ...]
+    members: tuple[Member, ...]
+    problem: str | None = None
+
+
+Spot = tuple[Layer, Side, int]
+"""A channel of one side of a layer."""
+Unit = list[Spot]
+
+
+def couplings(experiment: Experiment, followed: Followed) -> list[Coupling]:
+    """All groups, in the order of their roots, those that cannot be cut among them."""
+    order = {layer.name: number for number, layer in enumerate(experiment.layers)}
+    groups: dict[tuple[tuple[str, Side, int], ...], list[Unit]] = defaultdict(list)
+    outputs = list[Unit]()
+    for unit, is_output in _units(experiment, followed):
+        if is_output:
+            outputs.append(unit)
+        elif any(_writes(spot) for spot in unit):
+            counts = Counter((layer.name, side) for layer, side, _ in unit)
+            groups[tuple((*key, count) for key, count in sorted(counts.items()))].append(unit)
+    found = [_coupling(units, _reason(units, followed)) for units in groups.values()]
+    found += [_coupling(units, "its channels are the model's output") for units in _sharing_layers(outputs)]
+    found.sort(key=lambda c: (order[c.root], c.problem is not None, -len(c.members)))
+    return list(_named_apart(found))
+
+
+def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, bool]]:
+    """Connected components of places, each with whether the model's output is one of them."""
+    spots: list[Spot] = []
+    for layer in experiment.layers:
+        if not layer.passes:
+            spots += [(layer, "in", channel) for channel in range(layer.reads)]
+        spots += [(layer, "out", channel) for channel in range(layer.writes)]
+    edges = [np.array(edge) for edge in _edges(experiment, followed)]
+    pairs = np.concatenate(edges, axis=1) if edges else np.zeros((2, 0), dtype=np.intp)
+    size = experiment.outputs.stop
+    graph = coo_array((np.ones(pairs.shape[1], dtype=np.bool_), (pairs[0], pairs[1])), shape=(size, size))
+    _, labels = connected_components(graph, directed=False)
+    outputs = set(labels[experiment.outputs.start :].tolist())
+    units: dict[int, Unit] = defaultdict(list)
+    for spot, label in zip(spots, labels.tolist(), strict=False):
+        units[label].append(spot)
+    for label, unit in units.items():
+        yield unit, label in outputs
+
+
+def _edges(experiment: Experiment, followed: Followed) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """Pairs of places that leave together: (first ones, second ones)."""
+    for block in followed.blocks:
+        start = experiment.place(block.layer, "out")
+        joined = [*(start + channel for channel in block.channels[1:]), *block.places.tolist()]
+        yield [start + block.channels[0]] * len(joined), joined
+    for layer in experiment.layers:
+        if layer.blocks > 1:
+            for channels in _inside(layer):
+                places = [experiment.place(layer, side) + channel for side, channel in channels]
+                yield places[:1] * (len(places) - 1), places[1:]
+
+
+def _inside(layer: Layer) -> Iterator[list[tuple[Side, int]]]:
+    """Channels that leave together because their layer computes them in one block."""
+    sides: tuple[tuple[Side, int], ...] = (("out", layer.writes),)
+    if not layer.passes:
+        sides = (("in", layer.reads), *sides)
+    for block in range(layer.blocks):
+        yield [
+            (side, channel)
+            for side, width in sides
+            for channel in range(block * width // layer.blocks, (block + 1) * width // layer.blocks)
+        ]
+
+
+def _writes(spot: Spot) -> bool:
+    layer, side, _ = spot
+    return side == "out" and not layer.passes
+
+
+def _reason(units: Sequence[Unit], followed: Followed) -> str | None:
+    """Why units of one signature cannot be cut, None where that is not plain."""
+    writers = {layer for unit in units for layer, side, channel in unit if _writes((layer, side, channel))}
+    for layer in writers:
+        if layer.name in followed.lost:
+            return f"its channels cannot be followed: {followed.lost[layer.name]}"
+    if len(units) > 1:
+        return None
+    width = max(layer.writes for layer in writers)
+    return "it has one channel, so none can go" if width == 1 else f"its {width} channels can only leave all together"
+
+
+def _sharing_layers(units: Iterable[Unit]) -> list[list[Unit]]:
+    """Units divided into lists that have no layer in common."""
+    lists: list[tuple[set[str], list[Unit]]] = []
+    for unit in units:
+        names = {layer.name for layer, side, channel in unit if _writes((layer, side, channel))}
+        if not names:
+            continue
+        same = [one for one in lists if one[0] & names]
+        lists = [one for one in lists if not one[0] & names]
+        lists.append((names.union(*(n for n, _ in same)), [*(u for _, us in same for u in us), unit]))
+    return [units for _, units in lists]
+
+
+def _coupling(units: Sequence[Unit], problem: str | None) -> Coupling:
+    """A group of units; it is named after the first layer that writes, and units are numbered as its channels are."""
+    layers = list(dict.fromkeys(layer for unit in units for layer, side, c in unit if _writes((layer, side, c))))
+    root = next((layer for layer in layers if layer.reads), layers[0])
+    firsts = [min((c for layer, side, c in unit if (layer, side) == (root, "out")), default=-1) for unit in units]
+    ordered = [unit for _, unit in sorted(zip(firsts, units, strict=True), key=lambda pair: pair[0])]
+    single = all(sum((layer, side) == (root, "out") for layer, side, _ in unit) == 1 for unit in units)
+    roots = sorted(firsts) if single else list(range(len(units)))
+    indices: dict[tuple[Layer, Side], list[tuple[int, int]]] = defaultdict(list)
+    for number, unit in zip(roots, ordered, strict=True):
+        for layer, side, channel in unit:
+            if side == "out" or layer.blocks == 1:  # a grouped convolution loses its inputs with its outputs
+                indices[layer, side].append((number, channel))
+    members = tuple(
+        Member(layer.name, side, layer.kind, *map(tuple, zip(*sorted(pairs), strict=True)))
+        for (layer, side), pairs in indices.items()
+    )
+    return Coupling(root.name, root.name, root.writes if single else len(units), tuple(roots), members, problem)
+
+
+def _named_apart(found: Iterable[Coupling]) -> Iterator[Coupling]:
+    """A second group of the same layer is named after its first channel; nothing more is said of a layer that is also whole."""
+    named = set[str]()
+    for coupling in found:
+        if coupling.root not in named:
+            named.add(coupling.root)
+            yield coupling
+        elif coupling.problem is None:
+            first = next(min(m.indices) for m in coupling.members if (m.module, m.side) == (coupling.root, "out"))
+            yield replace(coupling, name=f"{coupling.root}:{first}")
