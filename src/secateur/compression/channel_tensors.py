@@ -15,6 +15,10 @@ from secateur.compression.obs import Reading
 from secateur.records import Group, Member
 
 
+WRITING = ("convolution", "transposed convolution", "linear", "transposed linear")
+"""Kinds of members whose weights write channels or read them."""
+
+
 @dataclass(frozen=True)
 class ChannelTensors:
     """One group's parameters by root channel; every entry is (channels, elements), float32.
@@ -46,14 +50,14 @@ def arranged(
     """Gather a group's weights by root channel, with the gradients that a backward pass has left in them."""
     tensors = ChannelTensors(group.name, group.width, [], [], [], [], [], [], [], [], group.removable, [])
     for member in group.members:
-        layer, width = modules[member.module], group.width
+        layer, width = modules.get(member.module), group.width  # None: a tensor that belongs to no layer
         weight, bias = (cast("Tensor | None", getattr(layer, name, None)) for name in ("weight", "bias"))
         if weight is None:
             continue
         if member.kind == "batch norm":
             tensors.scales.append(_by_root(weight, 0, member, width))
-        elif member.kind in ("convolution", "transposed convolution", "linear"):
-            transposed = member.kind == "transposed convolution"
+        elif member.kind in WRITING:
+            transposed = member.kind.startswith("transposed")
             dimension = int((member.side == "in") != transposed)
             if member.side == "in":
                 tensors.consumers.append(_by_root(weight, dimension, member, width))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -23,6 +24,17 @@ def copied(model: nn.Module, shared: Collection[Tensor] = ()) -> nn.Module:
     except Exception as error:  # whatever the user's attributes raise when they are copied
         check_hooked_weights(model)
         raise ModelError(_why_not(model, error)) from error
+
+
+def tie(copy_: nn.Module, original: nn.Module) -> None:
+    """Parameters that are one in the original become one in a cut copy, in place, where they are still equal there."""
+    first: dict[int, str] = {}
+    copies = dict(copy_.named_parameters(remove_duplicate=False))
+    for name, parameter in original.named_parameters(remove_duplicate=False):
+        kept, other = copies.get(first.setdefault(id(parameter), name)), copies.get(name)
+        if kept is not other and kept is not None and other is not None and torch.equal(kept, other):
+            owner, _, attribute = name.rpartition(".")
+            setattr(copy_.get_submodule(owner), attribute, kept)
 
 
 def check_hooked_weights(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ because a convolution or linear layer's count is proportional to the input and t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,9 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.compression.copies import copied
-from secateur.records import Removals
+from secateur.compression.coupling.layers import layer_of
+from secateur.compression.removal import lost
+from secateur.records import Removals, Side
 
 
 @dataclass(frozen=True)
@@ -46,26 +49,29 @@ class LayerCosts:
 
 def parameters_after(model: nn.Module, removals: Removals) -> int:
     """Elements of all parameters of the network once cut, without cutting it. model: the dense one."""
+    gone: dict[str, dict[int, int]] = {}
+    sides: tuple[tuple[Side, Mapping[str, tuple[int, ...]]], ...] = (("out", removals.out), ("in", removals.in_))
+    for side, names in sides:
+        for name, indices in names.items():
+            for tensor, axis, count in lost(model, name, side, len(indices)):
+                gone.setdefault(tensor, {})[axis] = count
     total = 0
-    seen: dict[int, Tensor] = {}  # the tensors are held: a computed one that is gone gives its id to the next
+    held = list[Tensor]()  # a computed tensor that is gone gives its id to the next
+    seen = set[
+        tuple[int, tuple[int, ...]]
+    ]()  # a tied tensor counts twice where one of its places is cut and the other is not
     for name, layer in model.named_modules():
-        touched = name in removals.out or name in removals.in_
-        gone_out, gone_in = len(removals.out.get(name, ())), len(removals.in_.get(name, ()))
-        transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd | nn.Embedding)
-        parameters = list(layer.parameters(recurse=False))
-        if touched and parametrize.is_parametrized(layer):  # the cut makes these tensors plain
-            seen.update({id(parameter): parameter for parameter in layer.parametrizations.parameters()})
-            parameters += [getattr(layer, tensor) for tensor in layer.parametrizations]
-        for parameter in parameters:
-            if id(parameter) in seen:
-                continue
-            seen[id(parameter)] = parameter
-            shape = list(parameter.shape)
-            sides = (gone_in, gone_out) if transposed and len(shape) > 1 else (gone_out, gone_in)
-            for axis, gone in zip(range(min(2, len(shape))), sides, strict=False):
-                if shape[axis] > gone:  # the second axis of a depthwise weight is one: nothing leaves there
-                    shape[axis] -= gone
-            total += math.prod(shape)
+        parameters = dict(layer.named_parameters(name, recurse=False))
+        if (name in removals.out or name in removals.in_) and parametrize.is_parametrized(layer):
+            # the cut makes these tensors plain
+            seen.update((id(parameter), parameter.shape) for parameter in layer.parametrizations.parameters())
+            parameters |= {f"{name}.{tensor}": getattr(layer, tensor) for tensor in layer.parametrizations}
+        for key, parameter in parameters.items():
+            left = tuple(size - gone.get(key, {}).get(axis, 0) for axis, size in enumerate(parameter.shape))
+            if (id(parameter), left) not in seen:
+                seen.add((id(parameter), left))
+                held.append(parameter)
+                total += math.prod(left)
     return total
 
 
@@ -82,14 +88,11 @@ def layer_costs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> LayerCo
     by_module = counter.get_flop_counts()
     prefix = type(counted).__name__
     layers, widths_out, widths_in = {}, {}, {}
-    for name, layer in counted.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd):
-            widths_out[name], widths_in[name] = layer.out_channels, layer.in_channels
-        elif isinstance(layer, nn.Linear):
-            widths_out[name], widths_in[name] = layer.out_features, layer.in_features
-        else:
-            continue
-        layers[name] = sum(by_module.get(f"{prefix}.{name}", {}).values()) // 2
+    for name, module in counted.named_modules():
+        layer = layer_of(name, module)
+        if layer is not None and layer.reads and layer.computes:
+            widths_out[name], widths_in[name] = layer.writes, layer.reads
+            layers[name] = sum(by_module.get(f"{prefix}.{name}", {}).values()) // 2
     return LayerCosts(layers, widths_out, widths_in, counter.get_total_flops() // 2 - sum(layers.values()))
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts, layer_costs
+from secateur.compression.coupling.balance import balanced
 from secateur.compression.coupling.experiment import Experiment
 from secateur.compression.coupling.following import follow
 from secateur.compression.coupling.units import Coupling, couplings
-from secateur.compression.dependency import width_of
 from secateur.compression.proof import Proof
+from secateur.compression.removal import parameters_at, width_of
 from secateur.errors import ModelError
 from secateur.records import Excluded, Group
 
@@ -36,20 +38,35 @@ def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> FoundGr
     costs = layer_costs(model, example_inputs)
     experiment = Experiment(model, example_inputs)
     found = couplings(experiment, follow(experiment))
-    groups = {coupling.name: _as_group(coupling, model, costs) for coupling in found}
-    reasons = {coupling.name: coupling.problem for coupling in found}
-    proof = Proof(model, example_inputs)
-    proven, refuted = proof.proven([group for name, group in groups.items() if reasons[name] is None])
-    reasons |= refuted
+    proven, reasons = _proven(found, lambda coupling: _as_group(coupling, model, costs), Proof(model, example_inputs))
     excluded = tuple(
-        Excluded(name, groups[name].layer_type, groups[name].width, reason)
-        for name, reason in reasons.items()
-        if reason is not None
+        Excluded(c.name, type(model.get_submodule(c.root)).__name__, c.width, reasons[c.name])
+        for c in found
+        if c.name in reasons
     )
     if not proven:
         listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded) or "it has no convolution or linear layer"
         raise ModelError(f"No group of this model can be cut ({listed}).")
     return FoundGroups(tuple(proven), excluded, costs)
+
+
+def _proven(
+    found: Sequence[Coupling], as_group: Callable[[Coupling], Group], proof: Proof
+) -> tuple[list[Group], dict[str, str]]:
+    """The groups that may be cut, in any combination, in network order; and why the others stay whole, by name."""
+    reasons = {coupling.name: coupling.problem for coupling in found if coupling.problem is not None}
+    proven, refuted = proof.proven([as_group(coupling) for coupling in found if coupling.problem is None])
+    larger: dict[str, Group] = {}
+    for proposal, replaced in balanced([coupling for coupling in found if coupling.name in refuted]):
+        names = {coupling.name for coupling in replaced}
+        if names <= refuted.keys() and proof.proven([as_group(proposal)])[0]:
+            larger[proposal.name] = as_group(proposal)
+            refuted = {name: reason for name, reason in refuted.items() if name not in names}
+    if larger:
+        known = {group.name: group for group in proven} | larger
+        proven, wrong = proof.proven([known[coupling.name] for coupling in found if coupling.name in known])
+        refuted |= wrong
+    return proven, reasons | refuted
 
 
 def _as_group(coupling: Coupling, model: nn.Module, costs: LayerCosts) -> Group:
@@ -60,7 +77,7 @@ def _as_group(coupling: Coupling, model: nn.Module, costs: LayerCosts) -> Group:
         members=coupling.members,
         width=coupling.width,
         removable=coupling.roots,
-        parameters=sum(p.numel() for name in layers for p in model.get_submodule(name).parameters()),
+        parameters=sum(p.numel() for p in {p for name in layers for p in parameters_at(model, name)}),
         macs=sum(costs.layers.get(name, 0) for name in layers),
         least=coupling.width - len(coupling.roots) + _empties_a_layer(coupling, model),
     )
@@ -68,7 +85,4 @@ def _as_group(coupling: Coupling, model: nn.Module, costs: LayerCosts) -> Group:
 
 def _empties_a_layer(coupling: Coupling, model: nn.Module) -> bool:
     """Whether some layer has no channels besides those that may go: its last one has to stay."""
-    return any(
-        len(set(member.indices)) == width_of(model.get_submodule(member.module), member.side)
-        for member in coupling.members
-    )
+    return any(len(set(member.indices)) == width_of(model, member.module, member.side) for member in coupling.members)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from secateur.compression.copies import copied
-from secateur.compression.dependency import prune_layer
+from secateur.compression.copies import copied, tie
+from secateur.compression.removal import layer_at, remove, silence
 from secateur.records import Group, Removals
 
 
@@ -44,9 +44,10 @@ def cut(model: nn.Module, removals: Removals, *, shared: bool = False) -> nn.Mod
     smaller = _copy(model, removals) if shared else copied(model)
     _make_plain(smaller, removals)
     for name, indices in removals.out.items():
-        prune_layer(smaller.get_submodule(name), "out", indices)
+        remove(smaller, name, "out", indices)
     for name, indices in removals.in_.items():
-        prune_layer(smaller.get_submodule(name), "in", indices)
+        remove(smaller, name, "in", indices)
+    tie(smaller, model)
     return smaller
 
 
@@ -54,29 +55,21 @@ def cut(model: nn.Module, removals: Removals, *, shared: bool = False) -> nn.Mod
 def zeroed(model: nn.Module, removals: Removals) -> nn.Module:
     """A copy of the module, same shapes, in which the removed channels are zero where they arise and where they are read.
 
-    A batch norm's scale and shift become zero as well: what it would add to a removed channel must not reach anyone.
     For running only: layers that keep all their channels share their tensors with the original.
     """
     masked = _copy(model, removals)
     _make_plain(masked, removals)
-    for name, indices in removals.out.items():
-        layer = masked.get_submodule(name)
-        gone = torch.tensor(indices)
-        dimension = 1 if _is_transposed(layer) or isinstance(layer, nn.Embedding) else 0
-        if isinstance(layer, nn.PReLU):
-            continue  # it maps zero to zero
-        for parameter in layer.parameters(recurse=False):
-            parameter.index_fill_(dimension if parameter.dim() > 1 else 0, gone, 0.0)
     for name, indices in removals.in_.items():
-        layer = masked.get_submodule(name)
-        layer.weight.index_fill_(0 if _is_transposed(layer) else 1, torch.tensor(indices), 0.0)  # type: ignore[operator] # cut layers have a weight tensor
+        silence(masked, name, "in", indices)
+    for name, indices in removals.out.items():
+        silence(masked, name, "out", indices)
     return masked
 
 
 def _copy(model: nn.Module, removals: Removals) -> nn.Module:
     """A copy that has tensors of its own only in the layers that lose channels."""
-    own = {id(t) for name in {*removals.out, *removals.in_} for t in model.get_submodule(name).parameters()}
-    own |= {id(t) for name in removals.out for t in model.get_submodule(name).buffers()}
+    own = {id(t) for name in {*removals.out, *removals.in_} for t in layer_at(model, name).parameters()}
+    own |= {id(t) for name in removals.out for t in layer_at(model, name).buffers()}
     return copied(model, [t for t in (*model.parameters(), *model.buffers()) if id(t) not in own])
 
 
@@ -86,14 +79,10 @@ def _make_plain(model: nn.Module, removals: Removals) -> None:
     torch's own `remove_parametrizations` takes the property away from the class, which all copies of the layer share.
     """
     for name in {*removals.out, *removals.in_}:
-        layer = model.get_submodule(name)
+        layer = layer_at(model, name)
         if parametrize.is_parametrized(layer):
             values = {tensor: getattr(layer, tensor) for tensor in layer.parametrizations}  # type: ignore[union-attr] # a ModuleDict, by torch's construction
             layer.__class__ = type(layer).__bases__[0]
             del layer.parametrizations
             for tensor, value in values.items():
                 layer.register_parameter(tensor, nn.Parameter(value.detach().clone()))
-
-
-def _is_transposed(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.conv._ConvTransposeNd)

@@ -13,14 +13,12 @@ from math import prod
 
 import numpy as np
 
+from secateur.compression.channel_tensors import WRITING
 from secateur.compression.groups import FoundGroups
 from secateur.compression.saliency import METHODS, Saliencies, available_methods
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest
 from secateur.records import Candidate, Cut, Excluded, Group
-
-WRITING = ("convolution", "transposed convolution", "linear")
-"""Kinds of members whose weights write channels."""
 
 
 @dataclass(frozen=True)

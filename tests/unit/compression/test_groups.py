@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 # as everybody writes it
 from torch import nn
 
 from nets import Grouped, HardCoded, Normed, images, network, shaken
+from secateur.compression.costs import layer_costs, parameter_count, parameters_after
 from secateur.compression.groups import find_groups
 from secateur.compression.proof import Proof
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.surgery import cut, removals_of, zeroed
 from secateur.errors import ModelError
 from secateur.records import Group, Member
 
@@ -59,12 +61,22 @@ def test_what_cannot_be_cut_stays_whole_with_the_reason():
     assert "two" not in reasons
 
 
-def test_normalisation_over_the_channels_is_recognised():
-    found = find_groups(shaken(Normed()), (images(),))
-    reasons = {e.name: e.reason for e in found.excluded}
-    assert "'group_norm' normalises over these channels" in reasons["one"]
-    assert "'layer_norm' normalises over these channels" in reasons["hidden"]
-    assert [g.name for g in found.groups] == ["two"]
+def test_norms_over_channels_are_cut_and_then_see_those_that_stay():
+    model = shaken(Normed())
+    groups = find_groups(model, (images(),)).groups
+    assert [g.name for g in groups] == ["one", "two", "hidden"]
+    smaller = cut(model, removals_of(groups, {"one": (0, 5), "hidden": (1, 2, 7)}))
+    one, hidden = [1, 2, 3, 4, 6, 7], [0, 3, 4, 5, 6]
+    with torch.no_grad():
+        y = model.one(images())[:, one]
+        y = torch.relu(F.group_norm(y, 1, model.group_norm.weight[one], model.group_norm.bias[one]))
+        y = torch.relu(F.conv2d(y, model.two.weight[:, one], model.two.bias, padding=1)).mean((2, 3))
+        y = F.layer_norm(
+            model.hidden(y)[:, hidden], (5,), model.layer_norm.weight[hidden], model.layer_norm.bias[hidden]
+        )
+        expected = F.linear(torch.relu(y), model.head.weight[:, hidden], model.head.bias)
+        torch.testing.assert_close(smaller(images()), expected)
+    assert (smaller.group_norm.num_channels, smaller.layer_norm.normalized_shape) == (6, (5,))
 
 
 def test_the_groups_of_a_convolution_leave_whole():
@@ -75,6 +87,57 @@ def test_the_groups_of_a_convolution_leave_whole():
     grouped = smaller.get_submodule("two.0")
     assert (grouped.groups, grouped.in_channels, grouped.out_channels) == (1, 4, 4)
     assert torch.equal(grouped.weight, model.get_submodule("two.0").weight[4:])
+
+
+class Conv1D(nn.Module):
+    """The linear layer of GPT-2 in `transformers`: its weight is (inputs, outputs)."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf) / 3), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(*x.shape[:-1], self.nf)
+
+
+class Tokens(nn.Module):
+    """A stream as in language models: tied embeddings, positions, a learnt scale, norms of two kinds, a turned linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 12)
+        self.positions = nn.Parameter(torch.randn(1, 8, 12))
+        self.register_buffer("mean", torch.randn(12))
+        self.norm, self.last = nn.LayerNorm(12), nn.RMSNorm(12)
+        self.up, self.down = Conv1D(16, 12), nn.Linear(16, 12)
+        self.scale = nn.Parameter(torch.rand(12))
+        self.head = nn.Linear(12, 20, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens):
+        x = self.embed(tokens) + self.positions[:, : tokens.shape[1]] - self.mean
+        x = x + self.scale * self.down(F.gelu(self.up(self.norm(x))))
+        return self.head(self.last(x)).mean(1)
+
+
+def test_a_stream_is_cut_with_everything_that_holds_its_channels():
+    torch.manual_seed(0)
+    model = shaken(Tokens())
+    tokens = torch.randint(0, 20, (3, 6))
+    found = find_groups(model, (tokens,))
+    assert {g.name: g.width for g in found.groups} == {"up": 16, "down": 12}
+    members = {member.module for member in found.groups[1].members}
+    assert members == {"embed", "positions:2", "mean:0", "norm", "last", "up", "down", "scale:0", "head"}
+    removals = removals_of(found.groups, {"up": (0, 9), "down": (1, 3, 11)})
+    smaller = cut(model, removals)
+    assert smaller.positions.shape == (1, 8, 9)
+    assert smaller.mean.shape == (9,)
+    assert smaller.up.weight.shape == (9, 14)
+    assert smaller.head.weight is smaller.embed.weight, "what was tied stays tied"
+    torch.testing.assert_close(smaller(tokens), zeroed(model, removals)(tokens))
+    assert parameters_after(model, removals) == parameter_count(smaller)
+    assert found.costs.after(removals) == layer_costs(smaller, (tokens,)).total
 
 
 class Fails(nn.Module):

@@ -10,7 +10,9 @@ A mark is NaN, which survives every arithmetic and spreads through whatever the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from secateur.compression.copies import copied
-from secateur.compression.coupling.layers import Layer, layers_of
+from secateur.compression.coupling.layers import PARAMETER, Layer, layer_of, norm_of, tensors_of
 from secateur.errors import first_line
 from secateur.records import Side
 
@@ -53,25 +55,43 @@ class Experiment:
         self._marked: Mapping[str, Tensor] = {}
         self._mark = NAN
         self._seen = torch.zeros(0, dtype=torch.bool)
+        self._outputs = self._clean_pass()
+        self.layers = self._found()
         self._starts: dict[tuple[str, Side], int] = {}
-        forwards = {layer.name: self._model.get_submodule(layer.name).forward for layer in layers_of(self._model)}
-        for layer in layers_of(self._model):
-            self._watch(layer, lambda x, *a, n=layer.name, **k: self._recorded(n, forwards[n](x, *a, **k), x))
-        with _Steps() as steps:
-            outputs = self._forward()
-        self._most = 10 * steps.taken + 1000
-        self._outputs = [x.clone() for x in outputs]
-        self.layers = [layer for layer in layers_of(self._model) if layer.name in self._clean]
         end = 0
         for layer in self.layers:
             sides: tuple[tuple[Side, int], ...] = (("in", 0 if layer.passes else layer.reads), ("out", layer.writes))
             for side, width in sides:
                 self._starts[layer.name, side] = end
                 end += width
-            self._watch(layer, lambda x, *_, layer=layer, **__: self._passed(layer, x))
-        self.outputs = range(
-            end, end + sum(_apart(torch.ones_like(x, dtype=torch.bool)).numel() for x in self._outputs)
-        )
+            if layer.kind != PARAMETER:
+                self._model.get_submodule(layer.name).forward = partial(self._passed, layer)
+        size = sum(_apart(torch.ones_like(x, dtype=torch.bool)).numel() for x in self._outputs)
+        self.outputs = range(end, end + size)
+
+    def _clean_pass(self) -> list[Tensor]:
+        """What the model gives; and for each layer what it takes and gives, call by call."""
+        layers = {name: m for name, m in self._model.named_modules() if layer_of(name, m) or not any(m.children())}
+        for name, layer in layers.items():
+            layer.forward = partial(self._recorded, name, layer.forward)
+        with _Steps() as steps:
+            outputs = self._forward()
+        self._most = 10 * steps.taken + 1000
+        for layer in layers.values():
+            del layer.forward
+        return [x.clone() for x in outputs]
+
+    def _found(self) -> list[Layer]:
+        """Layers that were called, and dimensions of tensors that belong to none of them, in network order."""
+        modules = dict(self._model.named_modules())
+        found = {
+            name: layer
+            for name, calls in self._clean.items()
+            if (layer := norm_of(name, modules[name], calls[0][0])) is not None
+        }
+        self._clean = {name: self._clean[name] for name in found}
+        layers = [found[name] for name in modules if name in found]
+        return [*layers, *tensors_of(self._model, found)]
 
     def place(self, layer: Layer, side: Side) -> int:
         """The place of the first channel of one side of a layer; those of the others follow."""
@@ -86,7 +106,7 @@ class Experiment:
         self._mark, self._calls = mark, {}
         self._seen = torch.zeros(self.outputs.stop, dtype=torch.bool)
         try:
-            with _Steps(self._most):
+            with self._marked_tensors(), _Steps(self._most):
                 outputs = self._forward()
         except Astray:
             raise
@@ -98,19 +118,20 @@ class Experiment:
         self._seen[self.outputs.start :] = torch.cat(apart)
         return self._seen.numpy()
 
-    def _watch(self, layer: Layer, forward: Callable[..., Tensor]) -> None:
-        self._model.get_submodule(layer.name).forward = forward
-
     @torch.no_grad()
     def _forward(self) -> list[Tensor]:
         outputs = self._model(*(x.clone() for x in self._inputs))
         return [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
 
-    def _recorded(self, name: str, output: Tensor, x: Tensor) -> Tensor:
-        self._clean.setdefault(name, []).append((x.clone(), output.clone()))
+    def _recorded(self, name: str, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        x = _first(given, named)
+        before = x.clone() if isinstance(x, Tensor) else None
+        output = forward(*given, **named)
+        if before is not None and isinstance(output, Tensor):
+            self._clean.setdefault(name, []).append((before, output.clone()))
         return output
 
-    def _passed(self, layer: Layer, x: Tensor) -> Tensor:
+    def _passed(self, layer: Layer, *given: Any, **named: Any) -> Tensor:
         """What a layer gives in a marked pass; notes which marks have arrived at it."""
         number = self._calls[layer.name] = self._calls.get(layer.name, -1) + 1
         if number >= len(self._clean[layer.name]):
@@ -119,7 +140,7 @@ class Experiment:
         output = after.clone()
         marked = self._marked.get(layer.name)
         if layer.reads:
-            self._note(layer, x, before, output)
+            self._note(layer, _first(given, named), before, output)
         if marked is not None:
             channels = output.movedim(layer.axis, 0)
             channels[marked] = self._as_marked(channels[marked])
@@ -137,11 +158,32 @@ class Experiment:
         if layer.passes:
             output[differs] = self._as_marked(output[differs])
 
+    @contextmanager
+    def _marked_tensors(self) -> Iterator[None]:
+        """While it is open, those tensors hold marks that belong to no layer."""
+        tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
+        changed = list[tuple[Tensor, Tensor]]()
+        for name, indices in self._marked.items():
+            tensor = tensors.get(name.rpartition(":")[0])
+            if tensor is not None:
+                changed.append((tensor, tensor.clone()))
+                entries = tensor.movedim(int(name.rpartition(":")[2]), 0)
+                entries[indices] = self._as_marked(entries[indices])
+        try:
+            yield
+        finally:
+            for tensor, clean in changed:
+                tensor.copy_(clean)
+
     def _as_marked(self, values: Tensor) -> Tensor:
         if self._mark == NAN:
             return torch.full_like(values, torch.nan)
         # Of different sizes: a sum that is the same everywhere is what a softmax does not see.
         return values + (1 + 2 * values.abs().max()) * torch.linspace(1, 2, values.numel()).view(values.shape)
+
+
+def _first(given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    return given[0] if given else next(iter(named.values()), None)
 
 
 def _differs(x: Tensor, clean: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from secateur.compression.coupling.experiment import Experiment
-from secateur.compression.coupling.following import Followed
-from secateur.compression.coupling.layers import Layer
+from secateur.compression.coupling.following import Block, Followed
+from secateur.compression.coupling.layers import PARAMETER, Layer
 from secateur.records import Member, Side
 
 
@@ -79,7 +79,7 @@ def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, b
 
 def _edges(experiment: Experiment, followed: Followed) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
     """Pairs of places that leave together: (first ones, second ones)."""
-    for block in followed.blocks:
+    for block in _of_channels(followed.blocks):
         start = experiment.place(block.layer, "out")
         joined = [*(start + channel for channel in block.channels[1:]), *block.places.tolist()]
         yield [start + block.channels[0]] * len(joined), joined
@@ -88,6 +88,17 @@ def _edges(experiment: Experiment, followed: Followed) -> Iterator[tuple[Sequenc
             for channels in _inside(layer):
                 places = [experiment.place(layer, side) + channel for side, channel in channels]
                 yield places[:1] * (len(places) - 1), places[1:]
+
+
+def _of_channels(blocks: Iterable[Block]) -> Iterator[Block]:
+    """All blocks but those of dimensions of tensors along which there are no channels: marks on all of them arrive everywhere."""
+    by_layer: dict[str, list[Block]] = defaultdict(list)
+    for block in blocks:
+        by_layer[block.layer.name].append(block)
+    for same in by_layer.values():
+        arrived = np.concatenate([block.places for block in same])
+        if same[0].layer.kind != PARAMETER or (len(same) > 1 and len(np.unique(arrived)) == len(arrived)):
+            yield from same
 
 
 def _inside(layer: Layer) -> Iterator[list[tuple[Side, int]]]:
@@ -105,7 +116,7 @@ def _inside(layer: Layer) -> Iterator[list[tuple[Side, int]]]:
 
 def _writes(spot: Spot) -> bool:
     layer, side, _ = spot
-    return side == "out" and not layer.passes
+    return side == "out" and layer.computes
 
 
 def _reason(units: Sequence[Unit], followed: Followed) -> str | None:
