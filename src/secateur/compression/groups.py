@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import Tensor, nn
 
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts, layer_costs
 from secateur.compression.coupling.balance import balanced
+from secateur.compression.coupling.counting import counting
 from secateur.compression.coupling.experiment import Experiment
 from secateur.compression.coupling.following import follow
 from secateur.compression.coupling.units import Coupling, couplings
@@ -38,7 +40,7 @@ def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> FoundGr
     costs = layer_costs(model, example_inputs)
     experiment = Experiment(model, example_inputs)
     found = couplings(experiment, follow(experiment))
-    proven, reasons = _proven(found, lambda coupling: _as_group(coupling, model, costs), Proof(model, example_inputs))
+    proven, reasons = _proven(found, model, lambda c: _as_group(c, model, costs), Proof(model, example_inputs))
     excluded = tuple(
         Excluded(c.name, type(model.get_submodule(c.root)).__name__, c.width, reasons[c.name])
         for c in found
@@ -51,21 +53,22 @@ def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> FoundGr
 
 
 def _proven(
-    found: Sequence[Coupling], as_group: Callable[[Coupling], Group], proof: Proof
+    found: Sequence[Coupling], model: nn.Module, as_group: Callable[[Coupling], Group], proof: Proof
 ) -> tuple[list[Group], dict[str, str]]:
     """The groups that may be cut, in any combination, in network order; and why the others stay whole, by name."""
     reasons = {coupling.name: coupling.problem for coupling in found if coupling.problem is not None}
     proven, refuted = proof.proven([as_group(coupling) for coupling in found if coupling.problem is None])
-    larger: dict[str, Group] = {}
-    for proposal, replaced in balanced([coupling for coupling in found if coupling.name in refuted]):
+    wrong = [coupling for coupling in found if coupling.name in refuted]
+    mended: dict[str, Coupling] = {}
+    for proposal, replaced in chain(counting(wrong, model, mended.values()), balanced(wrong)):
         names = {coupling.name for coupling in replaced}
         if names <= refuted.keys() and proof.proven([as_group(proposal)])[0]:
-            larger[proposal.name] = as_group(proposal)
+            mended[proposal.name] = proposal
             refuted = {name: reason for name, reason in refuted.items() if name not in names}
-    if larger:
-        known = {group.name: group for group in proven} | larger
-        proven, wrong = proof.proven([known[coupling.name] for coupling in found if coupling.name in known])
-        refuted |= wrong
+    if mended:
+        known = {group.name: group for group in proven} | {name: as_group(c) for name, c in mended.items()}
+        proven, others = proof.proven([known[coupling.name] for coupling in found if coupling.name in known])
+        refuted |= others
     return proven, reasons | refuted
 
 

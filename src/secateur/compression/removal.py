@@ -1,6 +1,8 @@
 """Channels of one layer: taken out of its tensors, or made silent in the reference that the proof compares with.
 
-torch-pruning removes the indices of torch's plain layers (Fang et al. 2023, arXiv:2301.12900); what it does not know is here.
+A name is that of a layer, `module:tensor:dimension` for a tensor that belongs to no layer, or `module:attribute` for a number that
+counts channels. torch-pruning removes the indices of torch's plain layers (Fang et al. 2023, arXiv:2301.12900); what it does not
+know is here.
 """
 
 from __future__ import annotations
@@ -19,25 +21,23 @@ from secateur.records import Side
 
 
 def layer_at(model: nn.Module, name: str) -> nn.Module:
-    """The layer of this name; of a tensor's dimension (`tensor:dimension`) the module that holds the tensor."""
-    tensor, colon, _ = name.rpartition(":")
-    return model.get_submodule(tensor.rpartition(".")[0] if colon else name)
+    """The layer of this name; of a tensor and of a number the module that holds it."""
+    return model.get_submodule(name.partition(":")[0])
 
 
 def parameters_at(model: nn.Module, name: str) -> list[nn.Parameter]:
-    """The parameters of a layer; of a tensor's dimension the tensor, where it is one."""
-    if _is_tensor(name):
-        tensor, _ = _tensor_at(model, name)
-        return [tensor] if isinstance(tensor, nn.Parameter) else []
-    return list(model.get_submodule(name).parameters())
+    """The parameters of a layer; what is no layer may be one itself."""
+    module, *part = _parts(model, name)
+    held = [getattr(module, part[0])] if part else list(module.parameters())
+    return [parameter for parameter in held if isinstance(parameter, nn.Parameter)]
 
 
 def width_of(model: nn.Module, name: str, side: Side) -> int:
-    """Channels on one side of a layer, or along one dimension of a tensor."""
-    if _is_tensor(name):
-        tensor, dimension = _tensor_at(model, name)
-        return tensor.shape[dimension]
-    module = model.get_submodule(name)
+    """Channels on one side of a layer, along a dimension of a tensor, or as a number says."""
+    module, *part = _parts(model, name)
+    if part:
+        value = getattr(module, part[0])
+        return value.shape[int(part[1])] if isinstance(value, Tensor) else int(value)
     layer = layer_of(name, module)
     if layer is None:  # a norm of the model's own
         return len(next(module.parameters()))
@@ -51,10 +51,13 @@ def remove(model: nn.Module, name: str, side: Side, indices: Sequence[int]) -> N
     Of a grouped convolution and of a norm over several groups of channels whole groups leave; a convolution loses what they read
     with what they write.
     """
-    module = layer_at(model, name)
-    if _is_tensor(name):
-        tensor, dimension = _tensor_at(model, name)
-        _replace(module, name.rpartition(":")[0].rpartition(".")[2], _without(tensor, dimension, indices))
+    module, *part = _parts(model, name)
+    if part:
+        value = getattr(module, part[0])
+        if isinstance(value, Tensor):
+            _replace(module, part[0], _without(value, int(part[1]), indices))
+        else:
+            setattr(module, part[0], value - len(indices))
     elif isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1:
         _remove_groups(module, indices)
     elif _plain(module):
@@ -73,10 +76,11 @@ def silence(model: nn.Module, name: str, side: Side, indices: Sequence[int]) -> 
     A batch norm's scale and shift become zero as well: what it would add to a removed channel must not reach anyone. A norm over
     channels sees those that stay and no others.
     """
-    module, gone = layer_at(model, name), torch.tensor(indices)
-    if _is_tensor(name):
-        tensor, dimension = _tensor_at(model, name)
-        tensor.index_fill_(dimension, gone, 0.0)
+    (module, *part), gone = _parts(model, name), torch.tensor(indices)
+    if part:
+        value = getattr(module, part[0])
+        if isinstance(value, Tensor):
+            value.index_fill_(int(part[1]), gone, 0.0)
     elif _mixes(module):
         model.set_submodule(name, _Remaining(module, width_of(model, name, side), indices))
     elif not isinstance(module, nn.PReLU):  # it maps zero to zero
@@ -86,11 +90,12 @@ def silence(model: nn.Module, name: str, side: Side, indices: Sequence[int]) -> 
 
 def lost(model: nn.Module, name: str, side: Side, count: int) -> Iterator[tuple[str, int, int]]:
     """Parameters that shrink when `count` channels leave: (name, axis, entries that leave along it)."""
-    if _is_tensor(name):
-        tensor_name, _, dimension = name.rpartition(":")
-        yield tensor_name, int(dimension), count
+    module, *part = _parts(model, name)
+    if part:
+        if len(part) > 1:
+            holder = name.partition(":")[0]
+            yield f"{holder}.{part[0]}".removeprefix("."), int(part[1]), count
         return
-    module: Any = model.get_submodule(name)
     for parameter, tensor, axis in _losing(module, side):
         of_groups = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
         yield f"{name}.{parameter}", axis, count * len(tensor) // module.out_channels if of_groups else count
@@ -178,11 +183,7 @@ def _replace(module: nn.Module, name: str, value: Tensor) -> None:
     setattr(module, name, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
 
 
-def _is_tensor(name: str) -> bool:
-    return ":" in name
-
-
-def _tensor_at(model: nn.Module, name: str) -> tuple[Tensor, int]:
-    """The tensor and the dimension of `tensor:dimension`."""
-    tensor, _, dimension = name.rpartition(":")
-    return getattr(layer_at(model, name), tensor.rpartition(".")[2]), int(dimension)
+def _parts(model: nn.Module, name: str) -> tuple[Any, *tuple[str, ...]]:
+    """The module, and what of it is meant: nothing more, a number, or a tensor and a dimension."""
+    module, *part = name.split(":")
+    return model.get_submodule(module), *part

@@ -128,7 +128,7 @@ def test_a_stream_is_cut_with_everything_that_holds_its_channels():
     found = find_groups(model, (tokens,))
     assert {g.name: g.width for g in found.groups} == {"up": 16, "down": 12}
     members = {member.module for member in found.groups[1].members}
-    assert members == {"embed", "positions:2", "mean:0", "norm", "last", "up", "down", "scale:0", "head"}
+    assert members == {"embed", ":positions:2", ":mean:0", "norm", "last", "up", "down", ":scale:0", "head"}
     removals = removals_of(found.groups, {"up": (0, 9), "down": (1, 3, 11)})
     smaller = cut(model, removals)
     assert smaller.positions.shape == (1, 8, 9)

@@ -40,26 +40,29 @@ def test_what_tracing_gets_wrong_is_cut_right_or_stays_whole(kind):
     check_random_cuts(model, found, images(3, seed=9))
 
 
-def test_attention_heads_stay_whole_with_the_reason():
+def test_attention_heads_leave_with_the_number_that_counts_them():
     torch.manual_seed(0)
     model = shaken(Heads())
     tokens = torch.randn(2, 6, 8)
     found = find_groups(model, (tokens,))
-    reasons = {e.name: e.reason for e in found.excluded}
-    layers = {member.module for group in found.groups for member in group.members if member.side == "out"}
-    assert not layers & {"q", "k", "v"}
-    assert "does not run without" in reasons["q"] or "not the same" in reasons["q"]
+    group = next(g for g in found.groups if g.name == "q")
+    assert (group.width, group.removable) == (4, (0, 1, 2, 3))
+    smaller = cut(model, removals_of([group], {"q": (1,)}))
+    assert smaller.heads == 3
+    assert smaller.o.weight.shape == (16, 12)
     check_random_cuts(model, found, tokens)
 
 
-def test_what_is_right_of_a_decoder_with_grouped_queries_may_be_cut():
+def test_a_decoder_loses_heads_of_keys_with_their_queries_neurons_and_its_stream():
     torch.manual_seed(0)
     model = Decoder(layers=2).eval()
     tokens = torch.randint(0, 32, (2, 6))
     found = find_groups(model, (tokens,))
-    assert [group.name for group in found.groups] == ["layers.0.o", "layers.0.gate", "layers.1.gate"]
-    reasons = {e.name: e.reason for e in found.excluded}
-    assert "does not run without its channels" in reasons["layers.0.q"], "its heads are a number in forward()"
+    widths = {"layers.0.q": 2, "layers.0.o": 64, "layers.0.gate": 128, "layers.1.q": 2, "layers.1.gate": 128}
+    assert {group.name: group.width for group in found.groups} == widths
+    assert [e.name for e in found.excluded] == ["head"]
+    smaller = cut(model, removals_of(found.groups, {"layers.0.q": (0,)}))
+    assert (smaller.layers[0].heads, smaller.layers[0].kv_heads, smaller.layers[1].heads) == (2, 1, 4)
     check_random_cuts(model, found, tokens, times=3)
 
 

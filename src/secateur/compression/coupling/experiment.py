@@ -161,13 +161,13 @@ class Experiment:
     @contextmanager
     def _marked_tensors(self) -> Iterator[None]:
         """While it is open, those tensors hold marks that belong to no layer."""
-        tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
         changed = list[tuple[Tensor, Tensor]]()
         for name, indices in self._marked.items():
-            tensor = tensors.get(name.rpartition(":")[0])
-            if tensor is not None:
+            holder, *part = name.split(":")
+            if part:
+                tensor = getattr(self._model.get_submodule(holder), part[0])
                 changed.append((tensor, tensor.clone()))
-                entries = tensor.movedim(int(name.rpartition(":")[2]), 0)
+                entries = tensor.movedim(int(part[1]), 0)
                 entries[indices] = self._as_marked(entries[indices])
         try:
             yield

@@ -17,10 +17,10 @@ PARAMETER = "parameter"
 class Layer:
     """A layer with channels, or one dimension of a tensor that forward() uses by itself.
 
-    name: of the module; `tensor:dimension` of a tensor. kind: for people, as in `Member.kind`. axis: of the channels in what it
-    takes and gives. reads: input channels, 0 where it has none (an embedding). writes: output channels. passes: it keeps channels
-    apart, and channel c comes out as channel c (a norm). blocks: into how many blocks its channels are divided that cannot be told
-    apart (groups of a convolution or of a norm).
+    name: of the module; `module:tensor:dimension` of a tensor. kind: for people, as in `Member.kind`. axis: of the channels in what
+    it takes and gives. reads: input channels, 0 where it has none (an embedding). writes: output channels. passes: it keeps
+    channels apart, and channel c comes out as channel c (a norm). blocks: into how many blocks its channels are divided that cannot
+    be told apart (groups of a convolution or of a norm).
     """
 
     name: str
@@ -98,13 +98,13 @@ def tensors_of(model: nn.Module, layers: Collection[str]) -> Iterator[Layer]:
         if owner in layers or ".parametrizations" in owner:
             continue
         for name, tensor in (
-            *module.named_parameters(owner, recurse=False),
-            *module.named_buffers(owner, recurse=False),
+            *module.named_parameters(recurse=False),
+            *module.named_buffers(recurse=False),
         ):
             if tensor.is_floating_point():
                 for dimension, size in enumerate(tensor.shape):
                     if size > 1:
-                        yield Layer(f"{name}:{dimension}", PARAMETER, dimension, 0, size)
+                        yield Layer(f"{owner}:{name}:{dimension}", PARAMETER, dimension, 0, size)
 
 
 def _convolution(name: str, module: Any) -> Layer:
