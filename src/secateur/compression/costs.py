@@ -7,7 +7,7 @@ because a convolution or linear layer's count is proportional to the input and t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.compression.copies import copied
 from secateur.compression.coupling.layers import layer_of
-from secateur.compression.removal import lost
-from secateur.records import Removals, Side
+from secateur.compression.removal import lost, parameters_at
+from secateur.records import Group, Removals, Side
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,14 @@ def parameters_after(model: nn.Module, removals: Removals) -> int:
                 held.append(parameter)
                 total += math.prod(left)
     return total
+
+
+def within_reach(model: nn.Module, groups: Iterable[Group], costs: LayerCosts) -> tuple[float, float]:
+    """The shares of the parameters and of the MACs that lie in layers from which some group takes channels."""
+    layers = {member.module for group in groups for member in group.members}
+    reached = {parameter for name in layers for parameter in parameters_at(model, name)}
+    macs = sum(costs.layers.get(name, 0) for name in layers)
+    return sum(p.numel() for p in reached) / parameter_count(model), macs / (costs.total or 1)
 
 
 def _kept(width: int, removed: tuple[int, ...] | None) -> float:

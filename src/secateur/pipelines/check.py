@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from secateur.compression.costs import within_reach
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
 from secateur.evaluators.paired import least_excluded
@@ -84,6 +85,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         role: len(getattr(prepared.workload.data, role))
         for role in ("train", "calibration", "search", "selection", "test")
     }
+    parameters, macs = within_reach(prepared.model, space.groups, prepared.costs)
     step("timing a few training steps")
     facts = {
         "workload": f"{prepared.workload.name}; samples: "
@@ -92,6 +94,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         "search": f"{definition.search.sampler} (engine {definition.search.engine}), {definition.search.trials} candidates, "
         f"workers {definition.search.workers}, {len(space.parameters())} dimensions, "
         f"{space.size:.2g} different choices",
+        "within reach": f"{parameters:.0%} of the parameters and {macs:.0%} of the MACs are in layers that can lose channels",
         **{f"objective {name}": text for name, text in measured.items()},
         "constraints": "; ".join(
             goal.text

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nets import NETWORKS, images, network
-from secateur.compression.costs import layer_costs, parameter_count, parameters_after
+from secateur.compression.costs import layer_costs, parameter_count, parameters_after, within_reach
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
 from secateur.workloads.resnet import cifar_resnet
@@ -33,3 +33,14 @@ def test_costs_after_a_cut_are_those_counted_on_the_cut_network(name):
     smaller = cut(model, removals)
     assert found.costs.after(removals) == layer_costs(smaller, (images(),)).total
     assert parameters_after(model, removals) == parameter_count(smaller)
+
+
+def test_what_is_within_reach_is_what_groups_touch():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Flatten(), nn.Linear(128, 5))
+    found = find_groups(model, (images(),))
+    assert within_reach(model, found.groups, found.costs) == (1, 1)
+    first = [group for group in found.groups if group.name == "0"]
+    parameters, macs = within_reach(model, first, found.costs)
+    assert parameters == pytest.approx((16 + 10) / (16 + 10 + 645))
+    assert macs == pytest.approx(64 * (12 + 8) / (64 * (12 + 8) + 640))
+    assert within_reach(model, [], found.costs) == (0, 0)
