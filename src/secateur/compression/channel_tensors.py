@@ -14,7 +14,6 @@ from secateur.compression.compensation.readers import Reader, matrix
 from secateur.compression.obs import Reading
 from secateur.records import Group, Member
 
-
 WRITING = ("convolution", "transposed convolution", "linear", "transposed linear")
 """Kinds of members whose weights write channels or read them."""
 
