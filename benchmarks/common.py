@@ -19,6 +19,7 @@ from rich.table import Table
 from secateur.compression.saliency import Saliencies, compute_saliencies
 from secateur.definition import Override, load_pipeline
 from secateur.errors import SecateurError
+from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.preparation import Prepared, prepare
 
 MODELS = {"resnet20": (20, "CIFAR10_WEIGHTS"), "resnet56": (56, "CIFAR10_WEIGHTS_RESNET56")}
@@ -67,11 +68,13 @@ def loaded_pipeline(*, quick: bool, model: str, overrides: Sequence[str]) -> Pre
 def prepared_pipeline(
     *, quick: bool, model: str = "resnet20", overrides: Sequence[str] = ()
 ) -> tuple[Prepared, Saliencies]:
-    """The pipeline of `loaded_pipeline`, on one thread, with its saliency scores."""
+    """The pipeline of `loaded_pipeline`, on one thread, with its Gram matrices and saliency scores."""
     torch.set_num_threads(1)
     prepared = loaded_pipeline(quick=quick, model=model, overrides=overrides)
     space = prepared.space
-    return prepared, compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
+    give_grams(prepared)
+    grams = prepared.evaluator.cutting.grams
+    return prepared, compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload, grams=grams)
 
 
 class Kept:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from common import Kept
-from secateur.compression.batch_norm import batch_norms, dense_statistics, recalibrate
+from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.costs import layer_costs
 from secateur.compression.saliency import Saliencies
 from secateur.compression.surgery import cut

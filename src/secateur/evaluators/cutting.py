@@ -1,11 +1,19 @@
-"""From removals to a network: cut, then batch norms recalibrated on calibration data."""
+"""From removals to a network: cut, then repaired on calibration data, without training."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.batch_norm import DenseStatistics, dense_statistics, recalibrate
+from secateur.compression.compensation.batch_norm import DenseStatistics, dense_statistics, recalibrate
+from secateur.compression.compensation.gram import Grams
+from secateur.compression.compensation.least_squares import LeastSquares
+from secateur.compression.compensation.sequential import DenseAnswers, dense_answers, refit_in_order
+from secateur.compression.copies import copied
 from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed, first_line
 from secateur.records import Removals, Workload
@@ -20,31 +28,83 @@ class Cutting:
 
     def __init__(self, model: nn.Module, workload: Workload) -> None:
         """model: in evaluation mode; it is left as it is."""
-        self._model, self._calibration = model, workload.data.calibration
+        self._model, self._workload = model, workload
         self._statistics: dict[int, DenseStatistics] = {}
+        self._least_squares: LeastSquares | None = None
+        self._answers: DenseAnswers | None = None
+
+    @property
+    def grams(self) -> Grams:
+        """The Gram matrices by which layers that read cut channels are refitted; none where they are not."""
+        return {} if self._least_squares is None else self._least_squares.grams
+
+    @grams.setter
+    def grams(self, grams: Grams) -> None:
+        self._least_squares = LeastSquares(self._model, grams)
 
     def cut(self, removals: Removals, images: int) -> tuple[nn.Module, Tensor]:
-        """The cut network, recalibrated on so many samples (0: not at all), and its outputs (n, …) on calibration samples.
+        """The cut network, refitted, and recalibrated on so many samples (0: not at all), and its outputs (n, …) on such samples.
 
         Raises EvaluationFailed where it no longer runs.
         """
         dense = self._dense(images)
-        try:
-            module = cut(self._model, removals)
+        with _failing():
+            module = self._refitted(removals)
             if images:
                 return module, recalibrate(module, removals, dense)
             with torch.no_grad():
                 return module, module(*dense.images)
-        except Exception as error:  # whatever the user's forward raises on the cut network is this candidate's failure
-            raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
+
+    def refined(self, removals: Removals, images: int, refit_images: int) -> nn.Module:
+        """The network of `cut`, or that refitted layer after layer: the one of least loss on `refit_images` calibration samples.
+
+        Behind a strong cut, what a layer reads is no longer what the Gram matrices say, and statistics that are carried over by
+        difference may do harm. Raises EvaluationFailed where it no longer runs, WorkloadError where the loss raises.
+        """
+        module, _ = self.cut(removals, images)
+        if self._least_squares is None:
+            return module
+        inputs, targets = collect(self._workload.data.calibration, refit_images)
+        if self._answers is None:
+            self._answers = dense_answers(self._model, list(self.grams), inputs)
+        with _failing():
+            ordered = self._refitted(removals)
+            refit_in_order(ordered, self._model, removals, self._answers)
+            choices = [module, ordered]
+            if images:
+                choices.append(copied(ordered))
+                recalibrate(choices[-1], removals, self._dense(images))
+            with torch.no_grad():
+                said = [choice(*inputs) for choice in choices]
+        losses = [float(self._workload.loss(outputs, targets)) for outputs in said]
+        return min(zip(losses, choices, strict=True), key=lambda pair: _or_worst(pair[0]))[1]
 
     def dense_outputs(self, images: int) -> Tensor:
         """The dense network's outputs (n, …) on the samples that `cut` gives outputs on."""
         return self._dense(images).outputs
 
+    def _refitted(self, removals: Removals) -> nn.Module:
+        module = cut(self._model, removals)
+        if self._least_squares is not None:
+            self._least_squares.refit(module, removals)
+        return module
+
     def _dense(self, images: int) -> DenseStatistics:
         count = images or PROBED_IMAGES
         if count not in self._statistics:
-            inputs, _ = collect(self._calibration, count)
+            inputs, _ = collect(self._workload.data.calibration, count)
             self._statistics[count] = dense_statistics(self._model, inputs)
         return self._statistics[count]
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Whatever the user's forward raises on the cut network is this candidate's failure."""
+    try:
+        yield
+    except Exception as error:
+        raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
+
+
+def _or_worst(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss

@@ -1,4 +1,4 @@
-"""One candidate from choice to figures: cut it, recalibrate, make its file, measure it on the device, score it.
+"""One candidate from choice to figures: cut it, repair it, make its file, measure it on the device, score it.
 
 Scores come from the runtime on this host, costs from the device. The rewritten file (instead of an export) and recalibration on
 64 images keep a candidate's own cost near that of a bare forward pass of the same images; `benchmarks/candidate_cost.py` has the
@@ -78,7 +78,7 @@ class Evaluator:
         self.files = ModelFiles(dense, self.host, suffix=self.runtime.format, batch=definition.batch)
         self.measuring = Measuring(definition, dense.workload.data, self.files.dense, place)
         self._scoring = Scoring(dense.workload, self.host, definition.batch, self.files.dense.onnx)
-        self._cutting = Cutting(self.model, dense.workload)
+        self.cutting = Cutting(self.model, dense.workload)
 
     @property
     def device(self) -> str:
@@ -154,10 +154,10 @@ class Evaluator:
         removals = resolve(candidate, groups, saliencies)
         images = self.definition.calibration_images
         try:
-            module, outputs = self._cutting.cut(removals, images)
+            module, outputs = self.cutting.cut(removals, images)
         except EvaluationFailed as error:
             return Evaluation(candidate, removals.key, {}, str(error))
-        harm = relative_error(outputs, self._cutting.dense_outputs(images))
+        harm = relative_error(outputs, self.cutting.dense_outputs(images))
         figures = {
             "damage": Measurement(
                 harm, "relative squared error", "measured", len(outputs), None, self.host.fingerprint
@@ -171,13 +171,17 @@ class Evaluator:
     def compress(
         self, candidate: Candidate, removals: Removals, calibration_images: int | None = None
     ) -> CompressedModel:
-        """Cut the dense network and recalibrate its batch norms. Raises EvaluationFailed where it no longer runs.
+        """Cut the dense network, refit and recalibrate what remains. Raises EvaluationFailed where it no longer runs.
 
         calibration_images: other than the definition's.
         """
         images = self.definition.calibration_images if calibration_images is None else calibration_images
-        module, _ = self._cutting.cut(removals, images)
+        module, _ = self.cutting.cut(removals, images)
         return CompressedModel(candidate, removals, module)
+
+    def refined(self, removals: Removals) -> nn.Module:
+        """A finalist before any training: repaired with more effort than a candidate. Raises EvaluationFailed and WorkloadError."""
+        return self.cutting.refined(removals, self.definition.calibration_images, self.definition.refit_images)
 
     def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
         """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""

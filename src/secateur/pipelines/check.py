@@ -15,6 +15,7 @@ from secateur.errors import ModelError
 from secateur.evaluators.paired import least_excluded
 from secateur.judging.gate import SCORE
 from secateur.pipelines.budgets import check_budgets
+from secateur.pipelines.gathering import give_grams, refitted
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.ranking import ranked
@@ -59,6 +60,8 @@ def check_pipeline(definition: PipelineDefinition, root: Path, listener: Listene
 def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
     space, evaluator = prepared.space, prepared.evaluator
+    step("gathering what layers read")
+    give_grams(prepared)
     step("computing saliency")
     saliencies = ranked(prepared)
     step("measuring the dense model")
@@ -103,6 +106,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         )
         or "none",
         **_gate(prepared, goals),
+        "refitted by least squares": refitted(prepared),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
         else f"exported one by one (slow): {evaluator.files.why_exported}. Remedy: compute such tensors once, in build_model, or "

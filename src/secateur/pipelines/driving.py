@@ -16,6 +16,7 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists
 from secateur.pipelines.evaluating import workers
+from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.original import dense_figures, save_example
@@ -55,6 +56,8 @@ class Driver:
         keep_groups(run.groups, prepared.found, prepared.model, prepared.workload.example_inputs)
         save_example(prepared, run)
         with watch.stage("check"):
+            self._listener.step("gathering what layers read")
+            give_grams(prepared, run)
             self._listener.step("computing saliency")
             saliencies = saliencies_of(prepared, run)
             calibrate(prepared, saliencies, run)
@@ -62,6 +65,7 @@ class Driver:
             problem = self._problem(saliencies)
             searched = self._search(engine, problem, pool)
             finalists = self._recover(saliencies, searched.chosen, pool)
+        run.grams.unlink(missing_ok=True)
         judged = self._judge(finalists, problem.dense)
         small_dense = self._small_dense(saliencies, judged)
         record = record_of(prepared, run, Found(searched, judged, small_dense), watch)

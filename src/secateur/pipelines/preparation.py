@@ -12,11 +12,12 @@ from pathlib import Path
 from torch import nn
 
 from secateur.agent.runtimes import Unavailable, check_options
-from secateur.compression.batch_norm import dense_statistics
 from secateur.compression.checks import check_model
+from secateur.compression.compensation.batch_norm import dense_statistics
 from secateur.compression.costs import LayerCosts
 from secateur.compression.groups import FoundGroups
 from secateur.compression.kept_groups import kept_groups
+from secateur.compression.saliency import METHODS
 from secateur.compression.storage import weights_digest
 from secateur.definition import (
     LOWER_GOALS,
@@ -112,11 +113,25 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
                     f"Allowed: {', '.join(fitting)}."
                 )
     check_runtime(evaluator)
+    _check_grams(definition)
     search = definition.search
     if reason := refusal(search.sampler, search.engine):
         raise DefinitionError(f"{search.where('sampler')}: {reason}")
     one_of(search.sampler, SAMPLERS, search.where("sampler"), "sampler")
     return own
+
+
+def _check_grams(definition: PipelineDefinition) -> None:
+    """Raises DefinitionError where a criterion needs Gram matrices and none are to be gathered."""
+    if definition.evaluator.refit_images:
+        return
+    for i, rule in enumerate(definition.search_space.groups):
+        for j, name in enumerate(rule.methods):
+            if name in METHODS and METHODS[name].needs_grams:
+                raise DefinitionError(
+                    f"{definition.search_space.where('groups', i, 'methods', j)}: '{name}' ranks channels by what remains once the "
+                    "layers that read them are refitted, and 'refit_images: 0' turns that off. Leave one of the two out."
+                )
 
 
 def _direction_of(constraint: ConstraintDefinition | None) -> Direction:

@@ -16,7 +16,8 @@ def ranked(prepared: Prepared) -> Saliencies:
     the proof by random channels, and what the criteria raise.
     """
     space = prepared.space
-    saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload)
+    grams = prepared.evaluator.cutting.grams
+    saliencies = compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload, grams=grams)
     proof = Proof(prepared.model, prepared.workload.example_inputs)
     for method in space.methods:
         candidate = space.uniform(0.5, method)

@@ -62,7 +62,7 @@ class Finalist:
 
 
 def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
-    """A trial of the search that goes on, cut and recalibrated. number: among the finalists, from 1."""
+    """A trial of the search that goes on, cut and refined. number: among the finalists, from 1."""
     candidate = trial.evaluation.candidate
     removals = resolve(candidate, prepared.space.groups, saliencies)
     return Finalist(
@@ -72,7 +72,7 @@ def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number
         removals,
         trial.evaluation.measurements,
         prepared.definition.recover,
-        lambda: prepared.evaluator.compress(candidate, removals).module,
+        lambda: prepared.evaluator.refined(removals),
     )
 
 

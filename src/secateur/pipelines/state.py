@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "groups.json"
 
     @property
+    def grams(self) -> Path:
+        """The Gram matrices of the dense network, while candidates are made."""
+        return self.path / "grams.safetensors"
+
+    @property
     def predictor(self) -> Path:
         """The latency predictor, where the definition asks for one."""
         return self.path / "predictor.json"

@@ -17,6 +17,7 @@ from secateur.definition import load_pipeline
 from secateur.errors import StateError
 from secateur.execution.protocol import serve
 from secateur.pipelines.calibration import load_predictor
+from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.preparation import Prepared, prepare
 from secateur.pipelines.stages import evaluation_of, saliencies_of
 from secateur.pipelines.state import read_run
@@ -40,6 +41,7 @@ def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
             "the same weights at every call, in every process; where they were changed on purpose, start a new run."
         )
     load_predictor(prepared, run)
+    give_grams(prepared, run)
     return prepared, saliencies_of(prepared, run)
 
 

@@ -23,7 +23,7 @@ ROLES = ("train", "calibration", "search", "selection", "test")
 class DataRoles:
     """The five data roles, never mixed. Every dataset is map-style and yields `(input or tuple of inputs, target)`.
 
-    train: recovery learns from it. calibration: batch-norm recalibration and gradients. search: scores trials.
+    train: recovery learns from it. calibration: least squares, batch-norm recalibration, gradients. search: scores trials.
     selection: re-ranks the recovered front. test: touched once, on what is registered.
     """
 

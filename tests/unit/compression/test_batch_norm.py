@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nets import NETWORKS, images, network
-from secateur.compression.batch_norm import batch_norms, dense_statistics, recalibrate
+from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from conftest import make_workload
 from nets import images, network, shaken
-from secateur.compression.batch_norm import dense_statistics, recalibrate
 from secateur.compression.channel_tensors import ChannelTensors
+from secateur.compression.compensation.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.obs import Reading
 from secateur.compression.saliency import METHODS, Method, available_methods, compute_saliencies

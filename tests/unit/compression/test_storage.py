@@ -8,7 +8,7 @@ from torch import nn
 
 from nets import NETWORKS, images, network
 from secateur import load_compressed
-from secateur.compression.batch_norm import dense_statistics, recalibrate
+from secateur.compression.compensation.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.storage import save_compressed
 from secateur.compression.surgery import cut, removals_of

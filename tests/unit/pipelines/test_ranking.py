@@ -34,7 +34,8 @@ def prepared_for(model):
     workload = make_workload(model)
     rules = [{"match": "*", "methods": ["l1", "random"]}]
     space = build_space(SearchSpaceDefinition(groups=rules), find_groups(model, (images(),)))
-    return SimpleNamespace(model=model, workload=workload, space=space)
+    evaluator = SimpleNamespace(cutting=SimpleNamespace(grams={}))
+    return SimpleNamespace(model=model, workload=workload, space=space, evaluator=evaluator)
 
 
 def tailored() -> torch.nn.Module:

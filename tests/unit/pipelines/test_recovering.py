@@ -48,8 +48,8 @@ class Evaluator:
         if name in self.fails:
             raise self.fails.pop(name)
 
-    def compress(self, _candidate, removals):
-        return SimpleNamespace(module=cut(self.model, removals))
+    def refined(self, removals):
+        return cut(self.model, removals)
 
     def exported(self, module, macs):
         self._called("export")

@@ -1,0 +1,94 @@
+"""What repairs a cut network without training, and at what price: accuracy on search data after each of the ways.
+
+The same uniform and random cuts, by a criterion of weights alone (next_layer) and by one that knows of refitting (obs); then a few
+steps of fine-tuning (`--steps`, 0 for none) from the recalibrated and from the refined network. Seconds are over a bare ONNX
+Runtime pass of the dense network over the images that a candidate is scored on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from torch import nn
+
+from candidate_cost import bare, seconds
+from common import add_model, arguments, prepared_pipeline, table, write_json
+from secateur.compression.selection import resolve
+from secateur.evaluators.cutting import Cutting
+from secateur.records import Candidate
+from secateur.search_spaces import SearchSpace
+from secateur.workloads.roles import collect
+from tuning import score_on, tune_briefly
+
+METHODS = ("next_layer", "obs")
+FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.75)
+DRAWS = 3
+"""Random candidates."""
+
+
+def candidates(space: SearchSpace, method: str) -> dict[str, Candidate]:
+    """Uniform ones, and random widths by the same method."""
+    found = {f"uniform {fraction:g}": space.uniform(fraction, method) for fraction in FRACTIONS}
+    for draw in range(DRAWS):
+        rng = np.random.default_rng(draw)
+        cuts = {name: c.cut(rng.uniform(*c.removed), method) for name, c in space.choices.items()}
+        found[f"random {draw}"] = Candidate(cuts)
+    return found
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = arguments(__doc__)
+    add_model(parser, keeps=False)
+    parser.add_argument(
+        "--steps", type=int, default=0, help="of fine-tuning, from the recalibrated and the refined network"
+    )
+    options = parser.parse_args()
+    rules = f"search_space={{groups: [{{methods: [{', '.join(METHODS)}], removed: [0.0, 0.8]}}]}}"
+    prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=[rules, *options.set])
+    evaluator, space = prepared.evaluator, prepared.space
+    images, refit_images = evaluator.definition.calibration_images, evaluator.definition.refit_images
+    plain, repaired = Cutting(prepared.model, prepared.workload), evaluator.cutting
+    inputs, _ = collect(prepared.workload.data.search)
+    batches = [tuple(x[i : i + 1].numpy() for x in inputs) for i in range(len(inputs[0]))]
+    one_pass = statistics.median(seconds(lambda: bare(evaluator.files.dense.onnx, batches)) for _ in range(3))
+    rows, figures, prices = [], [], dict[str, list[float]]()
+    for method in METHODS:
+        for label, candidate in candidates(space, method).items():
+            removals = resolve(candidate, space.groups, saliencies)
+            arms: dict[str, Callable[[], nn.Module]] = {
+                "nothing": lambda: plain.cut(removals, 0)[0],  # noqa: B023 # called at once
+                "BN": lambda: plain.cut(removals, images)[0],  # noqa: B023
+                "LS": lambda: repaired.cut(removals, 0)[0],  # noqa: B023
+                "LS + BN": lambda: repaired.cut(removals, images)[0],  # noqa: B023
+                "refined": lambda: repaired.refined(removals, images, refit_images),  # noqa: B023
+            }
+            found = {}
+            for arm, make in arms.items():
+                started = time.process_time()
+                module = make()
+                prices.setdefault(arm, []).append(time.process_time() - started)
+                found[arm] = score_on(prepared, module, "search")
+                if options.steps and arm in ("BN", "refined"):
+                    found[f"{arm}, tuned"] = score_on(prepared, tune_briefly(prepared, module, options.steps), "search")
+            share = prepared.costs.after(removals) / prepared.costs.total
+            figures.append({"method": method, "cut": label, "macs": share, **found})
+            rows.append([f"{label}, {method}", f"{share:.2f}", *(f"{score:.3f}" for score in found.values())])
+    table(f"score of {prepared.workload.name} after each way", ["cut", "MACs", *list(figures[0])[3:]], rows)
+    dearer = {
+        arm: (statistics.median(spent) - statistics.median(prices["nothing"])) / one_pass
+        for arm, spent in prices.items()
+    }
+    table(
+        f"CPU-seconds over one bare pass ({one_pass:.2f} s, {len(batches)} images), beyond the cut itself; median",
+        list(dearer),
+        [[f"{price:.2f}" for price in dearer.values()]],
+    )
+    write_json(options.json, {"figures": figures, "pass_s": one_pass, "price": dearer, "steps": options.steps})
+
+
+if __name__ == "__main__":
+    main()

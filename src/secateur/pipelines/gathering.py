@@ -1,0 +1,38 @@
+"""The Gram matrices of a run: gathered once, kept with the run while candidates are made, read by its workers."""
+
+from __future__ import annotations
+
+from safetensors.torch import load_file, save
+
+from secateur.compression.compensation.gram import grams_of
+from secateur.compression.compensation.readers import readers
+from secateur.files import write
+from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.state import RunFolder
+
+
+def give_grams(prepared: Prepared, run: RunFolder | None = None) -> None:
+    """Let the evaluator refit what reads cut channels, where the definition wants it. run: None for a dry run, which keeps nothing.
+
+    Raises what `secateur.compression.compensation.gram.grams_of` raises, and StateError where the disk does not take them.
+    """
+    images = prepared.definition.evaluator.refit_images
+    if not images:
+        return
+    if run is not None and run.grams.is_file():
+        grams = load_file(run.grams)
+    else:
+        grams = grams_of(prepared.model, prepared.space.groups, prepared.workload, images)
+        if run is not None:
+            write(run.grams, save(grams))
+    prepared.evaluator.cutting.grams = grams
+
+
+def refitted(prepared: Prepared) -> str:
+    """Which layers are refitted, and which are not, with the reason; for people."""
+    images = prepared.definition.evaluator.refit_images
+    if not images:
+        return "no layer: refit_images is 0"
+    names, reasons = readers(prepared.model, prepared.space.groups)
+    text = f"{len(names)} of the {len(names) + len(reasons)} layers that read channels which may be cut"
+    return "; ".join([text, *(f"not '{name}': {reason}" for name, reason in reasons.items())])

@@ -1,0 +1,76 @@
+"""Gram matrices of a run: gathered once, read by its workers, and what is said of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import make_workload
+from nets import network
+from secateur.compression.groups import find_groups
+from secateur.definition import load_pipeline
+from secateur.errors import DefinitionError
+from secateur.evaluators.cutting import Cutting
+from secateur.pipelines import gathering
+from secateur.pipelines.gathering import give_grams, refitted
+from secateur.pipelines.preparation import check_names
+
+
+def prepared(name: str = "residual", refit_images: int = 64) -> SimpleNamespace:
+    model = network(name)
+    workload = make_workload(model)
+    return SimpleNamespace(
+        definition=SimpleNamespace(evaluator=SimpleNamespace(refit_images=refit_images)),
+        model=model,
+        workload=workload,
+        space=SimpleNamespace(groups=find_groups(model, workload.example_inputs).groups),
+        evaluator=SimpleNamespace(cutting=Cutting(model, workload)),
+    )
+
+
+def test_they_are_gathered_once_for_a_run_and_its_workers(tmp_path, monkeypatch):
+    driver, worker, run = prepared(), prepared(), SimpleNamespace(grams=tmp_path / "grams.safetensors")
+    give_grams(driver, run)
+    monkeypatch.setattr(gathering, "grams_of", lambda *_: pytest.fail("gathered again"))
+    give_grams(worker, run)
+    theirs, ours = worker.evaluator.cutting.grams, driver.evaluator.cutting.grams
+    assert theirs.keys() == ours.keys() != set()
+    assert all(torch.equal(theirs[name], gram) for name, gram in ours.items())
+
+
+def test_a_dry_run_keeps_nothing_and_without_refitting_nothing_is_gathered(tmp_path):
+    dry, off = prepared(), prepared(refit_images=0)
+    give_grams(dry)
+    assert dry.evaluator.cutting.grams
+    give_grams(off, SimpleNamespace(grams=tmp_path / "grams.safetensors"))
+    assert not off.evaluator.cutting.grams
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_refitted_is_said():
+    assert refitted(prepared()) == "10 of the 10 layers that read channels which may be cut"
+    assert refitted(prepared("U-Net")).endswith("; not 'up': a ConvTranspose2d is not refitted")
+    assert refitted(prepared(refit_images=0)) == "no layer: refit_images is 0"
+
+
+PIPELINE = """
+name: tiny
+workload: {factory: made:made}
+search_space:
+  groups:
+    - methods: [l2, obs]
+evaluator: {objectives: {accuracy: maximize, size: minimize}, refit_images: REFIT}
+"""
+
+
+def test_a_criterion_that_counts_on_refitting_is_refused_without(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(PIPELINE.replace("REFIT", "0"))
+    with pytest.raises(
+        DefinitionError, match=r"tiny.yaml:6: 'obs' ranks channels by .*'refit_images: 0' turns that off"
+    ):
+        check_names(load_pipeline("tiny.yaml")[0], tmp_path)
+    (tmp_path / "tiny.yaml").write_text(PIPELINE.replace("REFIT", "32"))
+    check_names(load_pipeline("tiny.yaml")[0], tmp_path)
