@@ -13,6 +13,14 @@ from conftest import REPOSITORY
 from ssh_server import ssh_server
 from waiting import LIMIT
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever starts whole runs is slow."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 MODEL = """
 from nets import network
 from tiny import make_workload

@@ -11,7 +11,7 @@ import pytest
 from end_to_end.conftest import command, environment, make_project, secateur
 from link import link_to
 from ssh_server import ssh_server
-from waiting import until
+from waiting import LIMIT, until
 
 TRIALS = 10
 RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", "--set", "recover.finalists=1", "--set", "recover.epochs=1")
@@ -57,7 +57,7 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
         running = subprocess.Popen(command(*RUN), cwd=project, env=environment(), stdout=out, stderr=out)
         until(lambda: measured(project) >= 4 or running.poll() is not None, "some measurements")
         link.cut()
-        assert running.wait(120) == 75
+        assert running.wait(LIMIT) == 75
     said = (tmp_path / "out").read_text()
     assert "root@127.0.0.1" in said
     assert "run the same command again" in said

@@ -28,6 +28,10 @@ def start(project, *arguments):
     )  # fmt: skip
 
 
+SEARCH_ALONE = ("--set", "recover=null", "--set", "register=null")
+"""For what goes wrong in the search: neither fine-tuning nor MLflow is needed to see it."""
+
+
 def evaluated(project) -> dict[str, str]:
     """Told trials of the only study: number → evaluation. Read only: a run may be creating the database right now."""
     query = (
@@ -84,7 +88,7 @@ def told(project) -> int:
 
 def test_control_c_says_how_to_go_on(tmp_path):
     project = make_project(tmp_path)
-    process = start(project, "run", "tiny")
+    process = start(project, "run", "tiny", *SEARCH_ALONE)
     until(lambda: told(project) >= 3, alive=process)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=LIMIT)
@@ -117,7 +121,7 @@ def test_a_crash_of_native_code_in_the_recovery_costs_a_retry_and_not_the_run(tm
     with (project / "my_model.py").open("a") as file:
         file.write(CRASH)
     (project / "crash").touch()
-    done = secateur(project, "run", "tiny", "--set", "search.trials=6")
+    done = secateur(project, "run", "tiny", "--set", "search.trials=6", "--set", "register=null")
     assert done.returncode == 0, done.stderr
     assert "native code crashed (SIGSEGV) while fine-tuning the finalists, in " in done.stderr
     assert re.search(r"my_model.py:\d+ \(crash_once\)", done.stderr)
@@ -140,7 +144,7 @@ def test_a_crash_in_a_check_is_said(tmp_path):
 
 def test_a_run_does_not_go_on_with_other_weights(tmp_path):
     project = make_project(tmp_path)
-    process = start(project, "run", "tiny")
+    process = start(project, "run", "tiny", *SEARCH_ALONE)
     until(lambda: told(project) >= 1, alive=process)
     kill(process)
     model = project / "my_model.py"
@@ -232,7 +236,7 @@ def test_a_half_migrated_database_is_set_aside_and_the_run_registers(tmp_path):
         connection.execute(text("DELETE FROM alembic_version"))  # a migration's tables are there, its mark is not yet
     engine.dispose()
     (project / "mlruns" / "studies.db").touch()
-    done = secateur(project, "run", "tiny", "--set", "search.trials=6")
+    done = secateur(project, "run", "tiny", "--set", "search.trials=6", "--set", "recover.finalists=1")
     assert done.returncode == 0, done.stderr
     assert "half-made" in done.stderr
     assert "registered: tiny-model version 1" in done.stdout
@@ -244,7 +248,7 @@ def test_a_dead_tracking_server_loses_nothing_and_is_flushed_later(tmp_path):
     project, port = make_project(tmp_path), free_port()
     address = f"http://127.0.0.1:{port}"
     server = {"MLFLOW_TRACKING_URI": address}
-    done = secateur(project, "run", "tiny", "--set", "search.trials=8", **server)
+    done = secateur(project, "run", "tiny", "--set", "search.trials=6", "--set", "recover.finalists=1", **server)
     assert done.returncode == 75
     assert "could not take run" in done.stderr
     assert "secateur flush tiny-" in done.stderr
@@ -284,7 +288,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
     if mounted.returncode != 0:
         pytest.skip("this machine does not let root mount a file system")
     try:
-        process = start(project, "run", "tiny")
+        process = start(project, "run", "tiny", *SEARCH_ALONE)
         until(lambda: told(project) >= 3, alive=process)
         filler = state / "filler"
         with filler.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
@@ -296,7 +300,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
         assert "Traceback" not in stderr
         filler.unlink()
         before = evaluated(project)
-        done = secateur(project, "run", "tiny")
+        done = secateur(project, "run", "tiny", *SEARCH_ALONE)
         assert done.returncode == 0, done.stderr
         assert before.items() <= evaluated(project).items()
     finally:
@@ -306,7 +310,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_room_lets_it_go_on(tmp_path):
 def test_a_project_that_is_moved_goes_on_where_it_lies(tmp_path):
     """Killed in the search, moved, resumed, moved once more: loaded by alias, shown, and its studies opened."""
     project = make_project(tmp_path / "before")
-    process = start(project, "run", "tiny", "--set", "search.trials=6")
+    process = start(project, "run", "tiny", "--set", "search.trials=6", "--set", "recover.finalists=1")
     until(lambda: told(project) >= 2, alive=process)
     kill(process)
     kept = evaluated(project)
@@ -340,7 +344,7 @@ def test_nothing_to_relocate_is_said(tmp_path):
 
 def test_two_drivers_on_one_run_are_refused(tmp_path):
     project = make_project(tmp_path)
-    process = start(project, "run", "tiny")
+    process = start(project, "run", "tiny", *SEARCH_ALONE, "--set", "search.trials=200")
     until(lambda: told(project) >= 1, alive=process)
     second = secateur(project, "resume")
     kill(process)
