@@ -82,6 +82,14 @@ def test_what_is_judged_has_plain_names_and_everything_else_stands_below():
     assert {p.key: p.value for p in run_points(RECORD)}["knee/speedup"] == 2.5
 
 
+def test_without_fine_tuning_no_metric_is_logged_twice_at_a_step():
+    """MLflow's database refuses a second value of one metric at one step and time."""
+    untouched = replace(RECORD.finalists[0], epochs=0, losses=(), on_search=RECORD.finalists[0].searched["accuracy"])
+    places = [(p.key, p.step) for p in finalist_points(untouched, RECORD.verdicts["f1-aa"])]
+    assert len(places) == len(set(places))
+    assert "not fine-tuned" in model_card(RECORD, untouched)
+
+
 def test_a_model_card_says_what_how_and_where_it_ends():
     decibels = Measurement(-3.21, "dB", "measured", 100, (-3.5, -3.0))
     best = replace(RECORD.finalists[0], measurements=RECORD.finalists[0].measurements | {"accuracy": decibels})

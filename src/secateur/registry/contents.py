@@ -83,7 +83,7 @@ def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]
     points += [Point("training/loss", loss, epoch) for epoch, loss in enumerate(finalist.losses, start=1)]
     # The same samples before and after: what fine-tuning has brought.
     before, after = finalist.searched.get("accuracy"), finalist.on_search
-    if before is not None and after is not None:
+    if finalist.epochs and before is not None and after is not None:
         points += [Point("training/search_score", m.value, s) for m, s in ((before, 0), (after, finalist.epochs))]
     return points
 

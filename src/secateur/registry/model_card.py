@@ -58,9 +58,11 @@ def model_description(record: RunRecord, target: Target) -> str:
 def model_card(record: RunRecord, finalist: Recovered, target: Target | None = None) -> str:
     """A finalist and its version. target: where it is registered, None where it is not."""
     state = status(record, finalist)
+    trained = "not fine-tuned"
+    if finalist.epochs:
+        trained = f"fine-tuned for {finalist.epochs} epochs against the dense model as teacher"
     lines = [
-        f"**{finalist.name}**: {record.workload} with channels removed, fine-tuned for {finalist.epochs} epochs against the dense "
-        f"model as teacher. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
+        f"**{finalist.name}**: {record.workload} with channels removed, {trained}. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
     ]
     verdict = record.verdicts.get(finalist.name)
     if verdict is not None and verdict.veto is not None:
