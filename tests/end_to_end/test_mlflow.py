@@ -109,6 +109,7 @@ def test_what_a_person_sees_of_a_run(state):
             finalist("f4-dd", 0.1, 0.1, failure="it broke", measurements={}),
         ],
         "f1-aa",
+        {"f2-bb": {"missed": "-20.0 points", "test": None}},
     )
     published = publish(package_of(state, record), TARGET)
     runs, reader = runs_of(state), client(state)

@@ -34,7 +34,7 @@ def facts(record: RunRecord) -> dict[str, str]:
 
 
 def _refitted(record: RunRecord) -> str:
-    images = record.definition["evaluator"].get("refit_images")  # absent in runs of earlier versions
+    images = record.definition.get("evaluator", {}).get("refit_images")  # absent in runs of earlier versions
     return f"refitted by least squares on up to {images:,} calibration samples" if images else "not refitted"
 
 
