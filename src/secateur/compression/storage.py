@@ -19,11 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from secateur.compression.copies import copied
 from secateur.compression.surgery import cut
 from secateur.definition import WorkloadReference, expanded
 from secateur.errors import WorkloadError
 from secateur.files import write
 from secateur.records import CompressedModel, Removals
+from secateur.workloads.attention import opened
 from secateur.workloads.loading import build_model, load_workload
 
 FORMAT = 1
@@ -68,7 +70,7 @@ def load_compressed(path: str | Path, model: nn.Module | None = None) -> nn.Modu
         raise WorkloadError(
             f"{folder}: format {description.get('format')} is not {FORMAT}; it was written by another version."
         )
-    dense = model if model is not None else _build(description["workload"], folder)
+    dense = opened(copied(model)) if model is not None else _build(description["workload"], folder)
     removals = Removals(
         *({n: tuple(i) for n, i in description["removals"][side].items()} for side in ("out", "in", "roots"))
     )

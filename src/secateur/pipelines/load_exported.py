@@ -6,6 +6,7 @@ load.module(build_my_model())                  # torch; the weights of the modul
 """
 
 import json
+import runpy
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,14 +24,13 @@ def module(dense):
     import torch
     from safetensors.torch import load_file
 
+    if (HERE / "attention.py").is_file():
+        dense = runpy.run_path(str(HERE / "attention.py"))["opened"](dense)
     for name, values in json.loads((HERE / "model.json").read_text())["attributes"].items():
         changed = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         vars(dense.get_submodule(name)).update(changed)
     for name, tensor in load_file(HERE / "model.safetensors").items():
         owner, _, leaf = name.rpartition(".")
         layer = dense.get_submodule(owner)
-        if leaf in layer._parameters:
-            layer._parameters[leaf] = torch.nn.Parameter(tensor)
-        else:
-            layer._buffers[leaf] = tensor
+        setattr(layer, leaf, torch.nn.Parameter(tensor) if leaf in layer._parameters else tensor)
     return dense.eval()

@@ -24,6 +24,7 @@ from secateur.files import sha256_of, write
 from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import RunFolder
 from secateur.records import Measurement, Recovered
+from secateur.workloads import attention
 from secateur.workloads.loading import build_model, load_workload
 
 TOLERANCE = 1e-5
@@ -68,13 +69,15 @@ def export_finalist(
     contents = {file.name: file.read_bytes() for file in converted}
     contents["model.safetensors"] = save({n: t.detach().clone().contiguous() for n, t in smaller.state_dict().items()})
     contents["load.py"] = (files("secateur.pipelines") / "load_exported.py").read_bytes()
+    if any(isinstance(layer, attention.SplitAttention) for layer in smaller.modules()):
+        contents["attention.py"] = Path(attention.__file__).read_bytes()
     for name, content in contents.items():
         write(folder / name, content)
     description = {
         "format": 1,
         "run": run.run_id,
         "finalist": finalist.name,
-        "sha256": {name: sha256_of(folder / name) for name in contents if name != "load.py"},
+        "sha256": {name: sha256_of(folder / name) for name in contents if not name.endswith(".py")},
         "measurements": {name: asdict(m) for name, m in finalist.measurements.items()},
         "test": None if test is None else asdict(test),
         "attributes": _changed(dense, smaller),

@@ -19,6 +19,7 @@ from secateur.definition import WorkloadReference
 from secateur.errors import DefinitionError, WorkloadError, nearest
 from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads import WORKLOADS
+from secateur.workloads.attention import opened
 from secateur.workloads.calls import calling, guarded
 from secateur.workloads.functions import checked_loss, checked_score
 from secateur.workloads.live import found as found_live
@@ -172,7 +173,7 @@ def _check_options(factory: Callable[..., Any], reference: WorkloadReference) ->
 
 
 def build_model(workload: Workload) -> nn.Module:
-    """The trained module, in float32 on the CPU, in evaluation mode, all of it trainable.
+    """The trained module, in float32 on the CPU, in evaluation mode, all of it trainable; torch's attention is `opened`.
 
     Raises WorkloadError where the factory raises.
     """
@@ -183,4 +184,6 @@ def build_model(workload: Workload) -> nn.Module:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise WorkloadError(f"The weights of '{workload.name}' are not finite: '{name}' holds NaN or infinity.")
-    return model.float().cpu().eval().requires_grad_(True)  # frozen layers are ranked and fine-tuned like the others
+    return (
+        opened(model).float().cpu().eval().requires_grad_(True)
+    )  # frozen layers are ranked and fine-tuned like the others

@@ -14,6 +14,7 @@ from secateur.compression.groups import FoundGroups, find_groups
 from secateur.compression.proof import PLANS, SHARES, Proof, plans
 from secateur.compression.surgery import cut, removals_of, zeroed
 from secateur.records import Group, Member
+from secateur.workloads.attention import opened
 
 
 def check_random_cuts(model: nn.Module, found: FoundGroups, x: torch.Tensor, times: int = 12) -> None:
@@ -63,6 +64,27 @@ def test_a_decoder_loses_heads_of_keys_with_their_queries_neurons_and_its_stream
     assert [e.name for e in found.excluded] == ["head"]
     smaller = cut(model, removals_of(found.groups, {"layers.0.q": (0,)}))
     assert (smaller.layers[0].heads, smaller.layers[0].kv_heads, smaller.layers[1].heads) == (2, 1, 4)
+    check_random_cuts(model, found, tokens, times=3)
+
+
+class Encoder(nn.Module):
+    """Torch's own transformer layers. (n, 6, 8) → (n, 5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(8, 16), nn.Linear(16, 5)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.head(self.layers(self.embed(x)).mean(1))
+
+
+def test_torchs_attention_loses_heads_and_its_stream():
+    torch.manual_seed(0)
+    model, tokens = opened(shaken(Encoder())), torch.randn(2, 6, 8)
+    found = find_groups(model, (tokens,))
+    assert [group.width for group in found.groups] == [16, 4, 32, 4, 32], "the stream; heads and neurons of two layers"
     check_random_cuts(model, found, tokens, times=3)
 
 

@@ -21,15 +21,25 @@ from secateur.pipelines import models
 from secateur.pipelines.models import export_finalist
 from secateur.pipelines.state import RunFolder
 from secateur.records import Candidate, CompressedModel
+from secateur.workloads.attention import opened
 
 PLAIN = """
 import torch
 from torch import nn
 
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        return x + self.heads(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2).view_as(x)
+
 def build(seed=0):
     torch.manual_seed(seed)
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=1), nn.PReLU(8)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 6), nn.LayerNorm(6), nn.Linear(6, 4)).eval()
+    return nn.Sequential(*layers, Attention(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 6), nn.LayerNorm(6), nn.Linear(6, 4)).eval()
 """
 
 ALONE = """
@@ -62,7 +72,7 @@ def plain(tmp_path):
 @pytest.fixture
 def run(tmp_path, plain):
     """A run with one finalist, f1: half of the channels of each group gone, another batch norm."""
-    dense = plain.build()
+    dense = opened(plain.build())
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     groups = find_groups(dense, (x,)).groups
     removals = removals_of(groups, {group.name: group.removable[::2] for group in groups})
@@ -91,8 +101,10 @@ def run(tmp_path, plain):
 
 def test_what_is_exported_runs_without_this_package(run, plain, tmp_path):
     out = tmp_path / "out"
-    files = export_finalist(run, finished.finalist("f1", 0.9, 0.5), finished.DENSE["accuracy"], plain.build(), out)
-    assert {file.name for file in files} == {"model.onnx", "model.safetensors", "model.json", "load.py"}
+    files = export_finalist(
+        run, finished.finalist("f1", 0.9, 0.5), finished.DENSE["accuracy"], opened(plain.build()), out
+    )
+    assert {file.name for file in files} == {"model.onnx", "model.safetensors", "model.json", "load.py", "attention.py"}
     subprocess.run([sys.executable, "-c", ALONE.format(out=str(out), here=str(tmp_path))], check=True)
     np.testing.assert_allclose(
         np.load(tmp_path / "torch.npy"), np.load(tmp_path / "expected.npy"), rtol=1e-5, atol=1e-6
@@ -112,7 +124,7 @@ def test_what_the_loader_cannot_carry_is_noticed(run, plain, tmp_path, monkeypat
     monkeypatch.setattr(models, "load_compressed", another_activation)
     with pytest.raises(ModelError, match="The exported torch module differs from the run's by"):
         export_finalist(
-            run, finished.finalist("f1", 0.9, 0.5), finished.DENSE["accuracy"], plain.build(), tmp_path / "out"
+            run, finished.finalist("f1", 0.9, 0.5), finished.DENSE["accuracy"], opened(plain.build()), tmp_path / "out"
         )
 
 
@@ -120,5 +132,5 @@ def test_a_finalist_without_a_file_says_why(run, plain, tmp_path):
     (run.path / "f1" / "model.onnx").unlink()
     with pytest.raises(WorkloadError, match="f1 has no ONNX file: it broke"):
         export_finalist(
-            run, finished.finalist("f1", 0.9, 0.5, failure="it broke"), None, plain.build(), tmp_path / "out"
+            run, finished.finalist("f1", 0.9, 0.5, failure="it broke"), None, opened(plain.build()), tmp_path / "out"
         )
