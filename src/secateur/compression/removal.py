@@ -141,8 +141,9 @@ def _mixes(module: nn.Module) -> bool:
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether torch-pruning knows how to cut this layer."""
-    return layer_of("", module) is not None and not isinstance(module, nn.RMSNorm) and not is_turned_linear(module)
+    """Whether torch-pruning knows how to cut this layer. Of a layer norm it may leave the channels that stay in another order."""
+    known = layer_of("", module) is not None
+    return known and not isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and not is_turned_linear(module)
 
 
 def _narrow(module: nn.Module, width: int, side: Side, indices: Sequence[int]) -> None:
