@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from scipy.optimize import nnls
 
 from secateur.agent.latency import Protocol
 from secateur.errors import EvaluationFailed
@@ -122,6 +121,8 @@ def _features(operator: Operator) -> Array:
 
 def _curve(operators: Sequence[Operator], seconds: Mapping[str, float]) -> tuple[float, ...]:
     """Non-negative coefficients of `_features`: the least sum of squared relative errors."""
+    from scipy.optimize import nnls  # slow to import
+
     features = np.array([_features(operator) for operator in operators])
     times = np.array([seconds[operator.key] for operator in operators])
     scale = np.maximum(features.max(axis=0), 1)  # counts of very different sizes

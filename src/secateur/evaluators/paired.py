@@ -12,8 +12,7 @@ from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.sample_scores import Scores
@@ -78,7 +77,7 @@ def interval(scores: Scores, confidence: float = CONFIDENCE) -> Interval:
 
 def wilson(share: float, samples: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of a share. Source: Wilson 1927; never leaves [0, 1]."""
-    z, n = float(norm.ppf((1 + confidence) / 2)), samples
+    z, n = float(ndtri((1 + confidence) / 2)), samples
     centre, half = share + z * z / (2 * n), z * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(share, max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n)))
 
@@ -89,7 +88,9 @@ def tango(won: int, lost: int, samples: int, confidence: float = CONFIDENCE) -> 
     won, lost: samples that only the left (only the right) of two networks gets right. Source: Tango 1998, Statistics in Medicine
     17:891-908; the nuisance parameter is the maximum-likelihood estimate under each difference, as given there.
     """
-    z = float(norm.ppf((1 + confidence) / 2))
+    from scipy.optimize import brentq  # slow to import
+
+    z = float(ndtri((1 + confidence) / 2))
     value = (won - lost) / samples
     if won == lost == 0:
         end = z * z / (samples + z * z)
@@ -134,7 +135,7 @@ def _bootstrap(values: NDArray[np.float64], samples: int, confidence: float) -> 
 
 
 def _around(value: float, error: float, samples: int, confidence: float) -> Interval:
-    half = float(t.ppf((1 + confidence) / 2, samples - 1)) * error
+    half = float(stdtrit(samples - 1, (1 + confidence) / 2)) * error
     return Interval(value, value - half, value + half)
 
 

@@ -16,7 +16,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
-from scipy.stats import kendalltau, t
+from scipy.special import stdtrit
 
 from secateur.errors import EvaluationFailed, StateError
 from secateur.evaluators.operator_table import Table
@@ -138,6 +138,8 @@ def fit(dense: bytes, calibration: Sequence[tuple[bytes, float]], table: Table, 
 
     dense: the model whose share is 1. Raises EvaluationFailed where they are too few or a share is no positive number.
     """
+    from scipy.stats import kendalltau  # slow to import
+
     shares = np.array([share for _, share in calibration], dtype=np.float64)
     if len(shares) < LEAST_MODELS or not (np.isfinite(shares) & (shares > 0)).all():
         raise EvaluationFailed(
@@ -198,5 +200,5 @@ def _half_width(residuals: Array) -> float:
     count = len(residuals)
     rank = min(count, ceil(CONFIDENCE * (count + 1)))
     conformal = float(np.sort(residuals)[rank - 1])
-    parametric = float(t.ppf((1 + CONFIDENCE) / 2, count) * np.sqrt(np.mean(np.square(residuals))))
+    parametric = float(stdtrit(count, (1 + CONFIDENCE) / 2) * np.sqrt(np.mean(np.square(residuals))))
     return max(conformal, parametric, LEAST_HALF_WIDTH)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from secateur.records import Measurement
 
@@ -53,7 +53,7 @@ def widened(measurements: Mapping[str, Measurement], by: float) -> Mapping[str, 
 def _simultaneous(measurement: Measurement, count: int) -> Measurement:
     """With the interval that `count` such measurements hold together."""
     freedom = max(1.0, measurement.details.get("copies", 2.0) - 1)
-    factor = float(student.ppf(1 - 0.025 / count, freedom) / student.ppf(0.975, freedom))
+    factor = float(stdtrit(freedom, 1 - 0.025 / count) / stdtrit(freedom, 0.975))
     value, (low, high) = measurement.value, measurement.bounds
     return replace(measurement, interval=(value * (low / value) ** factor, value * (high / value) ** factor))
 

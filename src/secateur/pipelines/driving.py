@@ -28,7 +28,7 @@ from secateur.pipelines.rungs import finalists_by_rungs
 from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
 from secateur.records import Measurement, Recovered, RunRecord, Trial
-from secateur.report import write_report
+from secateur.report.page import write_report
 from secateur.search.dashboard import Original
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger, Problem

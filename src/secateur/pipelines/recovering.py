@@ -116,7 +116,7 @@ class Recovery:
         """Train, export and measure finalists; each is given out when it is done. on_epoch: what is told, by number from 1.
 
         While one of them is trained, a worker exports the one before it. It is measured after that, when neither is going on:
-        latency on this very machine would show them.
+        latency on this very machine would show them. The last one is exported here, where the exporter is imported already.
         """
         before: Callable[[], Recovered] | None = None
         for number, finalist in enumerate(finalists, start=1):
@@ -128,7 +128,7 @@ class Recovery:
                 following = self._begun(finalist, on_epoch(number))
             if before is not None:
                 yield before()
-            if not done.is_file():
+            if number < len(finalists) and not done.is_file():
                 self._begin_export(finalist)
             before = following
         if before is not None:

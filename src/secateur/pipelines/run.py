@@ -26,7 +26,7 @@ from secateur.pipelines.reading import VERSIONS, prior_front, read_record, versi
 from secateur.pipelines.state import DATABASE, RunFolder, locked, open_run, open_state
 from secateur.records import RunRecord, Version
 from secateur.registry import Package, Target, publish
-from secateur.report import write_report
+from secateur.report.page import write_report
 from secateur.search.study import storage_errors
 
 

@@ -1,8 +1,7 @@
 """The page a person looks at, and the table behind it."""
 
 from secateur.report.grid import Column, Row, Table
-from secateur.report.page import write_report
 from secateur.report.summary import headline
 from secateur.report.table import before_and_after
 
-__all__ = ["Column", "Row", "Table", "before_and_after", "headline", "write_report"]
+__all__ = ["Column", "Row", "Table", "before_and_after", "headline"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from secateur.records import (
     BASELINES,
@@ -93,6 +92,9 @@ def rank_correlation(before: Sequence[float], after: Sequence[float]) -> Measure
     pairs = len(before)
     if pairs < LEAST_PAIRS:
         return None
+
+    from scipy.stats import kendalltau  # slow to import
+
     tau = float(kendalltau(before, after).statistic)
     if np.isnan(tau):
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from secateur.records import Evaluation, Goal
 from secateur.search.front import FOUND
@@ -83,7 +83,7 @@ class _Line:
         self._inverse = np.linalg.pinv(features.T @ features)
         freedom = len(table) - int(rank)
         residuals = table[:, 2] - features @ self._weights
-        self._spread = float(t.ppf(1 - MISSED, freedom)) * float(np.sqrt(residuals @ residuals / freedom))
+        self._spread = float(stdtrit(freedom, 1 - MISSED)) * float(np.sqrt(residuals @ residuals / freedom))
 
     def at(self, macs: float, parameters: float) -> Foreseen:
         """The figure of a network, and its slack."""

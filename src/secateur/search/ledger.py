@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +13,10 @@ from secateur.records import Arm, Candidate, Direction, Evaluation, Goal, Measur
 from secateur.search.forecast import Forecast
 from secateur.search.front import Archive, as_costs, choose, reference_point
 from secateur.search.goals import holds, violations
-from secateur.search.study import Asked, Study
 from secateur.search_spaces import SearchSpace
+
+if TYPE_CHECKING:  # Optuna is slow to import
+    from secateur.search.study import Asked, Study
 
 RACED: tuple[Arm, ...] = ("knapsack", "sampler", "prior")
 """Arms whose candidates may be given up early; baselines and sensitivity curves need all of their figures."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 
 from secateur.records import Candidate, Sensitivity
 from secateur.search.additive import AdditiveModel, cheapest
@@ -95,8 +95,9 @@ class _ScoreOfDamage:
     """The score that a damage leads to: monotone, fitted on what has been evaluated."""
 
     def __init__(self, damages: Sequence[float], scores: Sequence[float]) -> None:
-        self._fit = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(damages, scores)
-        self._x, self._y = self._fit.X_thresholds_, self._fit.y_thresholds_
+        self._x, same, counts = np.unique(damages, return_inverse=True, return_counts=True)
+        means = np.bincount(same, scores) / counts
+        self._y = isotonic_regression(means, weights=counts, increasing=False).x
 
     def __call__(self, damage: float) -> float:
         return float(np.interp(damage, self._x, self._y))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
@@ -30,15 +30,12 @@ EPOCHS = 20
 def workload(*, cache: str | None = None) -> Workload:
     """Digits with a residual network of 14 convolutions.
 
-    cache: folder for the trained weights. Default: SECATEUR_CACHE, else `~/.cache/secateur`.
+    cache: folder for the digits and the trained weights. Default: SECATEUR_CACHE, else `~/.cache/secateur`.
     """
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    images = torch.from_numpy(found.images).float().div(16).sub(0.305).div(0.376)[:, None]
-    samples = TensorDataset(images, torch.from_numpy(found.target).long())
-    roles = split(samples)
     folder = Path(cache or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
+    pixels, labels = digits(folder / "digits.safetensors")
+    images = pixels.div(16).sub(0.305).div(0.376)[:, None]
+    roles = split(TensorDataset(images, labels))
     weights = folder / f"digits-{RECIPE}.safetensors"
     if not weights.is_file():
         write(weights, save(train(roles.train).state_dict()))
@@ -51,6 +48,18 @@ def workload(*, cache: str | None = None) -> Workload:
         score=top1,
         augment=shift,
     )
+
+
+def digits(file: Path) -> tuple[Tensor, Tensor]:
+    """Pixels (n, 8, 8) from 0 to 16, and labels (n,). file: where they are kept, because scikit-learn takes seconds to import."""
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        images, labels = torch.from_numpy(found.images).float(), torch.from_numpy(found.target).long()
+        write(file, save({"images": images, "labels": labels}))
+    kept = load_file(file)
+    return kept["images"], kept["labels"]
 
 
 def split(samples: TensorDataset) -> DataRoles:

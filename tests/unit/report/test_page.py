@@ -12,8 +12,7 @@ from plotly.offline import get_plotlyjs_version
 
 from finished import RECORD, finalist, make
 from secateur.records import Audit, Rung, Version
-from secateur.report import write_report
-from secateur.report.page import code
+from secateur.report.page import code, write_report
 
 VERSIONS = [
     Version("digits-cnn", "7", ("candidate",), "mlflow-run-1", "00", "f1-aa"),

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from secateur.compression.coupling.experiment import Experiment
 from secateur.compression.coupling.following import Block, Followed
@@ -59,6 +57,9 @@ def couplings(experiment: Experiment, followed: Followed) -> list[Coupling]:
 
 def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, bool]]:
     """Connected components of places, each with whether the model's output is one of them."""
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     spots: list[Spot] = []
     for layer in experiment.layers:
         if not layer.passes:
