@@ -64,7 +64,7 @@ class Driver:
         with workers(prepared, saliencies, run) as pool:  # they prepare while the dense model is measured
             problem = self._problem(saliencies)
             searched = self._search(engine, problem, pool)
-            finalists = self._recover(saliencies, searched.chosen, pool)
+        finalists = self._recover(saliencies, searched.chosen)
         run.grams.unlink(missing_ok=True)
         judged = self._judge(finalists, problem.dense)
         small_dense = self._small_dense(saliencies, judged)
@@ -99,12 +99,12 @@ class Driver:
             chosen, rungs = finalists_by_rungs(prepared, ledger.trials, problem.dense, lending, run)
         return Searched(ledger, ended, chosen, rungs)
 
-    def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial], pool: Executor) -> list[Recovered]:
+    def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial]) -> list[Recovered]:
         listener = self._listener
         finalists: list[Recovered] = []
         listener.stage("recover")
         with self._watch.stage("recover"):
-            recovery = Recovery(self._prepared, self._run, self._device, self._watch, pool, listener.step)
+            recovery = Recovery(self._prepared, self._run, self._device, self._watch, listener.step)
             wanted = [finalist_of(self._prepared, saliencies, trial, n) for n, trial in enumerate(chosen, start=1)]
             for finalist in recovery.recovered(wanted, lambda n: partial(listener.epoch, n, len(chosen))):
                 listener.recovered(finalist)
@@ -141,7 +141,7 @@ class Driver:
         knee = next(f for f in judged.finalists if f.name == judged.best)
         with self._watch.stage("recover"):
             baseline = small_dense_of(self._prepared, saliencies, knee)
-            alone = Recovery(self._prepared, self._run, self._device, self._watch, step=self._listener.step)
+            alone = Recovery(self._prepared, self._run, self._device, self._watch, self._listener.step)
             (trained,) = alone.recovered([baseline], lambda _: partial(self._listener.epoch, 1, 1))
         return replace(trained, measurements=widened(trained.measurements, missing(judged.self_comparison)))
 

@@ -1,20 +1,14 @@
-"""A finalist's files: exported once, in the driver or in a worker, and read by everyone after that."""
+"""A finalist's files: exported once, and read by everyone after that."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from torch import nn
 
-from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
-from secateur.compression.storage import load_compressed
-from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators import Network
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
-from secateur.records import Evaluation, Job
 
 
 def stored_network(prepared: Prepared, folder: Path, module: nn.Module, macs: int) -> Network | None:
@@ -33,19 +27,6 @@ def export_into(prepared: Prepared, folder: Path, module: nn.Module, macs: int) 
         write(_converted(prepared, folder), network.converted)
     write(folder / "model.onnx", network.onnx)  # last: where it is, all is
     return network
-
-
-def export_for(prepared: Prepared, saliencies: Saliencies, job: Job, folder: Path) -> Evaluation:
-    """What a worker does for the driver: export the trained network that lies in a finalist's folder. Only its files matter."""
-    started = time.perf_counter()
-    removals = resolve(job.candidate, prepared.space.groups, saliencies)
-    failure = None
-    try:
-        module = load_compressed(folder / "compressed", prepared.model)
-        export_into(prepared, folder, module, prepared.costs.after(removals))
-    except (EvaluationFailed, ModelError) as error:
-        failure = str(error)
-    return Evaluation(job.candidate, removals.key, {}, failure, time.perf_counter() - started)
 
 
 def _converted(prepared: Prepared, folder: Path) -> Path:

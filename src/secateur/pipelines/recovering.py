@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,9 +31,8 @@ from secateur.pipelines.exporting import export_into, stored_network
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import Candidate, CompressedModel, Job, Measurement, Recovered, Removals, Trial
+from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Removals, Trial
 from secateur.recovery.fine_tune import Training, Tuned, fine_tune
-from secateur.search.executor import Executor
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 
@@ -101,50 +99,37 @@ def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) 
 class Recovery:
     """Tunes and measures the finalists of a run. device: what they are trained on. watch: is told the seconds of each part.
 
-    executor: the run's workers, None where everything is done here. step: is told what begins.
+    step: is told what begins.
     """
 
     prepared: Prepared
     run: RunFolder
     device: str
     watch: Stopwatch
-    executor: Executor | None = None
     step: Callable[[str], None] = lambda _: None
-    _exporting: list[str] = field(default_factory=list)
 
     def recovered(self, finalists: Sequence[Finalist], on_epoch: Callable[[int], OnEpoch]) -> Iterator[Recovered]:
-        """Train, export and measure finalists; each is given out when it is done. on_epoch: what is told, by number from 1.
-
-        While one of them is trained, a worker exports the one before it. It is measured after that, when neither is going on:
-        latency on this very machine would show them. The last one is exported here, where the exporter is imported already.
-        """
-        before: Callable[[], Recovered] | None = None
+        """Train, export and measure finalists; each is given out when it is done. on_epoch: what is told, by number from 1."""
         for number, finalist in enumerate(finalists, start=1):
             done = self._folder(finalist) / "result.json"
-            following: Callable[[], Recovered]
             if done.is_file():
-                following = partial(_RECOVERED.validate_json, done.read_bytes())
+                yield _RECOVERED.validate_json(done.read_bytes())
             else:
-                following = self._begun(finalist, on_epoch(number))
-            if before is not None:
-                yield before()
-            if number < len(finalists) and not done.is_file():
-                self._begin_export(finalist)
-            before = following
-        if before is not None:
-            yield before()
+                yield self._recovered(finalist, on_epoch(number))
 
-    def _begun(self, finalist: Finalist, on_epoch: OnEpoch) -> Callable[[], Recovered]:
-        """Train it. Returns what measures it; where its training fails there is nothing to measure."""
+    def _recovered(self, finalist: Finalist, on_epoch: OnEpoch) -> Recovered:
+        """One finalist with its figures, or with what it failed of; kept for good."""
+        recovered = self._empty(finalist)
         try:
-            trained = self._trained(finalist, on_epoch)
+            recovered, module = self._trained(finalist, on_epoch)
+            recovered = self._measured(finalist, recovered, module)
         except DataUnreadable:
             raise
         except OWN_FAULTS as error:
             (self._folder(finalist) / "checkpoint.safetensors").unlink(missing_ok=True)
-            failed = self._kept(finalist, replace(self._empty(finalist), failure=str(error)))
-            return lambda: failed
-        return partial(self._measured, finalist, trained)
+            recovered = replace(recovered, failure=str(error))
+        write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
+        return recovered
 
     def _trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, nn.Module]:
         """A finalist without figures, and its tuned module. A training that was begun goes on."""
@@ -174,23 +159,16 @@ class Recovery:
         checkpoint.unlink(missing_ok=True)
         return recovered, tuned.module
 
-    def _measured(self, finalist: Finalist, trained: tuple[Recovered, nn.Module]) -> Recovered:
+    def _measured(self, finalist: Finalist, recovered: Recovered, module: nn.Module) -> Recovered:
         """A tuned network with its figures on selection data, and its score on the search data once more."""
-        recovered, module = trained
         evaluator = self.prepared.evaluator
-        try:
-            network = self._exported(finalist, module)
-            self.step(f"measuring {finalist.name}")
-            with self._measuring():
-                found = evaluator.score(network, "selection", evaluator.everything)
-                on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
-            save_scores(found.scores, scores_file(self._folder(finalist), "selection"))
-            recovered = replace(recovered, measurements=found.measurements, on_search=on_search)
-        except DataUnreadable:
-            raise
-        except OWN_FAULTS as error:
-            recovered = replace(recovered, failure=str(error))
-        return self._kept(finalist, recovered)
+        network = self._exported(finalist, module)
+        self.step(f"measuring {finalist.name}")
+        with self._measuring():
+            found = evaluator.score(network, "selection", evaluator.everything)
+            on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
+        save_scores(found.scores, scores_file(self._folder(finalist), "selection"))
+        return replace(recovered, measurements=found.measurements, on_search=on_search)
 
     def _empty(self, finalist: Finalist) -> Recovered:
         """A finalist of which nothing is known yet."""
@@ -205,25 +183,10 @@ class Recovery:
             seconds=0.0,
         )
 
-    def _kept(self, finalist: Finalist, recovered: Recovered) -> Recovered:
-        """What became of it, for good."""
-        write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
-        return recovered
-
-    def _begin_export(self, finalist: Finalist) -> None:
-        folder = self._folder(finalist)
-        if self.executor is not None and not (folder / "model.onnx").is_file():
-            self.executor.submit(0, Job(finalist.candidate, export=str(folder)))
-            self._exporting.append(finalist.name)
-
     def _exported(self, finalist: Finalist, module: nn.Module) -> Network:
         folder, macs = self._folder(finalist), self.prepared.costs.after(finalist.removals)
         self.step(f"exporting {finalist.name}")
         with self.watch.stage("recover.export"):
-            if self.executor is not None and finalist.name in self._exporting:
-                self._exporting.remove(finalist.name)
-                self.executor.wait()
-            # Where a worker could not (its memory is limited), it is done here; what fails here is the finalist's failure.
             stored = stored_network(self.prepared, folder, module, macs)
             return stored or export_into(self.prepared, folder, module, macs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from secateur.compression.selection import resolve
 from secateur.definition import RecoverDefinition
 from secateur.errors import DefinitionError
 from secateur.files import write
-from secateur.pipelines.exporting import export_for
 from secateur.pipelines.limits import meter_needed
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.ranking import ranked
@@ -67,12 +65,10 @@ def evaluation_of(
     job: Job,
     on_part: Callable[[Mapping[str, Measurement]], None] | None = None,
 ) -> Evaluation:
-    """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure; or export a finalist.
+    """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure.
 
     on_part: told the figures on the first share of the data, where it is scored in parts.
     """
-    if job.export is not None:
-        return export_for(prepared, saliencies, job, Path(job.export))
     if job.fidelity.probe:
         return prepared.evaluator.probe(job.candidate, prepared.space.groups, saliencies)
 

@@ -100,12 +100,10 @@ class Job:
     """What a worker is asked to do.
 
     hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
-    allowance: seconds that it may wait for a quiet device. export: folder of a trained finalist whose files are to be made there,
-    and nothing else.
+    allowance: seconds that it may wait for a quiet device.
     """
 
     candidate: Candidate
     hurdles: tuple[Mapping[str, float], ...] = ()
     fidelity: Fidelity = Fidelity()
     allowance: float = 0.0
-    export: str | None = None

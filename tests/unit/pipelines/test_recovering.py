@@ -20,7 +20,6 @@ from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
-from secateur.pipelines.stages import evaluation_of
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.records import Evaluation, Measurement, Trial
 from secateur.search_spaces import build_space
@@ -163,7 +162,7 @@ def test_a_loss_that_raises_in_training_is_that_finalists_failure_and_the_others
             raise ValueError("unlucky")
         return torch.nn.functional.cross_entropy(outputs, targets)
 
-    three.case.recovery.prepared.workload = replace(three.case.recovery.prepared.workload, loss=loss)
+    three.recovery.prepared.workload = replace(three.recovery.prepared.workload, loss=loss)
     found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
     line = loss.__code__.co_firstlineno + 3
     assert [f.failure is None for f in found] == [False, True, True]
@@ -210,75 +209,23 @@ def test_the_small_dense_baseline_shows_no_figure_of_the_knee(case):
     assert found.on_search.value == 0.5
 
 
-class Workers:
-    """An executor that does a job when it is waited for, and says what it was asked for and when."""
-
-    def __init__(self, case, log):
-        self.case, self.log, self.jobs, self.workers = case, log, [], 1
-        self.broken = False
-
-    def submit(self, number, job):
-        assert not self.jobs, "one at a time"
-        self.jobs.append((number, job))
-        self.log.append("export begins")
-
-    def wait(self):
-        number, job = self.jobs.pop()
-        self.log.append("exported")
-        if self.broken:
-            return number, Evaluation(job.candidate, "", {}, "the worker ran out of memory")
-        return number, evaluation_of(self.case.recovery.prepared, self.case.scores, job)
-
-
 @pytest.fixture
 def three(case):
-    """Three finalists, a log of what happens to them, and workers."""
-    log = []
-    workers = Workers(case, log)
+    """Three finalists, and a log of those that were trained."""
     finalists = [replace(case.finalist, name=f"f{n}") for n in (1, 2, 3)]
-    recovery = replace(case.recovery, executor=workers)
-    measure = case.evaluator.measure
-
-    def logged(network, role, names):
-        if role == "selection":
-            log.append("measured")
-        return measure(network, role, names)
-
-    case.evaluator.measure = logged
-    return SimpleNamespace(case=case, log=log, workers=workers, finalists=finalists, recovery=recovery)
+    return SimpleNamespace(case=case, log=[], finalists=finalists, recovery=case.recovery)
 
 
 def told(log, number):
     return lambda epoch, _: log.append(f"{number} trained") if epoch == 2 else None
 
 
-def test_a_finalist_is_exported_while_the_next_one_trains_and_measured_when_nothing_else_runs(three):
-    found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
-    assert [f.name for f in found] == ["f1", "f2", "f3"]
-    assert three.log == [
-        "1 trained", "export begins",
-        "2 trained", "exported", "measured", "export begins",
-        "3 trained", "exported", "measured",
-        "measured",
-    ]  # fmt: skip
-    assert three.case.evaluator.calls.count("export") == 3
-
-
-def test_what_a_worker_cannot_export_is_exported_here(three):
-    three.workers.broken = True
-    found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
-    assert [f.failure for f in found] == [None, None, None]
-    assert three.case.evaluator.calls.count("export") == 3
-
-
 def test_a_recovery_killed_between_finalists_goes_on_with_those_that_are_left(three):
     begun = three.recovery.recovered(three.finalists, partial(told, three.log))
     first = next(begun)
     begun.close()
-    del three.log[:]
-    three.workers.jobs.clear()
     found = list(three.recovery.recovered(three.finalists, partial(told, three.log)))
     assert found[0] == first
     assert [f.name for f in found] == ["f1", "f2", "f3"]
-    assert "2 trained" not in three.log, "its training was over"
+    assert three.log == ["1 trained", "2 trained", "3 trained"]
     assert three.case.evaluator.calls.count("selection") == 3
