@@ -2,8 +2,9 @@
 
 Candidates are uniform cuts, random ones, and networks that a search has evaluated, the best of its kind near each target; one set
 is spread over the MACs, the other lies within 15 points of them, where MACs alone say little. Each is cut, scored on search data
-with and without recalibration, fine-tuned briefly with distillation and scored on selection data. Brief means `--steps` steps of
-128 images, the same for all: a ranking of what comes back soon, not of what comes back in the end.
+with and without recalibration, and after a few training steps, as on the rungs that choose finalists. Then it is fine-tuned
+briefly with distillation, on other samples, and scored on selection data. Brief means `--steps` steps of 128 images, the same for
+all: a ranking of what comes back soon, not of what comes back in the end.
 
 A candidate takes about a minute on ResNet-20: with `--keep FILE` a stopped run goes on, and `--candidates N` stops by itself.
 """
@@ -21,18 +22,23 @@ from common import add_model, arguments, prepared_pipeline, table, write_json
 from judging import Judge
 from secateur.compression.selection import resolve
 from secateur.compression.surgery import cut
+from secateur.definition import RecoverDefinition
 from secateur.records import Candidate, Cut, Removals
+from secateur.recovery.fine_tune import train_steps
 from tuning import score_on, tune_briefly
 
 SPREAD = (0.26, 0.84)
 """Shares of the dense network's MACs over which the first set is spread."""
 NEAR = (0.55, 0.70)
 """Those between which the second set lies."""
+RUNGS = (10, 30)
+"""Training steps after which a candidate is looked at."""
 SCORES = {
     "recalibrated": "accuracy, recalibrated by difference (the search score)",
     "damage": "damage, recalibrated by difference",
     "plain": "accuracy, without recalibration",
     "macs": "MACs alone",
+    **{f"after {steps}": f"accuracy after {steps} training steps (a rung)" for steps in RUNGS},
 }
 
 
@@ -121,9 +127,12 @@ def scores(judge: Judge, entry: Entry, steps: int) -> dict[str, float]:
     def measure() -> dict[str, float]:
         module = prepared.evaluator.compress(entry.candidate, entry.removals).module
         tuned = tune_briefly(prepared, module, steps)
+        settings = prepared.definition.recover or RecoverDefinition()
+        looked = {n: train_steps(module, prepared.model, prepared.workload, settings, n).module for n in RUNGS}
         return {
             "plain": score_on(prepared, cut(prepared.model, entry.removals), "search"),
             "tuned": score_on(prepared, tuned, "selection"),
+            **{f"after {n}": score_on(prepared, network, "search") for n, network in looked.items()},
         }
 
     measured = judge.evaluate(entry.candidate).evaluation.measurements
@@ -166,7 +175,7 @@ def main() -> None:
     spread_out, near = sets(judge, count, 30 if options.quick else 60)
     known = tuned_of(judge)
     found: dict[str, dict[str, float]] = {}
-    for entry in [*spread_out, *near]:
+    for entry in [*near, *spread_out]:
         if options.candidates is not None and tuned_of(judge) - known >= options.candidates:
             raise SystemExit(f"{len(found)} candidates are done; run the same command again to go on.")
         if entry.removals.key not in found:

@@ -36,7 +36,7 @@ search_space:
   groups:
     - {methods: [l1, next_layer], multiple_of: 4, at_least: 4, removed: [0.0, 0.6]}
 evaluator: local
-search: {trials: 16, seed: 1}
+search: {trials: 16, seed: 1, fidelities: {training: []}}
 recover: {epochs: 2, finalists: 2, batch: 32}
 register: {name: tiny-model}
 """

@@ -32,8 +32,8 @@ class PipelineDefinition(Declared):
 
     @model_validator(mode="after")
     def _training_is_declared(self) -> PipelineDefinition:
-        if self.recover is None and (self.search.fidelities.steps or self.search.baselines.small_dense):
-            raise ValueError("search.fidelities.steps and search.baselines.small_dense train: they need 'recover'")
+        if self.recover is None and self.search.baselines.small_dense:
+            raise ValueError("search.baselines.small_dense is trained as a finalist is: it needs 'recover'")
         return self
 
     def as_written(self) -> dict[str, Any]:

@@ -22,7 +22,12 @@ class BaselinesDefinition(Declared):
 class LimitsDefinition(Declared):
     """What one candidate may use before it counts as failed."""
 
-    seconds: float = Field(600.0, gt=0.0, le=1e6, description="Wall time of one evaluation; then its worker is ended.")
+    seconds: float = Field(
+        600.0,
+        gt=0.0,
+        le=1e6,
+        description="Wall time of one evaluation; then its worker is ended. A rung's training has no limit.",
+    )
     memory_gb: float | None = Field(
         None, gt=0.0, le=1e6, description="Private memory of a worker, in GB (Linux). Default: no limit."
     )
@@ -40,7 +45,7 @@ class FidelitiesDefinition(Declared):
         "0 scores every candidate on all of it.",
     )
     keep: int = Field(
-        3, ge=2, description="After the search: one in this many goes on to the next rung, by non-dominated rank."
+        2, ge=2, description="After the search: one in this many goes on to the next rung, by non-dominated rank."
     )
     calibration_images: int | None = Field(
         None,
@@ -48,11 +53,11 @@ class FidelitiesDefinition(Declared):
         le=1_000_000,
         description="First rung after the search: recalibration on this many samples. Default: this rung is left out.",
     )
-    steps: int | None = Field(
-        None,
-        ge=1,
-        le=1_000_000,
-        description="Last rung before recovery: this many steps of fine-tuning. Default: this rung is left out.",
+    training: tuple[Fraction, ...] = Field(
+        (0.01, 0.03),
+        max_length=8,
+        description="Where finalists are fine-tuned, the last rungs before it: each trains its candidates for this share of a "
+        "finalist's training, at least one step. [] leaves them out.",
     )
 
 

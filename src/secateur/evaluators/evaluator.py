@@ -22,7 +22,7 @@ from secateur.compression.selection import resolve
 from secateur.definition import EvaluatorDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators.cutting import Cutting
-from secateur.evaluators.measuring import Measuring, Place, disturbed
+from secateur.evaluators.measuring import Measuring, Place, asks_device, disturbed
 from secateur.evaluators.metrics import METRICS, Context, Metric, relative_error
 from secateur.evaluators.model_files import DenseModel, ModelFiles, Network
 from secateur.evaluators.on_device import SAMPLED
@@ -114,6 +114,8 @@ class Evaluator:
 
         Raises DataUnreadable and DeviceLost, which are no candidate's.
 
+        One that is looked at again has no figures of the device's: those of the search stand.
+
         first_images: share of the data after which a candidate that cannot pass the job's hurdles is given up. refine: what is
         done to the cut network before it is measured (a few steps of training, say). on_part: given the figures on that share.
         """
@@ -128,6 +130,8 @@ class Evaluator:
             network = self.files.rewritten(module, self.costs.after(removals))
             wanted = [*self.definition.objectives, *self.definition.constraints]
             wanted += ["accuracy", "size", "macs", "parameters", "damage"]
+            if job.fidelity.again:  # what the device has said of these widths stands
+                wanted = [name for name in wanted if not asks_device([name])]
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part)
             taken = self._taken(network, "search", wanted, race, loan)
         except DataUnreadable:

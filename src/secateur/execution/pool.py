@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import selectors
 import subprocess
@@ -99,7 +100,8 @@ class Pool:
     ) -> None:
         """Starts the processes.
 
-        logs: a folder for what they print. seconds: a job may take so long. preparation: so long until a worker is ready.
+        logs: a folder for what they print. seconds: a job that does not train may take so long. preparation: so long until a
+        worker is ready.
         """
         self.workers, self._command, self._logs, self._seconds = workers, command, logs, seconds
         self._preparation = preparation
@@ -132,7 +134,8 @@ class Pool:
     def _hand_out(self) -> None:
         for worker in self._pool:
             if worker.ready and worker.task is None and self._waiting:
-                worker.begin(self._waiting.popleft(), self._seconds)
+                task = self._waiting.popleft()
+                worker.begin(task, math.inf if task.job.fidelity.steps else self._seconds)
 
     def wait(self) -> tuple[int, Evaluation]:
         """The next finished job.

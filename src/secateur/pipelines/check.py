@@ -20,9 +20,10 @@ from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
 from secateur.pipelines.ranking import ranked
 from secateur.pipelines.reading import prior_front
+from secateur.pipelines.rungs import share_of_rungs
 from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
 from secateur.records import SHARE, Excluded, Goal, GroupSummary, Job
-from secateur.recovery.fine_tune import train_steps
+from secateur.recovery.fine_tune import steps_of, train_steps
 from secateur.report.units import amount
 
 PROBED_STEPS = 3
@@ -154,12 +155,12 @@ def _estimate(prepared: Prepared, seconds: float) -> str:
 
 def _training_seconds(prepared: Prepared, settings: RecoverDefinition) -> float:
     size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
-    batch = min(settings.batch, size)
-    steps = min(PROBED_STEPS, max(1, size // batch))
+    steps = min(PROBED_STEPS, max(1, size // min(settings.batch, size)))
     started = time.perf_counter()
     train_steps(prepared.model, prepared.model, prepared.workload, settings, steps)
     elapsed = time.perf_counter() - started
-    return elapsed / steps * (size // batch) * settings.epochs * settings.finalists
+    training = elapsed / steps * steps_of(prepared.workload, settings) * settings.finalists
+    return training * (1 + share_of_rungs(prepared.definition.search.fidelities))
 
 
 def _minutes(seconds: float) -> str:

@@ -24,7 +24,7 @@ from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Found, Judged, Searched, record_of
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
-from secateur.pipelines.rungs import finalists_by_rungs
+from secateur.pipelines.rungs import Rungs
 from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
 from secateur.records import Measurement, Recovered, RunRecord, Trial
@@ -61,7 +61,7 @@ class Driver:
             self._listener.step("computing saliency")
             saliencies = saliencies_of(prepared, run)
             calibrate(prepared, saliencies, run)
-        with workers(prepared, saliencies, run) as pool:  # they prepare while the dense model is measured
+        with workers(prepared, saliencies, run, self._device) as pool:  # they prepare while the dense model is measured
             problem = self._problem(saliencies)
             searched = self._search(engine, problem, pool)
         finalists = self._recover(saliencies, searched.chosen)
@@ -96,8 +96,10 @@ class Driver:
         lending = WithAllowances(pool, prepared.evaluator.waiting, missing(compared([problem.dense])))
         with self._watch.stage("search"):
             ended = engine(ledger, lending, Stopping(settings.trials, seconds, settings.patience))
-            chosen, rungs = finalists_by_rungs(prepared, ledger.trials, problem.dense, lending, run)
-        return Searched(ledger, ended, chosen, rungs)
+            with self._watch.stage("search.rungs"):
+                rungs = Rungs(prepared, problem.dense, pool, run, self._listener.step)
+                chosen, said = rungs.finalists(ledger.trials)
+        return Searched(ledger, ended, chosen, said)
 
     def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial]) -> list[Recovered]:
         listener = self._listener

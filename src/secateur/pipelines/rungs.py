@@ -1,23 +1,28 @@
 """Several fidelities: between search and recovery, fewer candidates are looked at with more effort.
 
-Successive halving by non-dominated rank (Optuna's pruners refuse several objectives): first recalibration on more samples, then a
-few steps of fine-tuning; of each rung one in `keep` goes on. The first fidelity, a part of the images, is raced inside the
-search itself (`secateur.evaluators.racing`).
+Successive halving by non-dominated rank (Optuna's pruners refuse several objectives): first, where it is asked for, recalibration
+on more samples, then a little training, twice by default; of each rung one in `keep` goes on, so that the second one costs about
+what the first one does. The first fidelity, a part of the images, is raced inside the search itself (`secateur.evaluators.racing`).
+
+Source: Jamieson & Talwalkar 2016 (successive halving), arXiv:1502.07943; selection after a little training as in Tang et al. 2025
+(DarwinLM), arXiv:2502.07780.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from secateur.definition import FidelitiesDefinition
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import choose_finalists, goals_on
 from secateur.pipelines.state import RunFolder
 from secateur.records import Evaluation, Fidelity, Job, Measurement, Rung, Trial
+from secateur.recovery.fine_tune import steps_of
 from secateur.search.audit import rank_correlation
 from secateur.search.executor import Executor
 from secateur.search.front import as_costs, ranks
@@ -26,64 +31,93 @@ from secateur.search.ledger import by_hypervolume, feasible, own
 _EVALUATIONS: TypeAdapter[dict[str, Evaluation]] = TypeAdapter(dict[str, Evaluation])
 
 
-def finalists_by_rungs(
-    prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement], executor: Executor, run: RunFolder
-) -> tuple[list[Trial], tuple[Rung, ...]]:
-    """The trials to recover, and what each rung said. Without rungs those of most hypervolume on the front."""
-    definition = prepared.definition
-    settings, recover = definition.search.fidelities, definition.recover
-    images = settings.calibration_images
-    looks: list[tuple[str, Fidelity]] = []
-    if recover is not None and images is not None:
-        looks.append((f"{images} calibration samples", Fidelity(images)))
-    if recover is not None and settings.steps is not None:
-        looks.append((f"{settings.steps} training steps", Fidelity(images, settings.steps)))
-    if recover is None or not looks:
-        return choose_finalists(prepared, trials, dense), ()
-    original = {t.number: t for t in trials}
-    goals = goals_on(prepared, dense)
-    remaining = [t for t in feasible(own(trials), goals) if t.arm != "dense"]
-    remaining = best(prepared, remaining, dense, recover.finalists * settings.keep ** len(looks))
-    rungs = []
-    for i, (name, fidelity) in enumerate(looks):
-        jobs = [Job(t.evaluation.candidate, fidelity=fidelity) for t in remaining]
-        seen = _evaluated(jobs, executor, run, f"rung-{i + 1}")
-        looked = [
-            replace(t, evaluation=e) for t, e in zip(remaining, seen, strict=True) if e.complete
-        ]  # one that fails here fails for good
-        remaining = best(prepared, looked, dense, recover.finalists * settings.keep ** (len(looks) - i - 1))
-        scores = {t.number: t.evaluation.measurements["accuracy"].value for t in looked}
-        searched = [original[number].evaluation.measurements["accuracy"].value for number in scores]
-        order = rank_correlation(searched, [*scores.values()])
-        rungs.append(Rung(name, scores, tuple(t.number for t in remaining), order))
-    return [original[t.number] for t in remaining], tuple(rungs)
+def share_of_rungs(settings: FidelitiesDefinition) -> float:
+    """Training on all rungs, as a share of the finalists' own."""
+    last = len(settings.training)
+    return sum((share * settings.keep ** (last - rung) for rung, share in enumerate(settings.training)), 0.0)
 
 
-def best(prepared: Prepared, trials: Sequence[Trial], dense: Mapping[str, Measurement], count: int) -> list[Trial]:
-    """The best `count` by non-dominated rank; the rank that does not fit whole gives those that add the most hypervolume."""
-    objectives, goals = prepared.definition.evaluator.objectives, goals_on(prepared, dense)
-    rank = ranks(as_costs([t.evaluation for t in trials], objectives))
-    chosen: list[Trial] = []
-    for level in range(int(rank.max(initial=-1)) + 1):
-        members = [trials[int(i)] for i in np.flatnonzero(rank == level)]
-        left = count - len(chosen)
-        chosen += members if len(members) <= left else by_hypervolume(members, objectives, dense, goals, left)
-    return chosen
+@dataclass(frozen=True)
+class Rungs:
+    """The rungs of one run. dense: the original's figures on search data. step: is told which rung begins."""
 
+    prepared: Prepared
+    dense: Mapping[str, Measurement]
+    executor: Executor
+    run: RunFolder
+    step: Callable[[str], None] = lambda _: None
 
-def _evaluated(jobs: Sequence[Job], executor: Executor, run: RunFolder, name: str) -> list[Evaluation]:
-    """The evaluations of a rung, in order; what is on disk already is not done again."""
-    file = run.path / f"{name}.json"
-    done = _EVALUATIONS.validate_json(file.read_bytes()) if file.is_file() else {}
-    left = [job for job in jobs if job.candidate.key not in done]
-    under_way: dict[int, Job] = {}
-    numbered = iter(enumerate(left))
-    while True:
-        while len(under_way) < executor.workers and (entry := next(numbered, None)) is not None:
-            under_way[entry[0]] = entry[1]
-            executor.submit(*entry)
-        if not under_way:
-            return [done[job.candidate.key] for job in jobs]
-        number, evaluation = executor.wait()
-        done[under_way.pop(number).candidate.key] = evaluation
-        write(file, _EVALUATIONS.dump_json(done))
+    def finalists(self, trials: Sequence[Trial]) -> tuple[list[Trial], tuple[Rung, ...]]:
+        """The trials to recover, and what each rung said. Without rungs those of most hypervolume on the front."""
+        definition, looks = self.prepared.definition, self._looks()
+        sound = {t.number: t for t in feasible(own(trials), goals_on(self.prepared, self.dense)) if t.arm != "dense"}
+        if definition.recover is None or not looks or len(sound) <= definition.recover.finalists:
+            return choose_finalists(self.prepared, trials, self.dense), ()
+        room = [
+            definition.recover.finalists * definition.search.fidelities.keep**left for left in range(len(looks) + 1)
+        ]
+        remaining = self._best([*sound.values()], room.pop())
+        rungs = []
+        for number, (name, fidelity) in enumerate(looks, start=1):
+            if len(remaining) <= (places := room.pop()):
+                continue
+            self.step(f"{len(remaining)} networks, {name}")
+            looked = self._looked(remaining, fidelity, f"rung-{number}")
+            scores = {t.number: t.evaluation.measurements["accuracy"].value for t in looked}
+            searched = [sound[n].evaluation.measurements["accuracy"].value for n in scores]
+            remaining = [sound[t.number] for t in self._best(looked, places)]
+            passed = tuple(t.number for t in remaining)
+            rungs.append(Rung(name, scores, passed, rank_correlation(searched, [*scores.values()])))
+        return remaining, tuple(rungs)
+
+    def _looks(self) -> list[tuple[str, Fidelity]]:
+        """What is done on each rung: its name, for people, and how closely candidates are evaluated."""
+        definition = self.prepared.definition
+        if definition.recover is None:
+            return []
+        images = definition.search.fidelities.calibration_images
+        looks = [] if images is None else [(f"{images} calibration samples", Fidelity(images))]
+        whole = steps_of(self.prepared.workload, definition.recover)
+        for share in definition.search.fidelities.training:
+            steps = max(1, round(share * whole))
+            looks.append((f"{steps} training step{'s' * (steps > 1)}", Fidelity(images, steps)))
+        return looks
+
+    def _best(self, trials: Sequence[Trial], count: int) -> list[Trial]:
+        """The best by non-dominated rank; the rank that does not fit whole gives those that add the most hypervolume."""
+        objectives = self.prepared.definition.evaluator.objectives
+        goals = goals_on(self.prepared, self.dense)
+        rank = ranks(as_costs([t.evaluation for t in trials], objectives))
+        chosen: list[Trial] = []
+        for level in range(int(rank.max(initial=-1)) + 1):
+            members = [trials[int(i)] for i in np.flatnonzero(rank == level)]
+            left = count - len(chosen)
+            fits = len(members) <= left
+            chosen += members if fits else by_hypervolume(members, objectives, self.dense, goals, left)
+        return chosen
+
+    def _looked(self, trials: Sequence[Trial], fidelity: Fidelity, name: str) -> list[Trial]:
+        """The trials with new figures in place of the search's, but for the device's; one that fails here is left out for good."""
+        seen = self._evaluated([Job(t.evaluation.candidate, fidelity=fidelity) for t in trials], name)
+        return [
+            replace(t, evaluation=replace(e, measurements={**t.evaluation.measurements, **e.measurements}))
+            for t, e in zip(trials, seen, strict=True)
+            if e.complete
+        ]
+
+    def _evaluated(self, jobs: Sequence[Job], name: str) -> list[Evaluation]:
+        """The evaluations of a rung, in order; what is on disk already is not done again."""
+        file = self.run.path / f"{name}.json"
+        done = _EVALUATIONS.validate_json(file.read_bytes()) if file.is_file() else {}
+        left = [job for job in jobs if job.candidate.key not in done]
+        under_way: dict[int, Job] = {}
+        numbered = iter(enumerate(left))
+        while True:
+            while len(under_way) < self.executor.workers and (entry := next(numbered, None)) is not None:
+                under_way[entry[0]] = entry[1]
+                self.executor.submit(*entry)
+            if not under_way:
+                return [done[job.candidate.key] for job in jobs]
+            number, evaluation = self.executor.wait()
+            done[under_way.pop(number).candidate.key] = evaluation
+            write(file, _EVALUATIONS.dump_json(done))

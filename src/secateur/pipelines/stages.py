@@ -64,17 +64,18 @@ def evaluation_of(
     saliencies: Saliencies,
     job: Job,
     on_part: Callable[[Mapping[str, Measurement]], None] | None = None,
+    device: str = "cpu",
 ) -> Evaluation:
     """What a worker does with a job: cut, recalibrate, train a few steps where the job says so, measure.
 
-    on_part: told the figures on the first share of the data, where it is scored in parts.
+    on_part: told the figures on the first share of the data, where it is scored in parts. device: `cpu` or `cuda`, for training.
     """
     if job.fidelity.probe:
         return prepared.evaluator.probe(job.candidate, prepared.space.groups, saliencies)
 
     def few_steps(module: nn.Module) -> nn.Module:
         settings = prepared.definition.recover or RecoverDefinition()
-        return train_steps(module, prepared.model, prepared.workload, settings, job.fidelity.steps).module
+        return train_steps(module, prepared.model, prepared.workload, settings, job.fidelity.steps, device).module
 
     return prepared.evaluator.evaluate(
         job,

@@ -1,6 +1,6 @@
 """A worker of a run: rebuilds what the run's folder describes, and evaluates candidates. Started by the driver, one per process.
 
-python -m secateur.pipelines.worker RUN_FOLDER [--training-threads N] [--memory-gb X]
+python -m secateur.pipelines.worker RUN_FOLDER [--training-threads N] [--device cuda] [--memory-gb X]
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
     return prepared, saliencies_of(prepared, run)
 
 
-def prepared_worker(folder: Path, training_threads: int) -> Callable[[Job], Evaluation]:
-    """The function that evaluates candidates of a run. Raises what `rebuilt` raises.
+def prepared_worker(folder: Path, training_threads: int, device: str) -> Callable[[Job], Evaluation]:
+    """The function that evaluates candidates of a run. device: for training. Raises what `rebuilt` raises.
 
     One small network at a time keeps one thread busy; more of them only wait for each other. Training is worth more.
     """
@@ -55,7 +55,7 @@ def prepared_worker(folder: Path, training_threads: int) -> Callable[[Job], Eval
 
     def evaluate(job: Job) -> Evaluation:
         torch.set_num_threads(training_threads if job.fidelity.steps else threads)
-        return evaluation_of(prepared, saliencies, job)
+        return evaluation_of(prepared, saliencies, job, device=device)
 
     return evaluate
 
@@ -65,9 +65,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--training-threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory-gb", type=float)
     options = parser.parse_args()
-    serve(lambda: prepared_worker(options.folder, options.training_threads), options.memory_gb)
+    serve(lambda: prepared_worker(options.folder, options.training_threads, options.device), options.memory_gb)
 
 
 if __name__ == "__main__":

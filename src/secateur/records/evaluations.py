@@ -94,6 +94,11 @@ class Fidelity:
     steps: int = 0
     probe: bool = False
 
+    @property
+    def again(self) -> bool:
+        """Whether a candidate of the search is looked at once more, with more effort."""
+        return self.calibration is not None or self.steps > 0
+
 
 @dataclass(frozen=True)
 class Job:

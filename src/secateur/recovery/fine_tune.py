@@ -82,8 +82,19 @@ def fine_tune(
     return Tuned(_finished(student), settings.epochs, state.seconds, None, state.losses)
 
 
+def steps_of(workload: Workload, settings: RecoverDefinition) -> int:
+    """Optimizer steps of a whole training."""
+    size = len(workload.data.train)  # type: ignore[arg-type] # map-style
+    return settings.epochs * (size // min(settings.batch, size))
+
+
 def train_steps(
-    student: nn.Module, teacher: nn.Module, workload: Workload, settings: RecoverDefinition, steps: int
+    student: nn.Module,
+    teacher: nn.Module,
+    workload: Workload,
+    settings: RecoverDefinition,
+    steps: int,
+    device: str = "cpu",
 ) -> Tuned:
     """A short training of exactly so many steps, on samples drawn once (the same for every network)."""
     size = len(workload.data.train)  # type: ignore[arg-type] # map-style
@@ -91,7 +102,8 @@ def train_steps(
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist()
     drawn = [order[i % size] for i in range(steps * batch)]
     few = replace(workload, data=replace(workload.data, train=Subset(workload.data.train, drawn)))
-    return fine_tune(student, teacher, few, settings.model_copy(update={"epochs": 1, "batch": batch}))
+    short = settings.model_copy(update={"epochs": 1, "batch": batch})
+    return fine_tune(student, teacher, few, short, Training(device))
 
 
 def _finished(student: nn.Module) -> nn.Module:

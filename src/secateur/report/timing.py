@@ -12,6 +12,7 @@ NAMES = {
     "search": "search",
     "recover": "recovery of the finalists",
     "gate": "gate: selection and test data",
+    "search.rungs": "choosing finalists after a little training",
     "recover.training": "fine-tuning",
     "recover.export": "export to ONNX",
     "recover.measuring": "scoring and measuring",

@@ -227,6 +227,7 @@ def test_a_refined_network_is_what_is_measured(tiny):
     targets = [int(y) for _, y in evaluator.workload.data.search]
     last = seen[0].get_submodule("linear").out_features - 1
     assert found.measurements["accuracy"].value == pytest.approx(sum(y == last for y in targets) / len(targets))
+    assert "latency" not in found.measurements, "the same widths as in the search: the device is not asked again"
 
 
 def test_the_users_faults_over_a_network_are_its_failure_and_a_sample_that_cannot_be_read_is_not(tiny):
