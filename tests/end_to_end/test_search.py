@@ -23,7 +23,7 @@ def searched(tmp_path_factory):
         "search.workers=2",
         "search.trials=20",
         "search.fidelities.calibration_images=96",
-        "search.fidelities.training=[0.1]",
+        "search.fidelities.training=[0.15]",
         "search.baselines.small_dense=true",
     )
     done = secateur(project, "run", "tiny", *(word for option in options for word in ("--set", option)))

@@ -25,6 +25,7 @@ STAGES = {
     "check": "checking definition, data and model",
     "search": "searching",
     "recover": "fine-tuning the finalists",
+    "refit": "refitting the finalists, without training",
     "gate": "judging on selection data",
     "register": "registering in MLflow",
 }
@@ -32,6 +33,7 @@ DONE = {
     "check": "definition, data and model are sound",
     "search": "searched",
     "recover": "finalists fine-tuned and measured",
+    "refit": "finalists refitted and measured",
     "gate": "judged on selection data",
     "register": "registered in MLflow",
 }
@@ -39,6 +41,7 @@ SHORT = {
     "check": "checking",
     "search": "searching",
     "recover": "fine-tuning",
+    "refit": "refitting",
     "gate": "judging",
     "register": "registering",
 }

@@ -21,7 +21,10 @@ class RecoverDefinition(Declared):
 
     epochs: int = Field(3, ge=1, le=100_000, description="Passes over the training data.")
     finalists: int = Field(
-        4, ge=1, le=10_000, description="Front members that are fine-tuned, by hypervolume contribution."
+        4,
+        ge=1,
+        le=10_000,
+        description="Networks of the search that are fine-tuned; `search.fidelities` says how they are chosen.",
     )
     learning_rate: float = Field(
         0.02, gt=0.0, le=1000.0, description="Peak of the cosine schedule (SGD, Nesterov momentum 0.9)."

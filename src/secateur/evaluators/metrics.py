@@ -18,7 +18,7 @@ from secateur.evaluators.on_device import Answer
 from secateur.evaluators.paired import interval
 from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.plugins import Registry
-from secateur.records import Direction, Measurement, Provenance, Workload
+from secateur.records import SHARE, Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
 
 
@@ -59,7 +59,8 @@ def accuracy(context: Context) -> Measurement:
     bounds: tuple[float, float] | None = None
     with contextlib.suppress(EvaluationFailed):  # one sample, or resamples without a score
         own = interval(scores)
-        bounds = (own.low, own.high)
+        share = context.workload.score_unit == SHARE  # Student's t knows of no ends
+        bounds = (max(0.0, own.low), min(1.0, own.high)) if share else (own.low, own.high)
     return Measurement(scores.value, "score", "measured", scores.samples, bounds, context.host)
 
 

@@ -107,7 +107,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         )
         or "none",
         **_gate(prepared, goals),
-        "refitted by least squares": refitted(prepared),
+        "layers that read cut channels": str(refitted(prepared)),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
         else f"exported one by one (slow): {evaluator.files.why_exported}. Remedy: compute such tensors once, in build_model, or "

@@ -104,7 +104,7 @@ class Driver:
     def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial]) -> list[Recovered]:
         listener = self._listener
         finalists: list[Recovered] = []
-        listener.stage("recover")
+        listener.stage("recover" if self._prepared.definition.recover else "refit")
         with self._watch.stage("recover"):
             recovery = Recovery(self._prepared, self._run, self._device, self._watch, listener.step)
             wanted = [finalist_of(self._prepared, saliencies, trial, n) for n, trial in enumerate(chosen, start=1)]

@@ -9,6 +9,7 @@ from secateur.compression.compensation.readers import readers
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
+from secateur.records import Refitted
 
 
 def give_grams(prepared: Prepared, run: RunFolder | None = None) -> None:
@@ -28,11 +29,7 @@ def give_grams(prepared: Prepared, run: RunFolder | None = None) -> None:
     prepared.evaluator.cutting.grams = grams
 
 
-def refitted(prepared: Prepared) -> str:
-    """Which layers are refitted, and which are not, with the reason; for people."""
-    images = prepared.definition.evaluator.refit_images
-    if not images:
-        return "no layer: refit_images is 0"
+def refitted(prepared: Prepared) -> Refitted:
+    """Which of the layers that read channels which may be cut are refitted, and which are not."""
     names, reasons = readers(prepared.model, prepared.space.groups)
-    text = f"{len(names)} of the {len(names) + len(reasons)} layers that read channels which may be cut"
-    return "; ".join([text, *(f"not '{name}': {reason}" for name, reason in reasons.items())])
+    return Refitted(prepared.definition.evaluator.refit_images, len(names), reasons)

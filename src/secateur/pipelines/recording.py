@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from secateur.evaluators.self_comparison import missing, widened
+from secateur.pipelines.gathering import refitted
 from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
@@ -87,6 +88,7 @@ def record_of(prepared: Prepared, run: RunFolder, found: Found, watch: Stopwatch
         rungs=searched.rungs,
         self_comparison=judged.self_comparison,
         device_step=space.device_step,
+        refitted=refitted(prepared),
         waited=_waited(trials, watch, prepared.evaluator.waiting.spent),
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),

@@ -140,11 +140,12 @@ class Recovery:
                 folder / "compressed", self.prepared.model
             )
         definition = self.prepared.definition
-        with self.watch.stage("recover.training"):
+        with self.watch.stage("recover.refitting"):
             module = finalist.untuned()
-            tuned = Tuned(module, 0, 0.0, None)
-            if finalist.settings is not None:
-                training = Training(self.device, definition.search.seed, checkpoint, on_epoch)
+        tuned = Tuned(module, 0, 0.0, None)
+        if finalist.settings is not None:
+            training = Training(self.device, definition.search.seed, checkpoint, on_epoch)
+            with self.watch.stage("recover.training"):
                 tuned = fine_tune(module, self.prepared.model, self.prepared.workload, finalist.settings, training)
         recovered = replace(
             self._empty(finalist),

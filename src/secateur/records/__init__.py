@@ -8,7 +8,7 @@ from secateur.records.evaluations import Direction, Evaluation, Fidelity, Goal, 
 from secateur.records.finalists import Check, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side
 from secateur.records.plans import Candidate, CompressedModel, Cut, Removals
-from secateur.records.run import GroupSummary, RunRecord
+from secateur.records.run import GroupSummary, Refitted, RunRecord
 from secateur.records.trials import (
     BASELINES,
     LEAST_COMPARED,
@@ -50,6 +50,7 @@ __all__ = [
     "PredictionAudit",
     "Provenance",
     "Recovered",
+    "Refitted",
     "Removals",
     "RunRecord",
     "Rung",

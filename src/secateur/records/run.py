@@ -28,6 +28,25 @@ class GroupSummary:
 
 
 @dataclass(frozen=True)
+class Refitted:
+    """The layers that read channels which may be cut. images: calibration samples of least squares, 0 where nothing is refitted.
+
+    layers: how many are refitted. reasons: name of each that is not → why.
+    """
+
+    images: int
+    layers: int
+    reasons: Mapping[str, str]
+
+    def __str__(self) -> str:
+        if not self.images:
+            return "not refitted: refit_images is 0"
+        every = self.layers + len(self.reasons)
+        text = f"{self.layers} of {every} refitted by least squares on up to {self.images:,} calibration samples"
+        return "; ".join([text, *(f"not '{name}': {reason}" for name, reason in self.reasons.items())])
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything a run found out: what report, registry and `secateur show` read.
 
@@ -40,6 +59,7 @@ class RunRecord:
     limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
     itself; where its interval misses 1, every latency interval here is wider by what it lacks. waited: seconds that measurements
     waited for the device to become quiet. device_step: channels that the device computes at a time, None where it was not measured.
+    refitted: None in runs of earlier versions.
     """
 
     run_id: str
@@ -75,6 +95,7 @@ class RunRecord:
     self_comparison: Measurement | None = None
     waited: float = 0.0
     device_step: int | None = None
+    refitted: Refitted | None = None
 
     @property
     def unbeaten(self) -> list[ArmResult]:

@@ -11,14 +11,14 @@ _STATUS = {
     "front": "on the recovered front",
     "dominated": "meets the constraints; another finalist, or the dense model, is at least as good in everything",
     "vetoed": "on the recovered front; test data refuse it the alias",
-    "infeasible": "misses a constraint after fine-tuning",
+    "infeasible": "misses a constraint after recovery",
     "failed": "could not be measured",
 }
 _USE = {
     "train": "fine-tuning",
     "calibration": "batch-norm statistics, saliency",
     "search": "scores trials",
-    "selection": "chooses among the fine-tuned finalists; the figures above",
+    "selection": "chooses among the finalists; the figures above",
     "test": "used once, on what is registered",
 }
 
@@ -35,7 +35,7 @@ def run_description(record: RunRecord) -> str:
         outcome = "No finalist passed the gate."
     return (
         f"Channel pruning of **{record.workload}** by secateur {record.environment.get('version', '')}: {own} networks evaluated, "
-        f"{len(record.finalists)} fine-tuned, {len(record.registered)} registered. {outcome}\n\n"
+        f"{len(record.finalists)} finalists, {len(record.registered)} registered. {outcome}\n\n"
         f"Device: {record.device}.\n\nThe report is among the artifacts (`report.html`), with the definition and the whole record; "
         "each finalist and the dense model are nested runs."
     )
@@ -149,7 +149,7 @@ def _lineage(record: RunRecord, finalist: Recovered) -> str:
 
 def _method(record: RunRecord) -> str:
     return (
-        f"On {record.device}. Figures are of the exported ONNX file on selection data, after fine-tuning; intervals are 95 %. "
+        f"On {record.device}. Figures are of the exported ONNX file on selection data, after recovery; intervals are 95 %. "
         "Latency is the ratio to the dense model's, both timed in turns in the same measurement."
     )
 

@@ -61,7 +61,7 @@ def finalists(record: RunRecord) -> list[Count]:
     """The finalists: each falls under one line."""
     kinds = Counter(_outcome(record.verdicts.get(finalist.name)) for finalist in record.finalists)
     found = [
-        Count("finalists, fine-tuned and measured again", len(record.finalists)),
+        Count("finalists, measured again", len(record.finalists)),
         *(Count(text, kinds[text], 1) for text in OUTCOMES),
     ]
     return [c for c in found if c.number or c.depth == 0]

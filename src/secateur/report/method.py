@@ -18,7 +18,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "each model is opened several times: the mean ratio of the copies, and Student's t over them; ms are the fastest run's",
         "accuracy": f"{record.score_name} of the exported ONNX file on the host, checked against torch for every candidate",
         "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
-        "layers that read cut channels": _refitted(record),
+        "layers that read cut channels": "not known" if record.refitted is None else str(record.refitted),
         "data (samples)": ", ".join(f"{role} {count:,}" for role, count in record.samples.items()),
         "constraints": ", ".join(goal.text for goal in record.goals) or "none",
         "during the search": ", ".join(
@@ -31,11 +31,6 @@ def facts(record: RunRecord) -> dict[str, str]:
         "exports instead of rewritten files": str(record.exports),
         **{key.replace("_", " "): value for key, value in record.environment.items()},
     }
-
-
-def _refitted(record: RunRecord) -> str:
-    images = record.definition.get("evaluator", {}).get("refit_images")  # absent in runs of earlier versions
-    return f"refitted by least squares on up to {images:,} calibration samples" if images else "not refitted"
 
 
 def definition_text(record: RunRecord) -> str:

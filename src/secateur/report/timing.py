@@ -13,6 +13,7 @@ NAMES = {
     "recover": "recovery of the finalists",
     "gate": "gate: selection and test data",
     "search.rungs": "choosing finalists after a little training",
+    "recover.refitting": "cutting and refitting",
     "recover.training": "fine-tuning",
     "recover.export": "export to ONNX",
     "recover.measuring": "scoring and measuring",

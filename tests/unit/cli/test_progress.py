@@ -114,6 +114,14 @@ def test_the_bar_moves_while_a_finalist_is_exported_and_measured():
     assert "    fine-tuning stopped early: the loss became NaN" in terminal.lines
 
 
+def test_every_stage_has_its_words():
+    assert progress.STAGES.keys() == progress.DONE.keys() == progress.SHORT.keys()
+    terminal = begun()
+    terminal.stage("refit")
+    terminal.finished()
+    assert any("finalists refitted and measured" in line for line in terminal.lines)
+
+
 def test_a_failed_finalist_says_why():
     terminal = begun()
     terminal.stage("recover")

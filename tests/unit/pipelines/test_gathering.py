@@ -50,9 +50,9 @@ def test_a_dry_run_keeps_nothing_and_without_refitting_nothing_is_gathered(tmp_p
 
 
 def test_what_is_not_refitted_is_said():
-    assert refitted(prepared()) == "10 of the 10 layers that read channels which may be cut"
-    assert refitted(prepared("U-Net")).endswith("; not 'up': a ConvTranspose2d is not refitted")
-    assert refitted(prepared(refit_images=0)) == "no layer: refit_images is 0"
+    assert str(refitted(prepared())) == "10 of 10 refitted by least squares on up to 64 calibration samples"
+    assert str(refitted(prepared("U-Net"))).endswith("samples; not 'up': a ConvTranspose2d is not refitted")
+    assert str(refitted(prepared(refit_images=0))) == "not refitted: refit_images is 0"
 
 
 PIPELINE = """

@@ -103,7 +103,7 @@ def test_a_finalist_is_exported_once_and_its_parts_are_timed(case):
     found = tuned(case)
     assert (found.name, found.trial, found.epochs, found.failure) == ("f1-abcdef", 7, 2, None)
     assert case.evaluator.calls == ["export", "selection", "search"]
-    parts = {"recover.training", "recover.export", "recover.measuring", "recover.waiting"}
+    parts = {"recover.refitting", "recover.training", "recover.export", "recover.measuring", "recover.waiting"}
     assert set(case.recovery.watch.seconds) == parts
     assert case.recovery.watch.spent("recover.waiting") == 0.5
     assert tuned(case) == found

@@ -11,7 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs_version
 
 from finished import RECORD, finalist, make
-from secateur.records import Audit, Rung, Version
+from secateur.records import Audit, Refitted, Rung, Version
 from secateur.report.page import code, write_report
 
 VERSIONS = [
@@ -140,6 +140,13 @@ def test_before_registration_the_page_says_so_and_shows_no_server(tmp_path):
     said = page_of(replace(RECORD, definition=secret), tmp_path, VERSIONS).sections["section-load"]
     assert "MLFLOW_TRACKING_URI" in said
     assert "secret" not in said
+
+
+def test_layers_that_keep_their_weights_are_on_the_page_with_the_reason(tmp_path):
+    some = Refitted(512, 3, {"up": "a ConvTranspose2d is not refitted"})
+    said = "".join(page_of(replace(RECORD, refitted=some), tmp_path).sections.values())
+    assert "3 of 4 refitted by least squares on up to 512 calibration samples; not" in said
+    assert "a ConvTranspose2d is not refitted" in said
 
 
 def test_the_audit_is_on_the_page(tmp_path):
