@@ -55,7 +55,7 @@ class _Zero(Session):
 
     def run(self, inputs):
         names = [entry.name for entry in self._session.get_inputs()]
-        return self._session.run(None, dict(zip(names, inputs)))[0]
+        return self._session.run(None, dict(zip(names, inputs)))
 
 RUNTIME = Runtime("ONNX Runtime by another name", "onnx", lambda options: Available("7.1"), _Zero)
 """

@@ -17,7 +17,7 @@ from secateur.agent.latency import Protocol
 from secateur.errors import DeviceLost
 from secateur.evaluators.devices.session import Device, Setup, Work
 from secateur.evaluators.devices.ssh import Login, SshTransport
-from secateur.evaluators.onnx_export import INPUT, export
+from secateur.evaluators.onnx_export import export
 from waiting import until
 
 pytestmark = pytest.mark.arm64
@@ -74,7 +74,7 @@ def test_outputs_there_are_those_of_this_host(transport):
     transport.put(packed.getvalue(), "there/inputs.npy")
     said(transport, RUN, "there/model.onnx", "there/inputs.npy", "there/outputs.npy")
     found = np.load(io.BytesIO(transport.get("there/outputs.npy")))
-    (expected,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {INPUT: inputs})
+    (expected,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"input": inputs})
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_the_agent_measures_there_and_says_that_the_times_mean_nothing(board, tr
     inputs = [(x.numpy(),)]
     found = device.measure(Work(content, content, inputs, Protocol(block=2, copies=2, rounds=1), parity=inputs))
     with torch.no_grad():
-        np.testing.assert_allclose(found.parity[0], model(x).numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found.parity[0][0], model(x).numpy(), rtol=0, atol=1e-5)
     assert found.report is not None
     device.close()
     until(lambda: not board.processes("agent-"), "the end of the agent")

@@ -69,14 +69,16 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
                 answer[f"{side}_memory_bytes"] = _peak_memory(request["runtime"], files[side], settings, batches)
         copies = Copies(lambda side: runtime.open(files[side], settings), _bytes(files), batches)
         if "parity" in files:
-            answer["parity"] = [_packed(copies.candidate.run(batch)) for batch in _batches(files["parity"])]
+            answer["parity"] = [
+                [_packed(x) for x in copies.candidate.run(batch)] for batch in _batches(files["parity"])
+            ]
         if "latency" in figures:
             answer.update(_timed(copies, Protocol(**request["timing"]), cores, _Canary(request, folder)))
         if "energy" in figures:
             answer["energy_mj"] = _energy(copies.candidate, batches, request.get("energy_command"))
         if "sample" in files:
-            outputs = np.concatenate([copies.candidate.run(batch) for batch in _batches(files["sample"])])
-            answer["sample"] = _written(outputs, folder)
+            found = [copies.candidate.run(batch) for batch in _batches(files["sample"])]
+            answer["sample"] = _written([np.concatenate(parts) for parts in zip(*found)], folder)  # Python 3.9
     for place in (folder / "files", cache):
         _forget_the_oldest(place, keep=set(files.values()))
     return answer
@@ -253,11 +255,11 @@ def _packed(array: Array) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": array.dtype.str, "data": base64.b64encode(array.tobytes()).decode()}
 
 
-def _written(outputs: Array, folder: Path) -> str:
+def _written(outputs: Batch, folder: Path) -> str:
     """Keep outputs in a file for the host to fetch. Returns its name."""
-    name = f"outputs-{os.getpid()}.npy"
+    name = f"outputs-{os.getpid()}.npz"
     with (folder / name).open("wb") as stream:
-        np.save(stream, outputs, allow_pickle=False)
+        np.savez(stream, *outputs)
     return name
 
 

@@ -1,7 +1,8 @@
-"""What a model must do before its couplings are traced: run, give one tensor, and say the same twice."""
+"""What a model must do before its couplings are traced: run, return tensors, and say the same twice."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +13,27 @@ from torch import Tensor, nn
 from secateur.compression.copies import check_hooked_weights, copied
 from secateur.errors import ModelError
 from secateur.workloads.calls import raised
+from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, length, mapped, named, tensors
 
 ROUNDING = 1e-4
 """Largest difference between two outputs, relative to the largest output, that is rounding."""
 
 
-def check_model(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+def disagreement(outputs: PyTree, expected: PyTree, rounding: float = ROUNDING) -> float | None:
+    """The difference between two outputs of one nesting where it is more than rounding, infinity for another shape; None elsewhere.
+
+    rounding: relative to the largest entry of what is expected, for each tensor.
+    """
+    for found, wanted in zip(tensors(outputs), tensors(expected), strict=True):
+        if found.shape != wanted.shape:
+            return math.inf
+        gap = (found.double() - wanted.double()).abs().max().item()
+        if not gap <= rounding * wanted.double().abs().max().item():  # NaN is no agreement
+            return gap
+    return None
+
+
+def check_model(model: nn.Module, example_inputs: PyTree) -> None:
     """Everything that would make tracing or the proof fail for a reason of its own. model: in evaluation mode.
 
     Raises ModelError naming the layer.
@@ -28,8 +44,8 @@ def check_model(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
     _check_repeatable(model, example_inputs)
 
 
-def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
-    """One forward pass, with an eye on what tracing needs: one output tensor, with a gradient path to the weights.
+def check_forward(model: nn.Module, example_inputs: PyTree) -> None:
+    """One forward pass, with an eye on what tracing needs: tensors with a batch, one of them with a gradient path to the weights.
 
     Raises ModelError naming the innermost layer where it fails.
     """
@@ -43,10 +59,11 @@ def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
     for name, module in model.named_modules():
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: entered.append(name)))
         hooks.append(module.register_forward_hook(leave))
-    inputs = tuple(x.clone() for x in example_inputs)
-    versions = [x._version for x in inputs]
+    inputs = mapped(torch.clone, example_inputs)
+    given = named(inputs, INPUT)
+    versions = {name: x._version for name, x in given.items()}
     try:
-        outputs = model(*inputs)
+        outputs = call(model, inputs)
     except (Exception, SystemExit) as error:  # whatever the user's forward raises becomes one clear error
         name = entered[-1] if entered else ""
         where = f"layer '{name}' ({type(model.get_submodule(name)).__name__})" if name else "the model"
@@ -54,22 +71,37 @@ def check_forward(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    if not isinstance(outputs, Tensor):
+    if not tensors(outputs):
         raise ModelError(
-            f"The model returns a {type(outputs).__name__}; one tensor is needed. Wrap the model so that forward() returns "
-            "the tensor that loss and score take."
+            f"The model returns a {type(outputs).__name__} without a tensor. Wrap it so that forward() returns tensors, alone or "
+            "in tuples, lists, dicts and dataclasses."
         )
-    changed = [number for number, x in enumerate(inputs) if x._version != versions[number]]
+    _check_batch(outputs, length(inputs))
+    changed = [name for name, x in given.items() if x._version != versions[name]]
     if changed:
         raise ModelError(
-            f"The model changes its input {changed[0]} in place, so a second call with the same tensor gives another output. "
+            f"The model changes its input '{changed[0]}' in place, so a second call with the same tensor gives another output. "
             "Look for operations such as clamp_() or inplace=True on the input in forward(), or begin it with x = x.clone()."
         )
-    if outputs.grad_fn is None:
+    if all(x.grad_fn is None for x in tensors(outputs)):
         raise ModelError(
             "The model's output carries no gradient, so its layers cannot be traced. Look for torch.no_grad(), .detach(), "
             ".data, argmax() or a conversion to numpy in forward()."
         )
+
+
+def _check_batch(outputs: PyTree, samples: int) -> None:
+    """Every output is told apart by sample, scored or compared."""
+    try:
+        found = named(outputs, OUTPUT)
+    except ValueError as error:
+        raise ModelError(f"Of the model's outputs, {error}. Rename one of them.") from error
+    for name, x in found.items():
+        if not x.dim() or len(x) != samples:
+            raise ModelError(
+                f"The model's {name} is {tuple(x.shape)} for {samples} samples; every tensor that forward() returns needs the "
+                "batch as its first dimension. Leave it out of what forward() returns, or move its batch to the front."
+            )
 
 
 def _check_statistics(model: nn.Module) -> None:
@@ -85,14 +117,14 @@ def _check_statistics(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _check_repeatable(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+def _check_repeatable(model: nn.Module, example_inputs: PyTree) -> None:
     """The same input twice: the proof compares networks, and must not take chance for a difference between them."""
-    first, second = (model(*example_inputs) for _ in range(2))
-    if not torch.isfinite(first).all():
+    first, second = (call(model, example_inputs) for _ in range(2))
+    if not all(torch.isfinite(x).all() for x in tensors(first)):
         where = _first_layer(model, example_inputs, lambda a, _: not bool(torch.isfinite(a).all()))
         raise ModelError(f"The model's output for the example inputs holds NaN or infinity{where}.")
-    gap = (first - second).abs().max().item() if first.shape == second.shape else float("inf")
-    if not gap <= ROUNDING * first.abs().max().item():
+    gap = disagreement(second, first)
+    if gap is not None:
         where = _first_layer(model, example_inputs, lambda a, b: a.shape != b.shape or not torch.allclose(a, b))
         raise ModelError(
             f"Two runs of the dense model on the same input differ by {gap:.2g}{where}, although it is in evaluation mode. Look "
@@ -100,12 +132,12 @@ def _check_repeatable(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> N
         )
 
 
-def _first_layer(model: nn.Module, example_inputs: tuple[Tensor, ...], wrong: Callable[[Tensor, Tensor], bool]) -> str:
+def _first_layer(model: nn.Module, example_inputs: PyTree, wrong: Callable[[Tensor, Tensor], bool]) -> str:
     """The first layer to finish whose outputs of two runs are wrong, as a part of a sentence."""
     runs = []
     for _ in range(2):
         with _outputs_by_layer(model) as seen:
-            model(*example_inputs)
+            call(model, example_inputs)
         runs.append(seen)
     for name, output in runs[0].items():
         if name and name in runs[1] and wrong(output, runs[1][name]):

@@ -19,6 +19,7 @@ from secateur.compression.copies import copied
 from secateur.compression.coupling.layers import layer_of
 from secateur.compression.removal import lost, parameters_at
 from secateur.records import Group, Removals, Side
+from secateur.workloads.pytrees import PyTree, call, rows
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,11 @@ def _kept(width: int, removed: tuple[int, ...] | None) -> float:
     return 1.0 if removed is None else (width - len(removed)) / width
 
 
-def layer_costs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> LayerCosts:
+def layer_costs(model: nn.Module, example_inputs: PyTree) -> LayerCosts:
     """Count the MACs of every convolution and linear layer with one forward pass of one sample."""
-    sample = tuple(x[:1] for x in example_inputs)
     counted = copied(model).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        counted(*sample)
+        call(counted, rows(example_inputs, slice(1)))
     by_module = counter.get_flop_counts()
     prefix = type(counted).__name__
     layers, widths_out, widths_in = {}, {}, {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts, layer_costs
@@ -19,6 +19,7 @@ from secateur.compression.proof import Proof
 from secateur.compression.removal import parameters_at, width_of
 from secateur.errors import ModelError
 from secateur.records import Excluded, Group
+from secateur.workloads.pytrees import PyTree
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class FoundGroups:
     costs: LayerCosts
 
 
-def find_groups(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> FoundGroups:
+def find_groups(model: nn.Module, example_inputs: PyTree) -> FoundGroups:
     """Find the couplings and prove every group: without any of its channels the network computes what it does with zeros there.
 
     Raises ModelError where the model cannot be run or copied, or where nothing can be cut.

@@ -12,12 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.compression.groups import FoundGroups, find_groups
 from secateur.compression.proof import Proof
 from secateur.compression.storage import weights_digest
 from secateur.files import write
+from secateur.workloads.pytrees import PyTree, tensors
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class _Kept:
 _KEPT = TypeAdapter(_Kept)
 
 
-def keep_groups(file: Path, found: FoundGroups, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
+def keep_groups(file: Path, found: FoundGroups, model: nn.Module, example_inputs: PyTree) -> None:
     """Write groups down as JSON. Raises StateError where the disk does not take them."""
     write(file, _KEPT.dump_json(_Kept(_identity(model, example_inputs), found)))
 
 
-def kept_groups(file: Path | None, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> FoundGroups:
+def kept_groups(file: Path | None, model: nn.Module, example_inputs: PyTree) -> FoundGroups:
     """The groups that a file holds for this model; where there is none, or of another one, they are found anew.
 
     Raises what `find_groups` raises.
@@ -53,7 +54,7 @@ def kept_groups(file: Path | None, model: nn.Module, example_inputs: tuple[Tenso
     return kept.found
 
 
-def _identity(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> str:
-    shapes = [(tuple(x.shape[1:]), str(x.dtype)) for x in example_inputs]
+def _identity(model: nn.Module, example_inputs: PyTree) -> str:
+    shapes = [(tuple(x.shape[1:]), str(x.dtype)) for x in tensors(example_inputs)]
     versions = [version(package) for package in ("secateur", "torch", "torch-pruning")]
     return hashlib.sha256(f"{weights_digest(model)} {model} {shapes} {versions}".encode()).hexdigest()

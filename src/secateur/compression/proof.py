@@ -11,14 +11,16 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.checks import ROUNDING
+from secateur.compression.checks import disagreement
 from secateur.compression.surgery import cut, removals_of, zeroed
 from secateur.errors import first_line
 from secateur.records import Group, Removals
+from secateur.workloads.pytrees import PyTree, call, mapped, tensors
 
 SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3)
 """Of what may go from a group while all others lose channels too; 0 stands for one or two channels."""
@@ -36,8 +38,8 @@ Plan = Mapping[str, Sequence[int]]
 class Proof:
     """Compares networks without channels with networks in which they are zero, on an example and on noise."""
 
-    def __init__(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
-        """model: in evaluation mode, on the CPU. example_inputs: as `model(*example_inputs)` takes them."""
+    def __init__(self, model: nn.Module, example_inputs: PyTree) -> None:
+        """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`."""
         self._model = model
         self._inputs = _two_inputs(model, example_inputs)
 
@@ -78,16 +80,16 @@ class Proof:
         """Why these removals are wrong, or None: the outputs of the cut and of the zeroed network agree."""
         try:
             with torch.no_grad():
-                reference = zeroed(self._model, removals)(*self._given())
-                actual = cut(self._model, removals, shared=True)(*self._given())
+                reference = call(zeroed(self._model, removals), self._given())
+                actual = call(cut(self._model, removals, shared=True), self._given())
         except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
             return f"the model does not run without its channels: {type(error).__name__}: {first_line(error)}"
-        if actual.shape != reference.shape:
+        if [x.shape for x in tensors(actual)] != [x.shape for x in tensors(reference)]:
             return "its channels are the model's output"
-        gap = (actual - reference).abs().max().item()
-        if not gap <= ROUNDING * reference.abs().max().item():
-            return f"removing its channels is not the same as zeroing them: outputs differ by {gap:.2g}"
-        return None
+        gap = disagreement(actual, reference)
+        if gap is None:
+            return None
+        return f"removing its channels is not the same as zeroing them: outputs differ by {gap:.2g}"
 
     def _disproof(self, groups: Sequence[Group], plan: Plan) -> str | None:
         if not groups:
@@ -114,9 +116,9 @@ class Proof:
             return suspects[0], f"together with {', '.join(g.name for g in company[:3])}: {reason}"
         return suspects[0], reason
 
-    def _given(self) -> list[Tensor]:
+    def _given(self) -> PyTree:
         """The inputs, anew: a forward pass may change what it is given."""
-        return [x.clone() for x in self._inputs]
+        return mapped(torch.clone, self._inputs)
 
 
 def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
@@ -164,21 +166,22 @@ def _likely(groups: Sequence[Group]) -> list[Group]:
 
 
 @torch.no_grad()
-def _two_inputs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _two_inputs(model: nn.Module, example_inputs: PyTree) -> PyTree:
     """One example and one sample of noise (less noise, or none, where the model does not take it)."""
     for strength in (1.0, 0.1):
-        inputs = tuple(torch.cat([x[:1], _noisy(x[:1], strength)]) for x in example_inputs)
+        inputs = mapped(partial(_with_noise, strength), example_inputs)
         try:
-            if torch.isfinite(model(*(x.clone() for x in inputs))).all():
+            if all(torch.isfinite(x).all() for x in tensors(call(model, mapped(torch.clone, inputs)))):
                 return inputs
         except Exception:  # noqa: BLE001, S112 # whatever the user's forward raises for inputs that it does not take
             continue
-    return tuple(torch.cat([x[:1], x[:1]]) for x in example_inputs)
+    return mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
 
 
-def _noisy(example: Tensor, strength: float) -> Tensor:
-    """Gaussian noise in the example's shape, or the example with some; integers (token numbers) are kept as they are."""
+def _with_noise(strength: float, examples: Tensor) -> Tensor:
+    """The first example, then Gaussian noise in its shape, or itself with some; integers (token numbers) are kept as they are."""
+    example = examples[:1]
     if not example.is_floating_point():
-        return example
+        return torch.cat([example, example])
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-    return noise if strength == 1.0 else example * (1 + strength * noise)
+    return torch.cat([example, noise if strength == 1.0 else example * (1 + strength * noise)])

@@ -20,7 +20,8 @@ from secateur.errors import WorkloadError
 from secateur.plugins import Registry
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
-from secateur.workloads.roles import as_tuple, drawn
+from secateur.workloads.pytrees import call
+from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
 
 BATCH = 32
@@ -247,7 +248,7 @@ def _backward_passes(model: nn.Module, workload: Workload, batches: int) -> Iter
     for i, (inputs, targets) in enumerate(in_batches(samples, BATCH)):
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), calling(f"The model or its loss on calibration batch {i}"):
-            loss = workload.loss(model(*as_tuple(inputs)), targets)
+            loss = workload.loss(call(model, inputs), targets)
             if not torch.isfinite(loss):
                 raise WorkloadError(
                     f"The loss of the dense model on calibration batch {i} is {loss.item()}. Check the weights, the input "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.compression.compensation.batch_norm import DenseStatistics, dense_statistics, recalibrate
 from secateur.compression.compensation.gram import Grams
@@ -17,6 +17,7 @@ from secateur.compression.copies import copied
 from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed, first_line
 from secateur.records import Removals, Workload
+from secateur.workloads.pytrees import PyTree, call
 from secateur.workloads.roles import collect
 
 PROBED_IMAGES = 64
@@ -42,8 +43,8 @@ class Cutting:
     def grams(self, grams: Grams) -> None:
         self._least_squares = LeastSquares(self._model, grams)
 
-    def cut(self, removals: Removals, images: int) -> tuple[nn.Module, Tensor]:
-        """The cut network, refitted, and recalibrated on so many samples (0: not at all), and its outputs (n, …) on such samples.
+    def cut(self, removals: Removals, images: int) -> tuple[nn.Module, PyTree]:
+        """The cut network, refitted, and recalibrated on so many samples (0: not at all), and its outputs on such samples.
 
         Raises EvaluationFailed where it no longer runs.
         """
@@ -53,7 +54,7 @@ class Cutting:
             if images:
                 return module, recalibrate(module, removals, dense)
             with torch.no_grad():
-                return module, module(*dense.images)
+                return module, call(module, dense.images)
 
     def refined(self, removals: Removals, images: int, refit_images: int) -> nn.Module:
         """The network of `cut`, or that refitted layer after layer: the one of least loss on `refit_images` calibration samples.
@@ -75,12 +76,12 @@ class Cutting:
                 choices.append(copied(ordered))
                 recalibrate(choices[-1], removals, self._dense(images))
             with torch.no_grad():
-                said = [choice(*inputs) for choice in choices]
+                said = [call(choice, inputs) for choice in choices]
         losses = [float(self._workload.loss(outputs, targets)) for outputs in said]
         return min(zip(losses, choices, strict=True), key=lambda pair: _or_worst(pair[0]))[1]
 
-    def dense_outputs(self, images: int) -> Tensor:
-        """The dense network's outputs (n, …) on the samples that `cut` gives outputs on."""
+    def dense_outputs(self, images: int) -> PyTree:
+        """The dense network's outputs on the samples that `cut` gives outputs on."""
         return self._dense(images).outputs
 
     def _refitted(self, removals: Removals) -> nn.Module:

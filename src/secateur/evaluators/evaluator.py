@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
@@ -29,9 +28,10 @@ from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
 from secateur.evaluators.sample_scores import Scores
-from secateur.evaluators.scoring import Scoring, View, outputs_of
+from secateur.evaluators.scoring import Scoring, View
 from secateur.evaluators.waiting import FINALIST, Loan
 from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals
+from secateur.workloads.pytrees import joined, length
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Evaluator:
         self.runtime = RUNTIMES[definition.runtime]
         self.files = ModelFiles(dense, self.host, suffix=self.runtime.format, batch=definition.batch)
         self.measuring = Measuring(definition, dense.workload.data, self.files.dense, place)
-        self._scoring = Scoring(dense.workload, self.host, definition.batch, self.files.dense.onnx)
+        self._scoring = Scoring(dense.workload, self.host, definition.batch, self.files)
         self.cutting = Cutting(self.model, dense.workload)
 
     @property
@@ -161,10 +161,11 @@ class Evaluator:
             module, outputs = self.cutting.cut(removals, images)
         except EvaluationFailed as error:
             return Evaluation(candidate, removals.key, {}, str(error))
-        harm = relative_error(outputs, self.cutting.dense_outputs(images))
+        output = self.workload.output
+        harm = relative_error(output(outputs), output(self.cutting.dense_outputs(images)))
         figures = {
             "damage": Measurement(
-                harm, "relative squared error", "measured", len(outputs), None, self.host.fingerprint
+                harm, "relative squared error", "measured", length(outputs), None, self.host.fingerprint
             ),
             "macs": Measurement(float(self.costs.after(removals)), "MACs", "computed"),
             "parameters": Measurement(float(parameter_count(module)), "parameters", "computed"),
@@ -216,14 +217,14 @@ class Evaluator:
         predicted = self.measuring.predicted(network, names) if race.contested else None
         answer = predicted or self.measuring.measured(network, role, names)
         session, part = self.host.open(network.onnx), race.first(len(samples.batches))
-        context = view.context(outputs_of(session, samples.batches[:part]), answer)
+        context = view.context(self._scoring.outputs(session, samples.batches[:part]), answer)
         if part < len(samples.batches):
             if race.on_part is not None:
                 race.on_part(view.figures(context, names))
             if stopped := race.hopeless(view, context):
                 return _Taken(view.figures(context, names), context, stopped)
-            rest = outputs_of(session, samples.batches[part:])
-            context = view.context(torch.cat([context.outputs, rest]), answer)
+            rest = self._scoring.outputs(session, samples.batches[part:])
+            context = view.context(joined([context.outputs, rest]), answer)
         if predicted is not None:
             if stopped := race.hopeless(view, context):
                 return _Taken(view.figures(context, names), context, stopped)

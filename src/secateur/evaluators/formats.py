@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import EvaluationFailed, first_line
+from secateur.evaluators.flat import FlatModule
+from secateur.workloads.pytrees import PyTree, tensors
 
 ONNX = "onnx"
 
@@ -26,7 +28,7 @@ class Format:
     """An entry of the registry. convert: module, its inputs (batch, …) → the file. needs, extra: a module of an extra, or empty."""
 
     summary: str
-    convert: Callable[[nn.Module, tuple[Tensor, ...]], bytes]
+    convert: Callable[[FlatModule, tuple[Tensor, ...]], bytes]
     needs: str = ""
     extra: str = ""
 
@@ -38,18 +40,18 @@ class Format:
         return f"{self.needs} is not installed on this host: pip install 'secateur[{self.extra}]'"
 
 
-def _program(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+def _program(module: FlatModule, inputs: tuple[Tensor, ...]) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(torch.export.export(module.cpu().eval(), inputs), buffer)
+    torch.export.save(torch.export.export(module, inputs), buffer)
     return buffer.getvalue()
 
 
-def _litert(module: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+def _litert(module: FlatModule, inputs: tuple[Tensor, ...]) -> bytes:
     import litert_torch
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
-        litert_torch.convert(module.cpu().eval(), inputs).export(str(file))
+        litert_torch.convert(module, inputs).export(str(file))
         return file.read_bytes()
 
 
@@ -60,11 +62,12 @@ FORMATS: dict[str, Format] = {
 """The registry, by file suffix. A converted file takes batches of one size only."""
 
 
-def convert(suffix: str, module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """A network's file in one of `FORMATS`. inputs: (batch, …) of the batch that it will take. Raises EvaluationFailed."""
+def convert(suffix: str, module: nn.Module, inputs: PyTree) -> bytes:
+    """A network's file in one of `FORMATS`. inputs: of the batch that it will take. Raises EvaluationFailed."""
     try:
         with _quiet():
-            return FORMATS[suffix].convert(module, tuple(inputs))
+            flat = FlatModule(module.cpu().eval(), inputs)
+            return FORMATS[suffix].convert(flat, tuple(tensors(inputs)))
     except Exception as error:  # converters raise whatever they meet
         raise EvaluationFailed(f"the model cannot be converted to {suffix}: {first_line(error)}") from error
 

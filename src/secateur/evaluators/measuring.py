@@ -9,7 +9,6 @@ from typing import TypeGuard
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from secateur.agent.latency import Protocol
 from secateur.agent.runtimes import RUNTIMES
@@ -23,6 +22,7 @@ from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sa
 from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.waiting import FINALIST, Loan, WaitingBudget
 from secateur.records import DataRoles
+from secateur.workloads.pytrees import PyTree, call, filled, length, tensors
 from secateur.workloads.roles import collect
 
 TIMED_BATCHES = 4
@@ -63,6 +63,7 @@ class Measuring:
     def __init__(self, definition: EvaluatorDefinition, data: DataRoles, dense: Network, place: Place) -> None:
         """The device is not touched before something is measured on it."""
         self._definition, self._data, self._place = definition, data, place
+        self._inputs, _ = collect(data.calibration, 1)
         rounding = RUNTIMES[definition.runtime].rounding(definition.runtime_options)
         self.on_device = OnDevice(place.devices, dense.file, self._timed(), place.kept, rounding)
         self.predictor: Predictor | None = None
@@ -106,7 +107,7 @@ class Measuring:
 
     def _asked(self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None) -> Answer:
         with torch.no_grad():
-            expected = network.module(*self.on_device.parity_inputs)
+            expected = call(network.module, filled(self._inputs, self.on_device.parity_inputs))
         return self.on_device.measure(network.file, expected, names, timing, sample)
 
     def _timing(self, role: str) -> Protocol:
@@ -127,12 +128,12 @@ class Measuring:
         The search must not see what judges the finalists.
         """
         inputs, targets = collect(getattr(self._data, role), self._definition.device_samples)
-        return Sample(self._whole_batches(inputs, math.ceil(len(targets) / self._definition.batch)), targets)
+        return Sample(self._whole_batches(inputs, math.ceil(length(targets) / self._definition.batch)), targets)
 
-    def _whole_batches(self, inputs: Sequence[Tensor], count: int) -> Batches:
+    def _whole_batches(self, inputs: PyTree, count: int) -> Batches:
         """So many batches as the runtime takes them; samples that are too few start again."""
         step = self._definition.batch
-        arrays = [np.resize(x.numpy(), (step * count, *x.shape[1:])) for x in inputs]
+        arrays = [np.resize(x.numpy(), (step * count, *x.shape[1:])) for x in tensors(inputs)]
         return [tuple(np.ascontiguousarray(a[i * step : (i + 1) * step]) for a in arrays) for i in range(count)]
 
 

@@ -20,20 +20,22 @@ from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.plugins import Registry
 from secateur.records import SHARE, Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
+from secateur.workloads.pytrees import PyTree, filled
 
 
 @dataclass(frozen=True)
 class Context:
     """What a metric may look at.
 
-    outputs: (n, …) of the exported model on the samples of one data role; dense_outputs: the dense model's on the same;
-    targets: (n, …). host: fingerprint of what these came from. device: what the device said, None where it was not asked.
+    outputs: of the exported model on the samples of one data role, nested as the torch module's are, each tensor (n, …);
+    dense_outputs: the dense model's on the same; targets: (n, …). host: fingerprint of what these came from. device: what the
+    device said, None where it was not asked.
     """
 
     workload: Workload
     network: Network
-    outputs: Tensor
-    dense_outputs: Tensor
+    outputs: PyTree
+    dense_outputs: PyTree
     targets: Tensor
     host: str
     device: Answer | None
@@ -132,7 +134,7 @@ def device_accuracy(context: Context) -> Measurement:
     if answer is None or answer.sample is None:
         raise EvaluationFailed("the device was not given samples to score")
     outputs, targets = answer.sample
-    scored = replace(context, outputs=outputs, targets=targets, host=answer.device)
+    scored = replace(context, outputs=filled(context.dense_outputs, outputs), targets=targets, host=answer.device)
     return accuracy(scored)
 
 
@@ -170,8 +172,9 @@ def parameters(context: Context) -> Measurement:
 
 
 def damage(context: Context) -> Measurement:
-    """Squared error of the outputs against the dense model's, relative to the spread of the dense outputs; 0 is undamaged."""
-    error = relative_error(context.outputs, context.dense_outputs)
+    """Squared error of the workload's `output` against the dense model's, relative to the spread of the latter; 0 is undamaged."""
+    output = context.workload.output
+    error = relative_error(output(context.outputs), output(context.dense_outputs))
     return Measurement(error, "relative squared error", "measured", len(context.targets), None, context.host)
 
 

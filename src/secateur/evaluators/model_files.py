@@ -16,6 +16,7 @@ from secateur.evaluators.onnx_template import OnnxTemplate, make_template
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.runtimes import Host
 from secateur.records import Workload
+from secateur.workloads.pytrees import PyTree, call, joined, mapped, rows, tensors
 from secateur.workloads.roles import collect
 
 COMPARED = 2
@@ -53,7 +54,8 @@ class Network:
 class ModelFiles:
     """Files of one dense network and its candidates. `exports` counts those that could not be rewritten from the dense one's.
 
-    why_exported: what kept the last of them from being rewritten, None where there was none.
+    why_exported: what kept the last of them from being rewritten, None where there was none. outputs: what the dense model returns
+    for some samples.
     """
 
     def __init__(self, dense: DenseModel, host: Host, *, suffix: str = ONNX, batch: int = 1) -> None:
@@ -66,10 +68,12 @@ class ModelFiles:
         workload = dense.workload
         self.template: OnnxTemplate = make_template(dense.model, workload.example_inputs, dense.onnx)
         self._examples, self._host, self._suffix = workload.example_inputs, host, suffix
-        self._batch = [torch.cat([x[:1]] * batch) for x in self._examples]
+        self._batch = mapped(lambda x: torch.cat([x[:1]] * batch), self._examples)
         # An example of zeros says little: most weights do not show in its outputs.
         samples, _ = collect(workload.data.calibration, COMPARED)
-        self._compared = tuple(torch.cat([x[:1], s]) for x, s in zip(self._examples, samples, strict=True))
+        self._compared = joined([rows(self._examples, slice(1)), samples])
+        with torch.no_grad():
+            self.outputs: PyTree = call(dense.model, self._compared)
         try:
             onnx = self.template.dense.SerializeToString()
             self._check(dense.model, onnx)
@@ -106,6 +110,6 @@ class ModelFiles:
 
     def _check(self, module: nn.Module, file: bytes) -> None:
         with torch.no_grad():
-            expected = module(*self._compared)
-        outputs = self._host.open(file).run([np.ascontiguousarray(x.numpy()) for x in self._compared])
+            expected = call(module, self._compared)
+        outputs = self._host.open(file).run([np.ascontiguousarray(x.numpy()) for x in tensors(self._compared)])
         check_parity(outputs, expected, "the exported model")

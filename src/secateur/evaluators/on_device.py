@@ -16,6 +16,7 @@ from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Batches, Work
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.prediction import Prediction
+from secateur.workloads.pytrees import PyTree
 
 FIGURES: Mapping[str, str] = {"latency": "latency", "throughput": "latency", "memory": "memory", "energy": "energy"}
 """Metric → what the device must be asked for."""
@@ -28,14 +29,14 @@ class Answer:
     """What is known of one network on the device.
 
     device: fingerprint. emulated: its timings mean nothing. batch: samples per run. report: None where it was only predicted.
-    sample: outputs and targets (n, …) of the samples that it scored.
+    sample: each output, in order, and the targets (n, …) of the samples that it scored.
     """
 
     device: str
     emulated: bool
     batch: int
     report: Report | None = None
-    sample: tuple[Tensor, Tensor] | None = None
+    sample: tuple[list[Tensor], Tensor] | None = None
     prediction: Prediction | None = None
 
 
@@ -62,11 +63,11 @@ class OnDevice:
 
     @property
     def parity_inputs(self) -> tuple[Tensor, ...]:
-        """What both torch and the device are asked: (batch, …) tensors."""
+        """What both torch and the device are asked: (batch, …) tensors, in order."""
         return tuple(torch.from_numpy(x) for x in self._inputs[0])
 
     def measure(
-        self, file: bytes, expected: Tensor, names: Collection[str], timing: Protocol, sample: Sample | None = None
+        self, file: bytes, expected: PyTree, names: Collection[str], timing: Protocol, sample: Sample | None = None
     ) -> Answer:
         """What is behind the named metrics. file: in the runtime's format. expected: torch's outputs for `parity_inputs`.
 
@@ -88,7 +89,7 @@ class OnDevice:
         answer = replace(answer, report=measured.report)
         if measured.sample is None or sample is None:
             return answer
-        outputs = torch.from_numpy(measured.sample)[: len(sample.targets)]
+        outputs = [torch.from_numpy(x)[: len(sample.targets)] for x in measured.sample]
         return replace(answer, sample=(outputs, sample.targets))
 
     def predicted(self, prediction: Prediction) -> Answer:

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.errors import ModelError, first_line
+from secateur.evaluators.flat import FlatModule
+from secateur.workloads.pytrees import PyTree, mapped, tensors
 
 OPSET = 18
-INPUT, OUTPUT = "input", "output"
 
 _PLACE = re.compile(
     r'The following call raised this error:\n\s*File "(?P<file>.+)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)'
@@ -24,25 +25,26 @@ _PLACE = re.compile(
 """How torch.export names the line of the model on which it gave up."""
 
 
-def export(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
+def export(model: nn.Module, example_inputs: PyTree) -> onnx.ModelProto:
     """The module as an ONNX model with a free batch dimension, batch norms folded, metadata stripped.
 
-    example_inputs: (batch, …) tensors. Inputs are called `input` (`input_0`, `input_1`, … where there are several), the output
-    `output`; the first dimension of each is `batch`. Raises ModelError naming the operation that cannot be exported.
+    example_inputs: as in `Workload`. Every input and output tensor has its name, as in `FlatModule`; the first dimension of each is
+    `batch`. Raises ModelError naming the operation that cannot be exported.
     """
     batch = torch.export.Dim("batch")
     # A batch of 1 is specialised by the exporter; two samples keep the dimension free.
-    samples = tuple(torch.cat([x[:1], x[:1]]) for x in example_inputs)
+    samples = mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
     try:
+        flat = FlatModule(model.cpu().eval(), samples)
         with _quiet():
             program = torch.onnx.export(
-                model.cpu().eval(),
-                samples,
+                flat,
+                tuple(tensors(samples)),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=input_names(len(samples)),
-                output_names=[OUTPUT],
-                dynamic_shapes=tuple({0: batch} for _ in samples),
+                input_names=flat.input_names,
+                output_names=flat.output_names,
+                dynamic_shapes=(tuple({0: batch} for _ in flat.input_names),),
                 external_data=False,
                 optimize=True,
                 verbose=False,
@@ -53,12 +55,8 @@ def export(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> onnx.ModelPr
         raise ModelError("The model cannot be exported to ONNX: the exporter returned nothing.")
     exported = program.model_proto
     strip_metadata(exported)
+    flat.name_as_in_the_model(exported)
     return exported
-
-
-def input_names(count: int) -> list[str]:
-    """The names of the ONNX inputs of a model that takes `count` tensors."""
-    return [INPUT] if count == 1 else [f"{INPUT}_{i}" for i in range(count)]
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:

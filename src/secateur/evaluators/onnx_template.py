@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_export import export
+from secateur.workloads.pytrees import PyTree, call, rows
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, Tensor]
@@ -78,9 +79,7 @@ class OnnxTemplate:
         return serialised
 
 
-def make_template(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], dense_onnx: bytes | None = None
-) -> OnnxTemplate:
+def make_template(model: nn.Module, example_inputs: PyTree, dense_onnx: bytes | None = None) -> OnnxTemplate:
     """Export the dense module and find the rules. dense_onnx: an earlier template's file, instead of an export.
 
     Raises ModelError where it cannot be exported.
@@ -188,7 +187,7 @@ def _equal(left: Tensor, right: Tensor) -> bool:
     return left.shape == right.shape and bool(torch.allclose(left, right, rtol=1e-5, atol=1e-7))
 
 
-def _norm_after(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, str]:
+def _norm_after(model: nn.Module, example_inputs: PyTree) -> dict[str, str]:
     """Which batch norm reads each layer's output directly, seen in one forward pass: layer name → batch norm name."""
     produced: dict[int, str] = {}
     alive: list[Tensor] = []  # a freed tensor's identity could be used again
@@ -211,7 +210,7 @@ def _norm_after(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[st
         elif isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
             hooks.append(layer.register_forward_hook(lambda _m, _i, output, name=name: note(name, output)))
     with torch.no_grad():
-        model.eval()(*(x[:1] for x in example_inputs))
+        call(model.eval(), rows(example_inputs, slice(1)))
     for hook in hooks:
         hook.remove()
     return found

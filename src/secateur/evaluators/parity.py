@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+import torch
 
-from secateur.agent.runtimes import ROUNDING
+from secateur.agent.runtimes import ROUNDING, Array
+from secateur.compression.checks import disagreement
 from secateur.errors import EvaluationFailed
+from secateur.workloads.pytrees import OUTPUT, PyTree, named
 
 
-def check_parity(outputs: NDArray[Any], expected: Tensor, whose: str, rounding: float = ROUNDING) -> None:
-    """Raises EvaluationFailed where outputs (n, …) are not torch's.
+def check_parity(outputs: Sequence[Array], expected: PyTree, whose: str, rounding: float = ROUNDING) -> None:
+    """Raises EvaluationFailed where one of the outputs, each (n, …), is not torch's.
 
-    whose: of whom the message speaks. rounding: largest difference, relative to the largest output, that is rounding.
+    whose: of whom the message speaks. rounding: largest difference, relative to the largest entry of an output, that is rounding.
     """
-    wanted, outputs = (np.asarray(x, np.float64) for x in (expected.numpy(), outputs))  # some are truth values
-    gap = float(np.abs(outputs - wanted).max()) if outputs.shape == wanted.shape else float("inf")
-    if not gap <= rounding * float(np.abs(wanted).max()):
-        raise EvaluationFailed(f"the outputs of {whose} and of the torch module differ by {gap:.2g}")
+    names = named(expected, OUTPUT)
+    if len(outputs) != len(names):
+        raise EvaluationFailed(f"{whose} has {len(outputs)} outputs, the torch module {len(names)}")
+    for found, (name, wanted) in zip(outputs, names.items(), strict=True):
+        gap = disagreement(torch.from_numpy(np.array(found)), wanted, rounding)
+        if gap is not None:
+            which = "outputs" if len(names) == 1 else f"outputs '{name}'"
+            raise EvaluationFailed(f"the {which} of {whose} and of the torch module differ by {gap:.2g}")

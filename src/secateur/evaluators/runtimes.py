@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from secateur.agent import runtimes as agent
 from secateur.agent.machine import machine
-from secateur.agent.runtimes import Available, Runtime, RuntimeFailure, Session, Settings
+from secateur.agent.runtimes import Available, Batch, Runtime, RuntimeFailure, Session, Settings
 from secateur.errors import EvaluationFailed
 from secateur.plugins import Registry
 
@@ -21,7 +18,6 @@ RUNTIMES: Registry[Runtime] = Registry(
     "secateur.runtimes", Runtime, agent.RUNTIMES, lambda name, runtime: agent.RUNTIMES.update({name: runtime})
 )
 """The agent's registry, and plug-ins, which join that one when they are imported."""
-Array = NDArray[Any]
 FALLBACK = "onnxruntime"
 """What scores candidates where the device's runtime is not on this host, or does not read ONNX."""
 
@@ -33,8 +29,8 @@ class HostSession:
         """session: of the runtime."""
         self._session = session
 
-    def run(self, inputs: Sequence[Array]) -> Array:
-        """The model's output for one batch. inputs: one array per model input, (batch, …). Raises EvaluationFailed."""
+    def run(self, inputs: Batch) -> Batch:
+        """The model's outputs for one batch. Raises EvaluationFailed."""
         try:
             return self._session.run(inputs)
         except RuntimeFailure as error:

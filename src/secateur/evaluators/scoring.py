@@ -12,54 +12,58 @@ from torch import Tensor
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.devices.session import Batches
 from secateur.evaluators.metrics import Context, Metric, measure_all
-from secateur.evaluators.model_files import Network
+from secateur.evaluators.model_files import ModelFiles, Network
 from secateur.evaluators.on_device import Answer
 from secateur.evaluators.runtimes import Host, HostSession
 from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.records import Measurement, Workload
+from secateur.workloads.pytrees import PyTree, filled, length, rows, tensors
 from secateur.workloads.roles import collect, drawn
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One data role in memory, in batches as the runtime takes them, with the dense model's outputs on it (n, …)."""
+    """One data role in memory, in batches as the runtime takes them, with the dense model's outputs on it."""
 
     batches: Batches
     targets: Tensor
-    dense_outputs: Tensor
-
-
-def outputs_of(session: HostSession, batches: Batches) -> Tensor:
-    """Outputs (n, …) of a network. Raises EvaluationFailed where they are not finite."""
-    outputs = torch.from_numpy(np.concatenate([session.run(batch) for batch in batches]))
-    if not torch.isfinite(outputs).all():
-        raise EvaluationFailed("the outputs are not finite")
-    return outputs
+    dense_outputs: PyTree
 
 
 class Scoring:
     """Runs networks beside one dense network, whose file is given."""
 
-    def __init__(self, workload: Workload, host: Host, batch: int, dense_onnx: bytes) -> None:
+    def __init__(self, workload: Workload, host: Host, batch: int, dense: ModelFiles) -> None:
         """batch: samples per run."""
         self.workload, self.host = workload, host
-        self._batch, self._dense = batch, host.open(dense_onnx)
+        self._batch, self._dense, self._outputs = batch, host.open(dense.dense.onnx), dense.outputs
         self._samples: dict[str, Samples] = {}
 
     def samples(self, role: str) -> Samples:
         """A data role, read once. Its samples come in a drawn order: the first of them stand for all."""
         if role not in self._samples:
             inputs, targets = collect(drawn(getattr(self.workload.data, role)))
-            arrays = [x.numpy() for x in inputs]
+            arrays = [x.numpy() for x in tensors(inputs)]
             batches = [
                 tuple(np.ascontiguousarray(a[i : i + self._batch]) for a in arrays)
                 for i in range(0, len(targets), self._batch)
             ]
-            self._samples[role] = Samples(batches, targets, outputs_of(self._dense, batches))
+            self._samples[role] = Samples(batches, targets, self.outputs(self._dense, batches))
         return self._samples[role]
 
-    def scores(self, outputs: Tensor, role: str) -> Scores:
-        """What outputs (n, …) on a whole data role score."""
+    def outputs(self, session: HostSession, batches: Batches) -> PyTree:
+        """What a network returns for batches, nested as the dense module's outputs.
+
+        Raises EvaluationFailed where the workload's `output` is not finite.
+        """
+        found = zip(*(session.run(batch) for batch in batches), strict=True)
+        outputs = filled(self._outputs, [torch.from_numpy(np.concatenate(parts)) for parts in found])
+        if not torch.isfinite(self.workload.output(outputs)).all():
+            raise EvaluationFailed("the outputs are not finite")
+        return outputs
+
+    def scores(self, outputs: PyTree, role: str) -> Scores:
+        """What outputs on a whole data role score."""
         return scores_of(self.workload, outputs, self.samples(role).targets)
 
 
@@ -73,9 +77,10 @@ class View:
     metrics: Mapping[str, Metric]
     host: str
 
-    def context(self, outputs: Tensor, answer: Answer | None) -> Context:
-        """What metrics look at. outputs: (n, …) of the first samples, or of all; answer: the device's, if it was asked."""
-        dense, targets = self.samples.dense_outputs[: len(outputs)], self.samples.targets[: len(outputs)]
+    def context(self, outputs: PyTree, answer: Answer | None) -> Context:
+        """What metrics look at. outputs: on the first samples, or on all; answer: the device's, if it was asked."""
+        known = slice(length(outputs))
+        dense, targets = rows(self.samples.dense_outputs, known), self.samples.targets[known]
         return Context(self.workload, self.network, outputs, dense, targets, self.host, answer)
 
     def figures(self, context: Context, names: Sequence[str]) -> dict[str, Measurement]:

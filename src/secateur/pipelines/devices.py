@@ -90,7 +90,7 @@ def check_devices(name: str, project: Path | None = None) -> Iterator[DeviceChec
     images = torch.randn(definition.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # CIFAR's size
     runtime = RUNTIMES[definition.runtime]
     reads_onnx = runtime.format == ONNX
-    file = export(model, (images,)).SerializeToString() if reads_onnx else convert(runtime.format, model, [images])
+    file = export(model, (images,)).SerializeToString() if reads_onnx else convert(runtime.format, model, (images,))
     figures = frozenset({"latency", "memory"} if runtime.in_process else {"latency"})
     rounding = runtime.rounding(definition.runtime_options)
     with torch.no_grad():
@@ -167,16 +167,17 @@ def _readable(file: Path, batch: int) -> tuple[bytes, Batches]:
     return content, random_inputs(content, batch, 1, str(file))
 
 
-def _outputs(content: bytes, inputs: Batches, threads: int, file: Path) -> torch.Tensor:
-    """What the device must say, too: the first output on this host. Raises ModelError and EvaluationFailed."""
-    output = host_for("onnxruntime", {}, threads).open(content).run(inputs[0])
-    if output.dtype.kind not in "biuf":
-        raise ModelError(
-            f"{file}: its first output is no tensor of numbers, so the device's outputs cannot be checked."
-        )
-    if not np.isfinite(output).all():
-        raise ModelError(f"{file}: its outputs on random inputs are not finite, so the device's cannot be checked.")
-    return torch.from_numpy(output)
+def _outputs(content: bytes, inputs: Batches, threads: int, file: Path) -> list[torch.Tensor]:
+    """What the device must say, too: the outputs on this host. Raises ModelError and EvaluationFailed."""
+    outputs = host_for("onnxruntime", {}, threads).open(content).run(inputs[0])
+    for number, output in enumerate(outputs):
+        if output.dtype.kind not in "biuf":
+            raise ModelError(
+                f"{file}: its output {number} is no tensor of numbers, so the device's outputs cannot be checked."
+            )
+        if not np.isfinite(output).all():
+            raise ModelError(f"{file}: its outputs on random inputs are not finite, so the device's cannot be checked.")
+    return [torch.from_numpy(output) for output in outputs]
 
 
 def _read(file: Path) -> bytes:

@@ -10,22 +10,23 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
 
+from secateur.compression.checks import disagreement
 from secateur.compression.copies import copied
 from secateur.compression.storage import load_compressed
 from secateur.definition import load_pipeline, one_of
 from secateur.errors import ModelError, WorkloadError
-from secateur.evaluators.onnx_export import OUTPUT
 from secateur.files import sha256_of, write
+from secateur.pipelines.example import load_example
 from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import RunFolder
 from secateur.records import Measurement, Recovered
 from secateur.workloads import attention
 from secateur.workloads.loading import build_model, load_workload
+from secateur.workloads.pytrees import call
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the largest output, between the run's module and the one that the exported loader makes."""
@@ -100,14 +101,14 @@ def _changed(dense: nn.Module, smaller: nn.Module) -> Mapping[str, Mapping[str, 
 
 
 def _check(run: RunFolder, smaller: nn.Module, dense: nn.Module, folder: Path) -> None:
-    """That the loader, as written, makes the same module."""
+    """That the loader, as written, makes the same module; where the run's example can be given to it."""
+    given = load_example(run).given
+    if given is None:
+        return
     loaded = runpy.run_path(str(folder / "load.py"))["module"](copied(dense))
-    with np.load(run.path / "example.npz", allow_pickle=False) as stored:
-        inputs = [torch.from_numpy(stored[name]) for name in stored.files if name != OUTPUT]
     with torch.no_grad():
-        expected, found = smaller(*inputs), loaded(*inputs)
-    difference = float((expected - found).abs().max()) if expected.shape == found.shape else float("inf")
-    if not difference <= TOLERANCE * float(expected.abs().max()):  # NaN is no agreement
+        difference = disagreement(call(loaded, given), call(smaller, given), TOLERANCE)
+    if difference is not None:
         raise ModelError(
             f"The exported torch module differs from the run's by {difference:.3g}: something in it is neither a tensor nor a "
             f"layer's number. Use {folder / 'model.onnx'}, which is checked, or secateur.load_compressed."

@@ -44,6 +44,7 @@ from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import build_model, load_attribute, load_workload
+from secateur.workloads.pytrees import length, tensors
 from secateur.workloads.roles import check_calibration, collect
 
 LEAST_VALUES = 2
@@ -185,7 +186,7 @@ def prepare(
     step("loading the workload")
     workload = load_workload(definition.workload, root)
     available = len(workload.data.search)  # type: ignore[arg-type] # map-style datasets have a length
-    check_batch(definition.evaluator, [x[:1] for x in workload.example_inputs], available)
+    check_batch(definition.evaluator, [x[:1] for x in tensors(workload.example_inputs)], available)
     model = build_model(workload)
     looked_at = (
         _inspected(definition, workload, model) if dense_onnx is None else {}
@@ -222,7 +223,7 @@ def check_calibration_images(definition: PipelineDefinition, workload: Workload,
         for name, count in dense_statistics(model, images).count.items():
             if count < LEAST_VALUES:
                 raise DefinitionError(
-                    f"{declared.where('calibration_images')}: with {len(images[0])} calibration samples the batch norm '{name}' "
+                    f"{declared.where('calibration_images')}: with {length(images)} calibration samples the batch norm '{name}' "
                     f"sees {count} value per channel, which has no variance. Use at least {LEAST_VALUES} samples, better 64 or "
                     "more (the data role 'calibration' must hold so many); 0 turns recalibration off."
                 )
@@ -243,11 +244,11 @@ def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Mod
     check_model(model, workload.example_inputs)
     _check_builds(workload, model)
     inspected = inspect_workload(workload, model)
-    outputs = inspected.outputs
-    if definition.recover and definition.recover.distill and outputs.dim() != 2:  # (n, classes)
+    output = workload.output(inspected.outputs)
+    if definition.recover and definition.recover.distill and output.dim() != 2:  # (n, classes)
         raise WorkloadError(
-            f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the model gives "
-            f"{tuple(outputs.shape)}. Set 'distill: null'."
+            f"{definition.recover.where('distill')}: distillation needs outputs (n, classes); the workload's output "
+            f"is {tuple(output.shape)}. Set 'distill: null'."
         )
     check_calibration(workload.data)
     check_calibration_images(definition, workload, model)

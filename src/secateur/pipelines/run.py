@@ -7,18 +7,17 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from secateur.compression.storage import weights_digest
 from secateur.definition import PipelineDefinition, load_pipeline
 from secateur.errors import StateError
-from secateur.evaluators.onnx_export import OUTPUT
 from secateur.files import write
 from secateur.logs import logging_to
 from secateur.pipelines.dashboard import show_registered
 from secateur.pipelines.driving import Driver
 from secateur.pipelines.evaluating import check_live
+from secateur.pipelines.example import load_example
 from secateur.pipelines.listener import Listener, logged, reporting, together
 from secateur.pipelines.outcome import Outcome
 from secateur.pipelines.preparation import Prepared, check_device, prepare
@@ -114,11 +113,9 @@ def _finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
     register = record.definition.get("register")
     if register is not None:
         listener.stage("register")
-        with np.load(run.path / "example.npz", allow_pickle=False) as stored:
-            arrays = dict(stored)
-        output = arrays.pop(OUTPUT)
+        example = load_example(run)
         digests = json.loads((run.path / "data.json").read_text(encoding="utf-8"))
-        package = Package(record, run.path, run.state, arrays, output, digests)
+        package = Package(record, run.path, run.state, example.inputs, example.outputs, digests)
         uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
         published = publish(package, Target(register["name"], register["alias"], uri))
         versions = published.versions

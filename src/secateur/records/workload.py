@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,13 @@ SHARE = "share"
 
 
 ROLES = ("train", "calibration", "search", "selection", "test")
+
+
+def logits(outputs: Any) -> Any:
+    """The default of `Workload.output`: the tensor that the model returns, or `logits` among what it returns."""
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        return outputs["logits"]
+    return getattr(outputs, "logits", outputs)
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,12 @@ class DataRoles:
 class Workload:
     """A trained model with its data, made by the user's factory.
 
+    Outputs are what the model returns: tensors (n, …) in tuples, lists, dicts and dataclasses, to any depth; loss and score get
+    them as they are.
+
     build_model: returns the trained module in float32, the same weights at every call.
     example_inputs: a tuple of tensors with a leading batch dimension, as `model(*example_inputs)` takes them.
+    output: model outputs → tensor (n, …), floating: what cut networks are compared by with the dense one (damage, distillation).
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
     score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
     score_unit: "share" for scores in [0, 1]; any other text is the unit of a plain number ("dB", or "" for none).
@@ -50,8 +61,9 @@ class Workload:
     build_model: Callable[[], nn.Module]
     example_inputs: tuple[Tensor, ...]
     data: DataRoles
-    loss: Callable[[Tensor, Tensor], Tensor]
-    score: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Any, Tensor], Tensor]
+    score: Callable[[Any, Tensor], Tensor]
     score_name: str = "top-1 accuracy"
     score_unit: str = SHARE
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    output: Callable[[Any], Tensor] = logits

@@ -14,6 +14,7 @@ from secateur.records import Workload
 from secateur.recovery.precision import Precision, precision_for
 from secateur.recovery.terms import Batch, Term, total
 from secateur.workloads.calls import calling
+from secateur.workloads.pytrees import call
 from secateur.workloads.roles import as_tuple
 from secateur.workloads.samples import in_batches
 
@@ -97,7 +98,7 @@ class Loop:
             images = (self.workload.augment(images[0], generator), *images[1:])
         images = tuple(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in images)
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            outputs = self.learner.student(*images)
+            outputs = call(self.learner.student, images)
             return total(self.terms, Batch(images, outputs, targets.to(device, non_blocking=True)))
 
 

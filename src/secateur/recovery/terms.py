@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from secateur.definition import DistillDefinition
 from secateur.records import Workload
+from secateur.workloads.pytrees import PyTree, call
 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: as the model takes them, each (n, …). outputs: the student's, (n, …). targets: (n, …). All on one device."""
+    """inputs: as the model takes them. outputs: as the student returns them. targets. All tensors (n, …), on one device."""
 
-    inputs: tuple[Tensor, ...]
-    outputs: Tensor
+    inputs: PyTree
+    outputs: PyTree
     targets: Tensor
 
 
@@ -36,7 +37,7 @@ def terms_of(workload: Workload, teacher: nn.Module, distill: DistillDefinition 
     if distill is None:
         return (Term(1.0, partial(_labels, workload)),)
     return (
-        Term(distill.weight, partial(_logits, teacher, distill.temperature)),
+        Term(distill.weight, partial(_logits, workload, teacher, distill.temperature)),
         Term(1 - distill.weight, partial(_labels, workload)),
     )
 
@@ -50,10 +51,10 @@ def _labels(workload: Workload, batch: Batch) -> Tensor:
     return workload.loss(batch.outputs, batch.targets)
 
 
-def _logits(teacher: nn.Module, temperature: float, batch: Batch) -> Tensor:
+def _logits(workload: Workload, teacher: nn.Module, temperature: float, batch: Batch) -> Tensor:
     with torch.no_grad():
-        taught = teacher(*batch.inputs)
-    return distillation_loss(batch.outputs, taught, temperature)
+        taught = call(teacher, batch.inputs)
+    return distillation_loss(workload.output(batch.outputs), workload.output(taught), temperature)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

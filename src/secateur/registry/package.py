@@ -27,15 +27,15 @@ class Target:
 class Package:
     """What lies on disk for one run.
 
-    example: one array per model input, the input example of the registered models. output: the model's answer to it. digests: of
-    each data role.
+    example: an array per model input, by name: the input example of the registered models. outputs: the model's answer to it, by
+    name. digests: of each data role.
     """
 
     record: RunRecord
     folder: Path
     state: Path
     example: Mapping[str, NDArray[Any]]
-    output: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
     digests: Mapping[str, str]
 
 

@@ -128,7 +128,7 @@ class _Publisher:
             for converted in set(folder.glob("model.*")) - {folder / "model.onnx"}:
                 self.server.log_file(run, converted)
             named = {"secateur.status": status(record, finalist), "secateur.run_id": record.run_id}
-            onnx = OnnxModel(finalist.name, folder / "model.onnx", self.package.example, self.package.output, named)
+            onnx = OnnxModel(finalist.name, folder / "model.onnx", self.package.example, self.package.outputs, named)
             model = self.server.log_onnx(self.experiment, run, onnx)
         self.server.log(
             run,

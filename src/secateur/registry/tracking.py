@@ -58,12 +58,12 @@ class DataSet:
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A file to send as a model. example: one array per input, (n, …); output: the answer to it, (n, …)."""
+    """A file to send as a model. example: an array per input, (n, …); outputs: the answer to it."""
 
     name: str
     file: Path
     example: Mapping[str, NDArray[Any]]
-    output: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
     tags: Mapping[str, str]
 
 
@@ -232,7 +232,7 @@ class Tracking:
                     run_id=run,
                     model_id=model.model_id,
                 ),
-                signature=infer_signature(given, {"output": sent.output}),
+                signature=infer_signature(given, dict(sent.outputs)),
                 input_example=given,
                 # Given, because inferring them loads the model in a fresh process.
                 pip_requirements=[

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from secateur.agent.runtimes import (
-    Array,
     Available,
     Batch,
     Runtime,
@@ -40,6 +39,14 @@ class Difference(nn.Module):
     def forward(self, one: Tensor, two: Tensor) -> Tensor:
         """(n, k) twice → (n, k)."""
         return one - two
+
+
+class TotalAndHalves(nn.Module):
+    """Two outputs of different shapes."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(n, k) → (n, 1) and (n, k)."""
+        return {"total": x.sum(1, keepdim=True), "halves": x / 2}
 
 
 class AsFloats(nn.Module):
@@ -136,22 +143,28 @@ class RuntimeContract:
         model, x = network(), images(batch, seed=7)
         with torch.no_grad():
             expected = model(x).numpy()
-        found = ready(model, x).run(arrays(x))
+        (found,) = ready(model, x).run(arrays(x))
         assert np.abs(found - expected).max() <= runtime.rounding({}) * np.abs(expected).max()
 
     def test_an_output_is_not_overwritten_by_the_next_run(self, ready: Ready) -> None:
         session = ready(network(), images(1))
-        first = session.run(arrays(images(1, seed=1)))
+        (first,) = session.run(arrays(images(1, seed=1)))
         kept = first.copy()
-        second = session.run(arrays(images(1, seed=2)))
+        (second,) = session.run(arrays(images(1, seed=2)))
         assert not np.array_equal(first, second)
         np.testing.assert_array_equal(first, kept)
-        np.testing.assert_array_equal(session.run(arrays(images(1, seed=1))), kept)
+        np.testing.assert_array_equal(session.run(arrays(images(1, seed=1)))[0], kept)
 
     def test_inputs_keep_their_order(self, ready: Ready) -> None:
         one, two = torch.full((1, 2), 5.0), torch.full((1, 2), 3.0)
-        found = ready(Difference(), one, two).run(arrays(one, two))
+        (found,) = ready(Difference(), one, two).run(arrays(one, two))
         np.testing.assert_array_equal(found, np.full((1, 2), 2, np.float32))
+
+    def test_outputs_keep_their_order(self, ready: Ready) -> None:
+        x = torch.tensor([[5.0, 3.0]])
+        total, halves = ready(TotalAndHalves(), x).run(arrays(x))
+        np.testing.assert_array_equal(total, [[8]])
+        np.testing.assert_array_equal(halves, [[2.5, 1.5]])
 
     def test_the_order_is_the_files_and_not_the_alphabets(self, runtime: Runtime, opened: Open) -> None:
         if runtime.format != ONNX:
@@ -160,11 +173,12 @@ class RuntimeContract:
         graph = helper.make_graph([helper.make_node("Sub", ["zeta", "alpha"], ["y"])], "g", places[:2], places[2:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         one, two = np.full((1, 2), 5, np.float32), np.full((1, 2), 3, np.float32)
-        np.testing.assert_array_equal(opened(model.SerializeToString()).run([one, two]), one - two)
+        np.testing.assert_array_equal(opened(model.SerializeToString()).run([one, two])[0], one - two)
 
     def test_whole_numbers_go_in(self, ready: Ready) -> None:
         ids = torch.tensor([[1, 2, 70_000]])
-        np.testing.assert_array_equal(ready(AsFloats(), ids).run(arrays(ids)), ids.numpy().astype(np.float32))
+        (found,) = ready(AsFloats(), ids).run(arrays(ids))
+        np.testing.assert_array_equal(found, ids.numpy().astype(np.float32))
 
     def test_what_is_no_model_is_refused_in_one_line(self, opened: Open) -> None:
         with pytest.raises(RuntimeFailure, match=r"does not load the model: .+") as refused:
@@ -181,7 +195,7 @@ class RuntimeContract:
         terms = 4096
         layer = nn.Linear(terms, 1, bias=False)
         nn.init.constant_(layer.weight, 1 + 2**-12)
-        found = ready(layer, torch.ones(1, terms)).run([np.ones((1, terms), np.float32)])
+        (found,) = ready(layer, torch.ones(1, terms)).run([np.ones((1, terms), np.float32)])
         assert found[0, 0] == pytest.approx(terms * (1 + 2**-12), rel=1e-5)
 
     def test_blocks_take_the_batches_in_turn_and_time_each_run(
@@ -193,7 +207,7 @@ class RuntimeContract:
         seen = []
         original = session.run
 
-        def watched(inputs: Batch) -> Array:
+        def watched(inputs: Batch) -> Batch:
             seen.append(float(inputs[0][0, 0, 0, 0]))
             return original(inputs)
 

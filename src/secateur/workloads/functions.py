@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from secateur.errors import WorkloadError
 from secateur.records import SHARE, Workload
 from secateur.workloads.calls import calling, guarded
+from secateur.workloads.pytrees import OUTPUT, PyTree, call, joined, length, mapped, named, rows
 from secateur.workloads.roles import collect
 
 AT_ONCE = 64
 """Samples that go through the model at once."""
 
-Function = Callable[[Tensor, Tensor], Tensor]
+Function = Callable[[PyTree, Tensor], Tensor]
 
 
 def checked_loss(loss: Callable[..., Any]) -> Function:
@@ -25,7 +26,7 @@ def checked_loss(loss: Callable[..., Any]) -> Function:
     call = guarded(loss, "The workload's loss")
 
     @functools.wraps(loss, assigned=("__module__", "__name__", "__doc__"), updated=())
-    def checked(outputs: Tensor, targets: Tensor) -> Tensor:
+    def checked(outputs: PyTree, targets: Tensor) -> Tensor:
         value: Any = call(outputs, targets)
         if not isinstance(value, Tensor):
             raise WorkloadError(
@@ -46,7 +47,7 @@ def checked_score(score: Callable[..., Any]) -> Function:
     call = guarded(score, "The workload's score")
 
     @functools.wraps(score, assigned=("__module__", "__name__", "__doc__"), updated=())
-    def checked(outputs: Tensor, targets: Tensor) -> Tensor:
+    def checked(outputs: PyTree, targets: Tensor) -> Tensor:
         value: Any = call(outputs, targets)
         wanted = "it must give one number a sample, or one for all"
         try:
@@ -62,13 +63,33 @@ def checked_score(score: Callable[..., Any]) -> Function:
     return checked
 
 
-def try_functions(workload: Workload, model: nn.Module, outputs: Tensor, targets: Tensor) -> None:
-    """Loss, its gradient and the score, tried on calibration samples. outputs: the model's, with their gradient.
+def checked_output(output: Callable[..., Any]) -> Callable[[PyTree], Tensor]:
+    """The user's choice among the outputs; raises WorkloadError where it raises or gives anything but a tensor of floats."""
+    call = guarded(output, "The workload's output")
+
+    @functools.wraps(output, assigned=("__module__", "__name__", "__doc__"), updated=())
+    def checked(outputs: PyTree) -> Tensor:
+        value: Any = call(outputs)
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape[:1] != (length(outputs),):
+            given = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise WorkloadError(
+                f"The workload's output gives {given.replace('torch.', '')} for {length(outputs)} samples; cut networks are "
+                f"compared with the dense one by a tensor of floats (n, …). The model returns {', '.join(named(outputs, OUTPUT))}: "
+                "choose one with Workload(…, output=lambda outputs: …)."
+            )
+        return value
+
+    return checked
+
+
+def try_functions(workload: Workload, model: nn.Module, outputs: PyTree, targets: Tensor) -> None:
+    """Output, loss, its gradient and the score, tried on calibration samples. outputs: the model's, with their gradient.
 
     A score of the whole set, which may say nothing of a few samples (an area under a curve), is tried on all search data then.
     Raises WorkloadError.
     """
     samples = f"{len(targets)} calibration samples"
+    workload.output(outputs)
     loss = workload.loss(outputs, targets)
     if not torch.isfinite(loss):
         raise WorkloadError(f"The workload's loss on {samples} is {loss.item()}.")
@@ -79,19 +100,20 @@ def try_functions(workload: Workload, model: nn.Module, outputs: Tensor, targets
         )
     with calling("The gradient of the workload's loss"):
         torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
-    if _problem(workload, outputs.detach(), targets, samples) is not None:
+    if _problem(workload, mapped(torch.detach, outputs), targets, samples) is not None:
         inputs, targets = collect(workload.data.search)
         searched, samples = _said(model, inputs), f"all {len(targets):,} search samples"
         if problem := _problem(workload, searched, targets, samples):
             raise WorkloadError(problem)
 
 
-def _said(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+def _said(model: nn.Module, inputs: PyTree) -> PyTree:
     with calling("The model on search samples"), torch.no_grad():
-        return torch.cat([model(*(x[i : i + AT_ONCE] for x in inputs)) for i in range(0, len(inputs[0]), AT_ONCE)])
+        parts = (rows(inputs, slice(start, start + AT_ONCE)) for start in range(0, length(inputs), AT_ONCE))
+        return joined([call(model, part) for part in parts])
 
 
-def _problem(workload: Workload, outputs: Tensor, targets: Tensor, samples: str) -> str | None:
+def _problem(workload: Workload, outputs: PyTree, targets: Tensor, samples: str) -> str | None:
     """What is wrong with the score on these samples, or None."""
     try:
         scores = workload.score(outputs, targets)

@@ -15,6 +15,7 @@ from secateur.errors import WorkloadError
 from secateur.records import ROLES, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.functions import try_functions
+from secateur.workloads.pytrees import OUTPUT, PyTree, call, length, mapped, named, rows
 from secateur.workloads.roles import as_tuple
 from secateur.workloads.samples import collate_of, in_batches
 
@@ -46,10 +47,10 @@ USUAL = Bounds()
 
 @dataclass(frozen=True)
 class Inspected:
-    """looked_at: data role → (samples looked at, samples there are). outputs: the model's for some calibration samples, (n, …)."""
+    """looked_at: data role → (samples looked at, samples there are). outputs: the model's for some calibration samples."""
 
     looked_at: Mapping[str, tuple[int, int]]
-    outputs: Tensor
+    outputs: PyTree
 
 
 def inspect_workload(workload: Workload, model: nn.Module, bounds: Bounds = USUAL) -> Inspected:
@@ -68,10 +69,10 @@ def inspect_workload(workload: Workload, model: nn.Module, bounds: Bounds = USUA
     each = [calibration.sample(number) for number in tried]
     inputs, targets = next(iter(in_batches(workload.data.calibration, SOME)))
     with calling(f"The model on {len(tried)} calibration samples"), torch.enable_grad():
-        outputs: Tensor = model(*as_tuple(inputs))
-    calibration.try_loss(outputs.detach(), tried, each)
+        outputs = call(model, inputs)
+    calibration.try_loss(mapped(torch.detach, outputs), tried, each)
     try_functions(workload, model, outputs, targets)
-    outputs = outputs.detach()
+    outputs = mapped(torch.detach, outputs)
     return Inspected({role: look.through(outputs, bounds) for role, look in looks.items()}, outputs)
 
 
@@ -85,7 +86,7 @@ class _Look:
         self.expected: list[Kind] = [(tuple(x.shape[1:]), x.dtype) for x in workload.example_inputs]
         self.target: Kind | None = None
 
-    def through(self, outputs: Tensor, bounds: Bounds) -> tuple[int, int]:
+    def through(self, outputs: PyTree, bounds: Bounds) -> tuple[int, int]:
         """Look at the samples, in a seeded order. outputs: the model's, for the loss. Returns samples looked at, and there are."""
         order = np.random.default_rng(0).permutation(self.size)[: bounds.most].tolist()
         begun, looked = bounds.clock(), 0
@@ -134,24 +135,25 @@ class _Look:
             raise WorkloadError(f"{self._named(number)} has a {_type_of(target)} as its target; {needed}.")
         return as_tuple(given), target
 
-    def try_loss(self, outputs: Tensor, numbers: list[int], targets: list[Tensor]) -> None:
+    def try_loss(self, outputs: PyTree, numbers: list[int], targets: list[Tensor]) -> None:
         """Give the loss targets beside outputs of the model: those of other samples, whose shapes are the same."""
-        rows = torch.arange(len(targets)) % len(outputs)
+        others = torch.arange(len(targets)) % length(outputs)
         try:
             with torch.no_grad():
-                self.loss(outputs[rows], torch.cat(targets))
+                self.loss(rows(outputs, others), torch.cat(targets))
         except WorkloadError as error:
-            refused = [i for i, target in enumerate(targets) if self._refuses(outputs[:1], target)]
+            refused = [i for i, target in enumerate(targets) if self._refuses(rows(outputs, slice(1)), target)]
             if len(refused) == len(targets):  # no sample's fault
                 raise
             where = f"samples {', '.join(map(str, sorted(numbers)))}"
             if refused:
                 where = f"sample {numbers[refused[0]]}, whose target is {_value(targets[refused[0]])}"
             raise WorkloadError(
-                f"{str(error).rstrip('.')}: the data role '{self.role}' at {where}. The model's outputs are {tuple(outputs.shape)}."
+                f"{str(error).rstrip('.')}: the data role '{self.role}' at {where}. "
+                f"The model's outputs are {_shown_outputs(outputs)}."
             ) from error
 
-    def _refuses(self, outputs: Tensor, target: Tensor) -> bool:
+    def _refuses(self, outputs: PyTree, target: Tensor) -> bool:
         try:
             with torch.no_grad():
                 self.loss(outputs, target)
@@ -169,6 +171,15 @@ def _kind(batch: Tensor) -> Kind:
 
 def _shown(kinds: Iterable[Kind]) -> str:
     return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in kinds)
+
+
+def _shown_outputs(outputs: PyTree) -> str:
+    shapes = {name: tuple(x.shape) for name, x in named(outputs, OUTPUT).items()}
+    return (
+        str(shapes[OUTPUT])
+        if list(shapes) == [OUTPUT]
+        else ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    )
 
 
 def _type_of(value: Any) -> str:

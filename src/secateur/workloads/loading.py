@@ -21,7 +21,7 @@ from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads import WORKLOADS
 from secateur.workloads.attention import opened
 from secateur.workloads.calls import calling, guarded
-from secateur.workloads.functions import checked_loss, checked_score
+from secateur.workloads.functions import checked_loss, checked_output, checked_score
 from secateur.workloads.live import found as found_live
 from secateur.workloads.roles import check_roles
 from secateur.workloads.samples import Samples, collate_of, map_style
@@ -63,12 +63,13 @@ def guarded_workload(workload: Workload) -> Workload:
         data=roles,
         loss=checked_loss(workload.loss),
         score=checked_score(workload.score),
+        output=checked_output(workload.output),
         augment=guarded(workload.augment, "The workload's augment") if workload.augment is not None else None,
     )
 
 
 def _check_fields(workload: Workload) -> None:
-    for name in ("build_model", "loss", "score"):
+    for name in ("build_model", "loss", "score", "output"):
         if not callable(getattr(workload, name)):
             raise WorkloadError(f"The workload's {name} is a {type(getattr(workload, name)).__name__}, not a function.")
     if workload.augment is not None and not callable(workload.augment):

@@ -128,9 +128,9 @@ def test_an_engine_is_built_once_for_its_model_shapes_and_precision(opened, call
     assert all("skipInference" in call for call in builds)
 
 
-def test_the_first_output_of_the_model_comes_back(opened):
+def test_all_outputs_of_the_model_come_back_in_order(opened):
     three, one = np.full((1, 2), 3, np.float32), np.ones((1, 2), np.float32)
-    np.testing.assert_array_equal(opened(model(["n", 2])).run([three, one]), three - one)
+    np.testing.assert_array_equal(opened(model(["n", 2])).run([three, one]), [three - one, one - three])
 
 
 def test_a_model_of_fixed_shape_is_not_told_its_shape(opened, calls):

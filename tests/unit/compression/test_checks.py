@@ -82,7 +82,7 @@ def with_mask() -> nn.Module:
     [
         (ActiveDropout, r"Two runs of the dense model on the same input differ by .*dropout that stays active"),
         (Noisy, r"Two runs of the dense model .*first behind layer 'noise' \(AddNoise\)"),
-        (InPlace, r"changes its input 0 in place.*x = x.clone\(\)"),
+        (InPlace, r"changes its input 'input' in place.*x = x.clone\(\)"),
         (Undefined, r"output for the example inputs holds NaN or infinity, first behind layer"),
         (with_bad_statistics, r"batch norm 'layer1.0.bn1' holds NaN or infinity in 1 of 8 entries of its running_var"),
         (with_old_weight_norm, r"weights of 'two' .*remove_weight_norm\(model.get_submodule\('two'\)\) in build_model"),

@@ -159,9 +159,14 @@ class Detached(nn.Module):
         return self.first(x).argmax(1)
 
 
-class TwoOutputs(Detached):
+class NoTensor(Detached):
     def forward(self, x):
-        return self.first(x), x
+        return {"images": len(x)}
+
+
+class Total(Detached):
+    def forward(self, x):
+        return self.first(x), {"total": self.first(x).sum()}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +174,11 @@ class TwoOutputs(Detached):
     [
         (Fails(), "fails in layer 'second' (Conv2d)"),
         (Detached(), "carries no gradient"),
-        (TwoOutputs(), "returns a tuple; one tensor is needed"),
+        (NoTensor(), "returns a dict without a tensor"),
+        (
+            Total(),
+            "output_1_total is () for 2 samples; every tensor that forward() returns needs the batch as its first",
+        ),
         (nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "No group of this model can be cut"),
     ],
 )

@@ -35,7 +35,7 @@ FAST = Protocol(block=2, copies=2, rounds=1)
 
 
 def run_onnx(file: bytes, x: Tensor) -> Tensor:
-    return torch.from_numpy(host_for("onnxruntime", {}, 1).open(file).run([x.numpy()]))
+    return torch.from_numpy(host_for("onnxruntime", {}, 1).open(file).run([x.numpy()])[0])
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_samples_of_a_sorted_role_are_drawn_so_that_the_first_share_stands_for_a
     _, targets = collect(workload.data.search)
     by_class = Subset(workload.data.search, targets.argsort(stable=True).tolist())
     data = dataclasses.replace(workload.data, search=by_class)
-    made = Scoring(dataclasses.replace(workload, data=data), evaluator.host, 1, evaluator.files.dense.onnx)
+    made = Scoring(dataclasses.replace(workload, data=data), evaluator.host, 1, evaluator.files)
     seen = made.samples("search").targets
     assert sorted(seen.tolist()) == sorted(targets.tolist())
     assert seen.tolist() == [int(by_class[i][1]) for i in drawn(by_class).indices] != sorted(targets.tolist())

@@ -16,7 +16,6 @@ from secateur.compression.groups import find_groups
 from secateur.compression.storage import load_compressed, save_compressed
 from secateur.compression.surgery import cut, removals_of
 from secateur.errors import ModelError, WorkloadError
-from secateur.evaluators.onnx_export import OUTPUT
 from secateur.pipelines import models
 from secateur.pipelines.models import export_finalist
 from secateur.pipelines.state import RunFolder
@@ -92,8 +91,9 @@ def run(tmp_path, plain):
     with torch.no_grad():
         output = smaller(x).numpy()
     buffer = io.BytesIO()
-    np.savez(buffer, **{OUTPUT: output, "input": x.numpy()})
+    np.savez(buffer, output=output, input=x.numpy())
     (folder / "example.npz").write_bytes(buffer.getvalue())
+    (folder / "example.json").write_text(json.dumps({"inputs": ["input"], "outputs": ["output"]}))
     np.save(tmp_path / "x.npy", x.numpy())
     np.save(tmp_path / "expected.npy", output)
     return RunFolder(folder, "r-1", "p", "d", str(tmp_path), "now", "w", {})

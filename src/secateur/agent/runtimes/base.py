@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Batch = Sequence[Array]
-"""One array per model input, each (batch, …)."""
+"""One array per model input, or per output, each (batch, …), in the order of the model's file."""
 Clock = Callable[[], float]
 
 
@@ -59,8 +59,8 @@ class Session(ABC):
     """An opened model."""
 
     @abstractmethod
-    def run(self, inputs: Batch) -> Array:
-        """The first output for one batch. Raises RuntimeFailure."""
+    def run(self, inputs: Batch) -> Batch:
+        """The outputs for one batch. Raises RuntimeFailure."""
 
     def block(self, batches: Sequence[Batch], first: int, count: int, clock: Clock = time.perf_counter) -> list[float]:
         """Seconds of each of `count` runs in a row; run number n takes batch n modulo their number."""

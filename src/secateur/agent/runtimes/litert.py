@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .base import (
-    Array,
     Available,
     Batch,
     Probe,
@@ -39,23 +38,24 @@ class _Session(Session):
             self._interpreter.allocate_tensors()
         except Exception as error:  # it raises ValueError and RuntimeError, and promises neither
             raise RuntimeFailure(f"LiteRT does not load the model: {reason_of(error)}") from error
-        # Named `…args_0`, `…args_1`, …: their order in the file need not be that of the arguments.
+        # Named `…args_0`, `…args_1`, … and `…:0`, `…:1`, …: their order in the file need not be that of arguments and outputs.
         places = sorted(self._interpreter.get_input_details(), key=lambda entry: _number(entry["name"]))
+        results = sorted(self._interpreter.get_output_details(), key=lambda entry: _number(entry["name"]))
         self._inputs = [(entry["index"], entry["dtype"]) for entry in places]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._outputs = [entry["index"] for entry in results]
 
-    def run(self, inputs: Batch) -> Array:
+    def run(self, inputs: Batch) -> Batch:
         try:
             for (index, dtype), value in zip(self._inputs, inputs):  # Python 3.9
                 self._interpreter.set_tensor(index, value.astype(dtype, copy=False))  # int64 has become int32
             self._interpreter.invoke()
-            return as_array(self._interpreter.get_tensor(self._output))
+            return [as_array(self._interpreter.get_tensor(index)) for index in self._outputs]
         except Exception as error:  # see above
             raise RuntimeFailure(f"LiteRT does not run the model: {reason_of(error)}") from error
 
 
 def _number(name: str) -> int:
-    found = re.search(r"args_(\d+)", name)
+    found = re.search(r"(?:args_|:)(\d+)", name)
     return int(found[1]) if found else 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import Array, Available, Batch, Probe, Runtime, RuntimeFailure, Session, Settings, Unavailable, reason_of
+from .base import Available, Batch, Probe, Runtime, RuntimeFailure, Session, Settings, Unavailable, reason_of
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _LEVELS = {
@@ -54,9 +54,9 @@ class _Session(Session):
             )
         self._inputs = [entry.name for entry in self._session.get_inputs()]
 
-    def run(self, inputs: Batch) -> Array:
+    def run(self, inputs: Batch) -> Batch:
         try:
-            return np.asarray(self._session.run(None, dict(zip(self._inputs, inputs)))[0])  # Python 3.9
+            return [np.asarray(x) for x in self._session.run(None, dict(zip(self._inputs, inputs)))]  # Python 3.9
         except Exception as error:  # its exceptions share no base class but this
             raise RuntimeFailure(f"ONNX Runtime does not run the model: {reason_of(error)}") from error
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .base import (
-    Array,
     Available,
     Batch,
     Probe,
@@ -46,10 +45,11 @@ class _Session(Session):
             raise RuntimeFailure(f"OpenVINO does not load the model: {reason_of(error)}") from error
         self._request = compiled.create_infer_request()
 
-    def run(self, inputs: Batch) -> Array:
+    def run(self, inputs: Batch) -> Batch:
         try:
             self._request.infer(list(inputs), share_inputs=True)
-            return as_array(self._request.get_output_tensor(0).data)  # a view of what the next run overwrites
+            found = self._request.output_tensors  # views of what the next run overwrites
+            return [as_array(tensor.data) for tensor in found]
         except Exception as error:  # its exceptions share no base class but this
             raise RuntimeFailure(f"OpenVINO does not run the model: {reason_of(error)}") from error
 

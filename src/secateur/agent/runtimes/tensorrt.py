@@ -96,7 +96,7 @@ class _Session(Session):
             raise RuntimeFailure(f"TensorRT does not load the model: {error}") from error
         self._engine: tuple[list[str], Path] | None = None
 
-    def run(self, inputs: Batch) -> Array:
+    def run(self, inputs: Batch) -> Batch:
         with tempfile.TemporaryDirectory() as folder:
             given = []
             for number, (name, value) in enumerate(zip(self._interface.inputs, inputs)):  # Python 3.9
@@ -106,7 +106,8 @@ class _Session(Session):
             written = Path(folder) / "outputs.json"
             words = ["--iterations=1", "--warmUp=0", "--duration=0", f"--exportOutput={written}"]
             self._infer(inputs, [*words, f"--loadInputs={','.join(given)}"])
-            return outputs_in(written)[self._interface.outputs[0]]
+            found = outputs_in(written)
+            return [found[name] for name in self._interface.outputs]
 
     def block(self, batches: Sequence[Batch], first: int, count: int, clock: Clock = time.perf_counter) -> list[float]:
         """By the GPU's clock: transfers there and back and the computation. One process, so every run takes the same batch."""

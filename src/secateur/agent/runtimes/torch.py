@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Array, Available, Batch, Probe, Runtime, RuntimeFailure, Session, Settings, Unavailable, reason_of
+from .base import Available, Batch, Probe, Runtime, RuntimeFailure, Session, Settings, Unavailable, reason_of
 
 _COMPILERS = ("c++", "g++", "clang++")
 
@@ -42,12 +42,12 @@ class _Session(Session):
         compiled = RUNTIME.chosen(settings.options)["mode"] == "compile"
         self._module = torch.compile(module.forward, fullgraph=True, dynamic=False) if compiled else module
 
-    def run(self, inputs: Batch) -> Array:
+    def run(self, inputs: Batch) -> Batch:
         torch = self._torch
         try:
             with torch.inference_mode():
                 found = self._module(*(torch.from_numpy(np.array(x)) for x in inputs))
-                return np.asarray(found.numpy())
+                return [np.asarray(x.numpy()) for x in found]
         except Exception as error:  # a compiler's errors, and those of any operator
             raise RuntimeFailure(f"torch does not run the model: {reason_of(error)}") from error
 

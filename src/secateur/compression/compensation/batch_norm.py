@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.records import Removals
+from secateur.workloads.pytrees import PyTree, call
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -35,8 +36,8 @@ class DenseStatistics:
     count: layer name → values per channel that the two rest on.
     """
 
-    images: tuple[Tensor, ...]
-    outputs: Tensor
+    images: PyTree
+    outputs: PyTree
     mean: Mapping[str, Tensor]
     variance: Mapping[str, Tensor]
     count: Mapping[str, int]
@@ -52,7 +53,7 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 @torch.no_grad()
-def dense_statistics(model: nn.Module, images: tuple[Tensor, ...]) -> DenseStatistics:
+def dense_statistics(model: nn.Module, images: PyTree) -> DenseStatistics:
     """Mean and variance of every batch norm's input, the dense network in evaluation mode. images: one batch."""
     mean, variance, count = dict[str, Tensor](), dict[str, Tensor](), dict[str, int]()
 
@@ -65,14 +66,14 @@ def dense_statistics(model: nn.Module, images: tuple[Tensor, ...]) -> DenseStati
         layer.register_forward_pre_hook(lambda _, inputs, name=name: observe(name, inputs))
         for name, layer in batch_norms(model.eval()).items()
     ]
-    outputs = model(*images)
+    outputs = call(model, images)
     for hook in hooks:
         hook.remove()
     return DenseStatistics(images, outputs, mean, variance, count)
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) -> Tensor:
+def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) -> PyTree:
     """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass.
 
     Returns the recalibrated network's outputs for the calibration images, which that pass gives anyway.
@@ -83,11 +84,10 @@ def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) ->
         if name in dense.mean
     ]
     try:
-        outputs: Tensor = model(*dense.images)
+        return call(model, dense.images)
     finally:
         for layer in prepared:
             layer.finish()
-    return outputs
 
 
 @dataclass(frozen=True)

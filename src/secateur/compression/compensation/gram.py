@@ -12,7 +12,8 @@ from secateur.compression.compensation.readers import Reader, before_each, colum
 from secateur.errors import WorkloadError
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
-from secateur.workloads.roles import as_tuple, drawn
+from secateur.workloads.pytrees import call
+from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
 
 BATCH = 32
@@ -50,7 +51,7 @@ def gather_grams(model: nn.Module, names: Sequence[str], batches: Iterable[Any])
 
     with before_each(model.eval(), names, add):
         for inputs, _ in batches:
-            model(*as_tuple(inputs))
+            call(model, inputs)
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise WorkloadError(

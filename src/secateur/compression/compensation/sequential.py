@@ -24,18 +24,19 @@ from secateur.compression.compensation.readers import (
     overwrite,
 )
 from secateur.records import Removals
+from secateur.workloads.pytrees import PyTree, call
 
 
 @dataclass(frozen=True)
 class DenseAnswers:
     """inputs: a batch of calibration data. outputs: layer name → (rows, out), what the dense layer says at drawn places."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: PyTree
     outputs: Mapping[str, Tensor]
 
 
 @torch.no_grad()
-def dense_answers(model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> DenseAnswers:
+def dense_answers(model: nn.Module, names: Sequence[str], inputs: PyTree) -> DenseAnswers:
     """What the named layers answer; those that are called several times are left out."""
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     hooks = [
@@ -45,7 +46,7 @@ def dense_answers(model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, 
         for name in names
     ]
     try:
-        model.eval()(*inputs)
+        call(model.eval(), inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -53,7 +54,7 @@ def dense_answers(model: nn.Module, names: Sequence[str], inputs: tuple[Tensor, 
 
 
 @torch.no_grad()
-def refit_in_order(module: nn.Module, dense: nn.Module, removals: Removals, given: DenseAnswers) -> Tensor:
+def refit_in_order(module: nn.Module, dense: nn.Module, removals: Removals, given: DenseAnswers) -> PyTree:
     """Refit, in place and in one pass, every layer of which the dense answers are known. Returns the refitted network's outputs."""
 
     def refit(name: str, layer: Reader, inputs: Tensor) -> None:
@@ -68,5 +69,4 @@ def refit_in_order(module: nn.Module, dense: nn.Module, removals: Removals, give
         overwrite(layer, solved(weight, y @ x / rows, x.mT @ x / rows, biases).flatten(0, 1).float())
 
     with before_each(module.eval(), list(given.outputs), refit):
-        outputs: Tensor = module(*given.inputs)
-    return outputs
+        return call(module, given.inputs)

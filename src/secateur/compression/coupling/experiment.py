@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from secateur.compression.copies import copied
 from secateur.compression.coupling.layers import PARAMETER, Layer, layer_of, norm_of, tensors_of
 from secateur.errors import first_line
 from secateur.records import Side
+from secateur.workloads.pytrees import PyTree, call, mapped, rows, tensors
 
 NAN, FINITE = "NaN", "finite"
 MARKS = (NAN, FINITE)
@@ -46,10 +46,10 @@ class Experiment:
     of one that passes, and of the model's outputs. `place(layer, side)` is where those of one side begin; `outputs` are the last.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
-        """model: in evaluation mode, on the CPU. example_inputs: as `model(*example_inputs)` takes them."""
+    def __init__(self, model: nn.Module, example_inputs: PyTree) -> None:
+        """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`."""
         self._model = copied(model).requires_grad_(False)
-        self._inputs = tuple(x[:SAMPLES] for x in example_inputs)
+        self._inputs = rows(example_inputs, slice(SAMPLES))
         self._clean: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._calls: dict[str, int] = {}
         self._marked: Mapping[str, Tensor] = {}
@@ -120,8 +120,7 @@ class Experiment:
 
     @torch.no_grad()
     def _forward(self) -> list[Tensor]:
-        outputs = self._model(*(x.clone() for x in self._inputs))
-        return [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
+        return tensors(call(self._model, mapped(torch.clone, self._inputs)))
 
     def _recorded(self, name: str, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
         x = _first(given, named)

@@ -65,7 +65,7 @@ class Work:
     """What is to be measured.
 
     candidate, reference: files in the setup's format. inputs: batches that both are timed on. parity: batches whose outputs come
-    back. sample: batches whose outputs come back as one array. figures: of `latency`, `memory`, `energy`.
+    back. sample: batches whose outputs come back as one array each. figures: of `latency`, `memory`, `energy`.
     """
 
     candidate: bytes
@@ -79,11 +79,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """report: None where no latency was asked for. parity: an output per batch. sample: outputs of all its batches, or None."""
+    """report: None where no latency was asked for. parity: the outputs of each batch. sample: those of all its batches, or None."""
 
     report: Report | None
-    parity: Sequence[Array]
-    sample: Array | None
+    parity: Batches
+    sample: Sequence[Array] | None
 
 
 class _AgentDied(Exception):
@@ -304,11 +304,12 @@ class Device:
         return {"path": path, "sha256": digest}
 
     def _taken(self, result: dict[str, Any]) -> Measured:
-        parity = [_unpacked(entry) for entry in result.pop("parity", ())]
+        parity = [[_unpacked(entry) for entry in outputs] for outputs in result.pop("parity", ())]
         sample = None
         if "sample" in result:
             fetched = self._transport.get(f"{self.setup.folder}/{result.pop('sample')}")
-            sample = np.load(io.BytesIO(fetched), allow_pickle=False)
+            with np.load(io.BytesIO(fetched), allow_pickle=False) as stored:
+                sample = [stored[name] for name in stored.files]
         return Measured(_REPORT.validate_python(result) if "ratio" in result else None, parity, sample)
 
 

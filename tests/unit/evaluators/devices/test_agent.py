@@ -74,9 +74,9 @@ def agents_of(folder) -> list[psutil.Process]:
 
 def test_it_measures_and_its_outputs_are_the_models(device):
     found = device.measure(dataclasses.replace(WORK, figures=frozenset({"latency", "memory"}), sample=[(X,), (-X,)]))
-    np.testing.assert_allclose(found.parity[0], expected(WORK.candidate, X), rtol=1e-5)
+    np.testing.assert_allclose(found.parity[0][0], expected(WORK.candidate, X), rtol=1e-5)
     both = np.concatenate([expected(WORK.candidate, x) for x in (X, -X)])
-    np.testing.assert_allclose(found.sample, both, rtol=1e-5)
+    np.testing.assert_allclose(found.sample[0], both, rtol=1e-5)
     report = found.report
     assert report.rounds >= 3
     assert 0 < report.candidate_ms.min <= report.candidate_ms.p50 <= report.candidate_ms.p90

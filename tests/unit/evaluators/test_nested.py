@@ -1,0 +1,137 @@
+"""Networks that return more than one tensor, from groups to figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 # as everybody writes it
+from torch import Tensor, nn
+
+from conftest import REPOSITORY
+from nets import conv_bn, images, shaken
+from secateur.agent.latency import Protocol
+from secateur.compression.groups import find_groups
+from secateur.compression.saliency import compute_saliencies
+from secateur.definition import DistillDefinition, EvaluatorDefinition, SearchSpaceDefinition
+from secateur.evaluators import DenseModel, Evaluator, Place
+from secateur.evaluators.devices import open_devices
+from secateur.evaluators.on_device import SAMPLED
+from secateur.records import Job
+from secateur.recovery.terms import Batch, terms_of, total
+from secateur.search_spaces import build_space
+from secateur.workloads.loading import guarded_workload
+from tiny import make_workload
+
+
+@dataclass
+class Heads:
+    """As libraries return it."""
+
+    logits: Tensor
+    boxes: Tensor
+    loss: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
+
+
+class ThreeHeads(nn.Module):
+    """Classes, boxes, and what the last layer before them says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv_bn(3, 16), conv_bn(16, 16))
+        self.between = nn.Linear(16, 12)
+        self.classes, self.boxes = nn.Linear(12, 5), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Heads:
+        pooled = self.body(x).mean((2, 3))
+        hidden = torch.relu(self.between(pooled))
+        return Heads(self.classes(hidden), self.boxes(hidden), None, (pooled,))
+
+
+def workload(model):
+    plain = make_workload(nn.Sequential(model.body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval())
+    return guarded_workload(
+        replace(
+            plain,
+            build_model=lambda: model,
+            loss=lambda outputs, targets: F.cross_entropy(outputs.logits, targets) + outputs.boxes.square().mean(),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return shaken(ThreeHeads())
+
+
+@pytest.fixture(scope="module")
+def evaluated(model):
+    made = workload(model)
+    found = find_groups(model, made.example_inputs)
+    space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
+    objectives = {"accuracy": "maximize", "latency": "minimize"}
+    definition = EvaluatorDefinition.model_validate({"objectives": objectives, "device_samples": 8})
+    place = Place(open_devices(definition, REPOSITORY), Protocol(block=2, copies=2, rounds=1))
+    evaluator = Evaluator(definition, DenseModel(model, made, found.costs), place)
+    saliencies = compute_saliencies(model, space.groups, ["l2"], made)
+    yield evaluator, space, saliencies
+    place.devices.close()
+
+
+def test_channels_that_only_one_of_the_outputs_shows_stay(model):
+    found = find_groups(model, (images(),))
+    assert [group.name for group in found.groups] == ["body.0.0", "between"]
+    assert {entry.name for entry in found.excluded} >= {"body.1.0", "classes", "boxes"}
+
+
+def test_every_output_is_in_the_file_by_its_name(evaluated):
+    evaluator, _, _ = evaluated
+    names = ["logits", "boxes", "features_0"]
+    dense = onnx.load_model_from_string(evaluator.files.dense.onnx)
+    assert [entry.name for entry in dense.graph.output] == names
+    assert [entry.name for entry in dense.graph.input] == ["input"]
+
+
+def test_a_candidate_is_scored_and_measured(evaluated):
+    evaluator, space, saliencies = evaluated
+    found = evaluator.evaluate(Job(space.uniform(0.5, "l2")), space.groups, saliencies)
+    assert found.failure is None
+    assert not found.exported
+    assert found.measurements["damage"].value > 0.01
+    dense = evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
+    assert dense.measurements["damage"].value == pytest.approx(0, abs=1e-6)
+    here = evaluator.score(evaluator.files.dense, "search", ["accuracy"])
+    assert here.measurements["accuracy"].value == dense.measurements["accuracy"].value
+    assert here.scores.samples == len(evaluator.workload.data.search)
+
+
+def test_the_device_scores_samples_itself(evaluated):
+    evaluator, _, _ = evaluated
+    found = evaluator.measure(evaluator.files.dense, "search", ["accuracy", SAMPLED])
+    assert found[SAMPLED].samples == 8
+
+
+def test_an_output_that_is_another_in_the_file_is_named(evaluated, model):
+    evaluator, _, _ = evaluated
+    file = onnx.load_model_from_string(evaluator.files.dense.onnx)
+    (bias,) = (tensor for tensor in file.graph.initializer if tensor.name == "boxes.bias")
+    bias.raw_data = (np.frombuffer(bias.raw_data, np.float32) + 1).tobytes()
+    with pytest.raises(Exception, match="outputs 'boxes' of the exported model and of the torch module differ by"):
+        evaluator.files._check(model, file.SerializeToString())
+
+
+def test_distillation_holds_on_to_the_workloads_output(model):
+    made = workload(model)
+    x, y = images(4), torch.tensor([0, 1, 2, 3])
+    terms = terms_of(made, model, DistillDefinition(temperature=2.0, weight=1.0))
+    with torch.no_grad():
+        outputs = model(x)
+    assert float(total(terms, Batch((x,), outputs, y))) == pytest.approx(0, abs=1e-5)
+    other = replace(outputs, logits=-outputs.logits)
+    assert float(total(terms, Batch((x,), other, y))) > 0.01
+    assert float(total(terms, Batch((x,), replace(outputs, boxes=outputs.boxes + 1), y))) == pytest.approx(0, abs=1e-5)
