@@ -33,7 +33,7 @@ from secateur.evaluators.measuring import SEARCH
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.paired import wilson
 from secateur.workloads.checkpoints import load_weights
-from secateur.workloads.digits import network
+from secateur.workloads.digits import residual_network
 from secateur.workloads.resnet import cifar_resnet
 
 PROTOCOLS = {"search": SEARCH, "finalist": Protocol()}
@@ -42,7 +42,7 @@ PROTOCOLS = {"search": SEARCH, "finalist": Protocol()}
 def networks() -> Iterator[tuple[str, bytes, torch.Tensor]]:
     """Name, file and one image."""
     torch.manual_seed(0)
-    digits, image = network().eval(), torch.randn(1, 1, 8, 8)
+    digits, image = residual_network().eval(), torch.randn(1, 1, 8, 8)
     yield "digits", export(digits, (image,)).SerializeToString(), image
     depth, variable = MODELS["resnet20"]
     model, image = cifar_resnet(depth).eval(), torch.randn(1, 3, 32, 32)

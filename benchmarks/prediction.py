@@ -43,7 +43,7 @@ from secateur.evaluators.operators import operators_of
 from secateur.evaluators.prediction import Prediction, calibration_candidates, fit
 from secateur.records import Candidate
 from secateur.search_spaces import build_space
-from secateur.workloads.digits import network as digits_network
+from secateur.workloads.digits import residual_network as digits_network
 from secateur.workloads.resnet import cifar_resnet
 
 Array = NDArray[np.float64]

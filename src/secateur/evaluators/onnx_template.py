@@ -8,8 +8,9 @@ candidate's file with the module's, and falls back to an export where a rule doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -267,19 +268,39 @@ def _fold(layer: str, norm: str, eps: float, position: int, *, transposed: bool)
 
 
 def _free_reshapes(dense: onnx.ModelProto) -> None:
-    """Rewrite flattening reshapes `[-1, C]` as `[0, -1]`, in place: the first means a channel count, the second none."""
+    """Rewrite reshapes so that they count no channels, in place: `[-1, 16, 6, 8]` of (batch, 16, 48) becomes `[0, 0, -1, 8]`."""
+    known = {**_shapes(dense.graph.input), **_shapes(onnx.shape_inference.infer_shapes(dense).graph.value_info)}
     constants = {i.name: i for i in dense.graph.initializer}
     for node in dense.graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
-        shape = numpy_helper.to_array(constants[node.input[1]]).tolist()
-        if len(shape) == 2 and shape[0] == -1 and shape[1] > 0:  # (batch, features)
-            name = f"{node.input[1]}_flatten"
+        shape = _freed(numpy_helper.to_array(constants[node.input[1]]).tolist(), known.get(node.input[0], []))
+        if shape is not None:
+            name = "shape_" + "_".join(map(str, shape)).replace("-", "n")
             if name not in constants:
-                constants[name] = numpy_helper.from_array(np.array([0, -1], np.int64), name)
+                constants[name] = numpy_helper.from_array(np.array(shape, np.int64), name)
                 dense.graph.initializer.append(constants[name])
             node.input[1] = name
             del node.attribute[:]  # only `allowzero`, which would take the 0 (keep this dimension) literally
     used = {name for node in dense.graph.node for name in node.input}
     for initializer in [i for i in dense.graph.initializer if i.name not in used]:
         dense.graph.initializer.remove(initializer)
+
+
+def _shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, list[int]]:
+    """The shapes of values by name; -1 stands for a dimension that is free."""
+    return {
+        value.name: [d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim]
+        for value in values
+    }
+
+
+def _freed(shape: Sequence[int], given: Sequence[int]) -> list[int] | None:
+    """A target shape in which 0 stands for each leading dimension that stays, and -1 for the first that does not.
+
+    given: what is reshaped. None where the batch, which both begin with, does not stay: other dimensions are merged with it.
+    """
+    if given[:1] != [-1] or shape[0] != -1 or -1 in given[1:] or prod(shape[1:]) != prod(given[1:]):
+        return None
+    stay = next((n for n, pair in enumerate(zip(shape, given, strict=False)) if pair[0] != pair[1]), len(given))
+    return [0] * min(stay, len(shape)) + [-1, *shape[stay + 1 :]][: len(shape) - stay]

@@ -1,12 +1,14 @@
-"""The embedded workload: 1,797 handwritten digits of 8×8 pixels (scikit-learn), and a small residual network.
+"""The embedded workload: 1,797 handwritten digits of 8×8 pixels (scikit-learn), and a small network of one of two kinds.
 
-The network is trained once, seeded, in some seconds on two cores, and cached under `~/.cache/secateur` (or SECATEUR_CACHE). The
-network sees only the train role: 850 samples; 97 calibrate, 300 score trials, 250 select, 300 test.
+The network is trained once, seeded, in some seconds on two cores, and cached under `~/.cache/secateur` (or SECATEUR_CACHE). It
+sees only the train role: 850 samples; 97 calibrate, 300 score trials, 250 select, 300 test.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -16,32 +18,47 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from secateur.errors import WorkloadError
 from secateur.files import write
 from secateur.records import DataRoles, Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.resnet import ResNet
 from secateur.workloads.roles import collect
 from secateur.workloads.scores import top1
-
-RECIPE = "resnet-24-48-96x2-e20-s0"
-EPOCHS = 20
+from secateur.workloads.transformer import VisionTransformer
 
 
-def workload(*, cache: str | None = None) -> Workload:
-    """Digits with a residual network of 14 convolutions.
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is made and trained. name: of the weights' file; another recipe needs another one."""
 
-    cache: folder for the digits and the trained weights. Default: SECATEUR_CACHE, else `~/.cache/secateur`.
+    name: str
+    network: Callable[[], nn.Module]
+    epochs: int
+    batch: int
+    rate: float
+    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+
+
+def workload(*, network: str = "resnet", cache: str | None = None) -> Workload:
+    """Digits with a residual network of 14 convolutions, or with a vision transformer of three blocks.
+
+    network: `resnet` or `vit`. cache: folder for the digits and the trained weights. Default: SECATEUR_CACHE, else
+    `~/.cache/secateur`. Raises WorkloadError for another network.
     """
+    if network not in RECIPES:
+        raise WorkloadError(f"There is no network '{network}' for the digits; there are {', '.join(RECIPES)}.")
     folder = Path(cache or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
     pixels, labels = digits(folder / "digits.safetensors")
     images = pixels.div(16).sub(0.305).div(0.376)[:, None]
     roles = split(TensorDataset(images, labels))
-    weights = folder / f"digits-{RECIPE}.safetensors"
+    recipe = RECIPES[network]
+    weights = folder / f"digits-{recipe.name}.safetensors"
     if not weights.is_file():
-        write(weights, save(train(roles.train).state_dict()))
+        write(weights, save(train(roles.train, recipe).state_dict()))
     return Workload(
         name="digits",
-        build_model=lambda: load_weights(network(), weights),
+        build_model=lambda: load_weights(recipe.network(), weights),
         example_inputs=(images[:2],),
         data=roles,
         loss=F.cross_entropy,
@@ -69,9 +86,34 @@ def split(samples: TensorDataset) -> DataRoles:
     return DataRoles(*(Subset(samples, order[first:end]) for first, end in pairwise(ends)))
 
 
-def network() -> ResNet:
-    """The untrained network: (n, 1, 8, 8) → (n, 10)."""
+def residual_network() -> nn.Module:
+    """The untrained residual network: (n, 1, 8, 8) → (n, 10)."""
     return ResNet((24, 48, 96), 2, classes=10, channels=1, padded_shortcut=False)
+
+
+def vision_transformer() -> nn.Module:
+    """The untrained vision transformer: (n, 1, 8, 8) → (n, 10); 16 patches of 2×2 pixels, six heads of eight channels."""
+    return VisionTransformer(size=8, patch=2, channels=1, width=48, depth=3, heads=6, classes=10)
+
+
+RECIPES = {
+    "resnet": Recipe(
+        "resnet-24-48-96x2-e20-s0",
+        residual_network,
+        epochs=20,
+        batch=64,
+        rate=0.1,
+        optimizer=lambda tensors: torch.optim.SGD(tensors, momentum=0.9, weight_decay=5e-4, nesterov=True),
+    ),
+    "vit": Recipe(
+        "vit-48x3-h6-p2-e60-s0",
+        vision_transformer,
+        epochs=60,
+        batch=32,
+        rate=4e-3,
+        optimizer=lambda tensors: torch.optim.AdamW(tensors, weight_decay=0.05),
+    ),
+}
 
 
 def shift(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,19 +123,21 @@ def shift(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[:, :, 1 + dy : 9 + dy, 1 + dx : 9 + dx]
 
 
-def train(data: Dataset[tuple[Tensor, Tensor]], seed: int = 0) -> nn.Module:
-    """Train the network from scratch. The same seed gives the same weights on the same machine."""
+def train(data: Dataset[tuple[Tensor, Tensor]], recipe: Recipe, seed: int = 0) -> nn.Module:
+    """Train a network from scratch. The same seed gives the same weights on the same machine."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = network()
+        model = recipe.network()
         generator = torch.Generator().manual_seed(seed)
         (images,), labels = collect(data)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
-        steps = EPOCHS * (len(labels) // 64)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
-        for _ in range(EPOCHS):
+        optimizer = recipe.optimizer(model.parameters())
+        steps = len(labels) // recipe.batch
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=recipe.rate, epochs=recipe.epochs, steps_per_epoch=steps
+        )
+        for _ in range(recipe.epochs):
             order = torch.randperm(len(labels), generator=generator)
-            for batch in order[: len(labels) // 64 * 64].view(-1, 64):
+            for batch in order[: steps * recipe.batch].view(-1, recipe.batch):
                 loss = F.cross_entropy(model(shift(images[batch], generator)), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it

@@ -14,6 +14,7 @@ from secateur.compression.groups import find_groups
 from secateur.compression.surgery import cut, removals_of
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_template import make_template
+from secateur.workloads.transformer import VisionTransformer
 
 
 class Recurrent(nn.Module):
@@ -57,7 +58,9 @@ def rewritten_like_the_module(model: nn.Module, names: set[str]) -> None:
     found = find_groups(model, (images(),))
     groups = [group for group in found.groups if group.name in names]
     assert {group.name for group in groups} == names
-    smaller = cut(model, removals_of(groups, {group.name: group.removable[1:4] for group in groups}))
+    smaller = cut(
+        model, removals_of(groups, {group.name: group.removable[1 : min(4, group.width - 1)] for group in groups})
+    )
     file = make_template(model, (images(),)).render(smaller)
     x = images(3, seed=4)
     torch.testing.assert_close(run_onnx(file, x), smaller(x), rtol=1e-3, atol=1e-4)
@@ -92,3 +95,29 @@ def test_other_weights_are_noticed():
         model.lstm.weight_hh_l0.add_(0.01)
     with pytest.raises(EvaluationFailed, match="lstm.weight_hh_l0 changes"):
         template.render(model)
+
+
+def test_a_transformer_is_rewritten_whatever_heads_and_hidden_channels_leave():
+    torch.manual_seed(0)
+    model = shaken(VisionTransformer(size=8, patch=4, channels=3, width=24, depth=2, heads=3, classes=5))
+    rewritten_like_the_module(
+        model, {"patches", "blocks.0.attention.query", "blocks.0.expand", "blocks.1.attention.query", "blocks.1.expand"}
+    )
+
+
+class Pixels(nn.Module):
+    """Tokens become an image again; another reshape merges tokens with the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 6), nn.Linear(6, 5)
+
+    def forward(self, x):
+        rows = self.two(F.relu(self.one(x)).flatten(2).transpose(1, 2))
+        image = F.relu(rows).transpose(1, 2).unflatten(2, x.shape[2:])
+        return self.head(image.mean((2, 3)))
+
+
+def test_tokens_that_become_an_image_again_are_rewritten():
+    torch.manual_seed(0)
+    rewritten_like_the_module(shaken(Pixels()), {"one", "two"})

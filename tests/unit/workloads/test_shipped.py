@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ from safetensors.torch import save_file
 
 from secateur.errors import WorkloadError
 from secateur.records import ROLES
-from secateur.workloads import SHIPPED, cifar10, digits
+from secateur.workloads import SHIPPED, cifar10, digits, text
 from secateur.workloads.loading import load_attribute
 from secateur.workloads.resnet import cifar_resnet
 from secateur.workloads.roles import check_roles, collect
+from secateur.workloads.scores import top1
 
 
 def test_everything_listed_can_be_loaded(tmp_path):
@@ -20,18 +23,18 @@ def test_everything_listed_can_be_loaded(tmp_path):
         assert callable(load_attribute(factory, tmp_path, "here", "workload"))
 
 
-def test_digits_are_learnt_from_the_train_role_alone_and_cached(monkeypatch, tmp_path):
+@pytest.mark.parametrize("network", ["resnet", "vit"])
+def test_digits_are_learnt_from_the_train_role_alone_and_cached(network, monkeypatch, tmp_path):
     trainings = []
     original = digits.train
 
-    def short(data, seed=0):
+    def short(data, recipe, seed=0):
         trainings.append(len(data))
-        monkeypatch.setattr(digits, "EPOCHS", 1)
-        return original(data, seed)
+        return original(data, replace(recipe, epochs=1), seed)
 
     monkeypatch.setattr(digits, "train", short)
-    first = digits.workload(cache=str(tmp_path))
-    second = digits.workload(cache=str(tmp_path))
+    first = digits.workload(network=network, cache=str(tmp_path))
+    second = digits.workload(network=network, cache=str(tmp_path))
     assert trainings == [850]
     check_roles(first.data)
     assert sum(len(getattr(first.data, role)) for role in ROLES) == 1797
@@ -39,6 +42,75 @@ def test_digits_are_learnt_from_the_train_role_alone_and_cached(monkeypatch, tmp
         assert torch.equal(tensor, second.build_model().state_dict()[key])
     moved = digits.shift(first.example_inputs[0], torch.Generator().manual_seed(0))
     assert moved.shape == first.example_inputs[0].shape
+    assert first.build_model()(moved).shape == (2, 10)
+
+
+def test_digits_have_two_networks():
+    with pytest.raises(WorkloadError, match="no network 'vgg' for the digits; there are resnet, vit"):
+        digits.workload(network="vgg")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A training file of 400 sentences, of which some words tell the label."""
+    draw = random.Random(0)
+    rows = ["text\tlabel"]
+    for number in range(400):
+        words = draw.choices(["film", "plot", "actor", "scene", "the", "a"], k=draw.randint(1, 8))
+        rows.append(" ".join([*words, ("Fine", "dull")[number % 2], "!"]) + f"\t{('good', 'bad')[number % 2]}")
+    file = tmp_path / "train.tsv"
+    file.write_text("\n".join(rows) + "\n")
+    return file
+
+
+def test_sentences_are_read_from_a_table_and_learnt_once(table, tmp_path, monkeypatch):
+    trained = []
+    original = text.trained
+    monkeypatch.setattr(text, "trained", lambda data, *sizes: trained.append(len(data)) or original(data, *sizes))
+    first = text.workload(train=str(table), cache=str(tmp_path))
+    second = text.workload(train=str(table), cache=str(tmp_path))
+    assert trained == [len(first.data.train)]
+    check_roles(first.data)
+    (ids, mask), labels = collect(first.data.test)
+    assert ids.shape == mask.shape == (len(labels), text.LONGEST)
+    model = second.build_model().eval()
+    with torch.no_grad():
+        assert top1(model(ids, mask), labels).mean() > 0.9
+        torch.testing.assert_close(
+            model(ids, mask), model(ids[:, :12], mask[:, :12])
+        )  # what is padding counts for nothing
+
+
+def test_words_are_numbered_by_frequency_and_rare_ones_are_unknown():
+    vocabulary = text.vocabulary_of(["It's dull, dull", "dull, IT is"])
+    assert list(vocabulary) == [text.PADDING, text.UNKNOWN, "dull", "it", ","]
+    ids, mask = text.encode(["Dull film", "it " * 100], vocabulary)
+    assert ids[0, :3].tolist() == [2, 1, 0]
+    assert mask.sum(1).tolist() == [2, text.LONGEST]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("label\ttext\nno tab\n", r"bad.tsv:2: a label and a sentence"),
+        ("label\ttext\n1\t \n", r"bad.tsv:2: a label and a sentence"),
+        ("class\ttext\n1\tfine\n", r"bad.tsv:1: the columns are \['class', 'text'\]"),
+        ("label\ttext\n", r"bad.tsv holds no sentence"),
+        ("", r"bad.tsv:1: the columns are \[\]"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_said_with_its_line(content, said, tmp_path):
+    (tmp_path / "bad.tsv").write_text(content)
+    with pytest.raises(WorkloadError, match=said):
+        text.workload(train=str(tmp_path / "bad.tsv"))
+
+
+def test_a_label_that_was_not_trained_is_refused(table, tmp_path):
+    (tmp_path / "test.tsv").write_text("label\ttext\ngood\tfine\nodd\tfine\n")
+    with pytest.raises(
+        WorkloadError, match=r"test.tsv:3: the label 'odd' is not in the training file; there are bad, good"
+    ):
+        text.workload(train=str(table), test=str(tmp_path / "test.tsv"))
 
 
 @pytest.fixture
