@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.copies import check_hooked_weights, copied
+from secateur.compression.copies import check_hooked_weights, viewed
 from secateur.errors import ModelError
 from secateur.workloads.calls import raised
 from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, length, mapped, named, tensors
@@ -49,7 +49,7 @@ def check_forward(model: nn.Module, example_inputs: PyTree) -> None:
 
     Raises ModelError naming the innermost layer where it fails.
     """
-    model = copied(model).requires_grad_(True)
+    model = viewed(model).requires_grad_(True)
     entered: list[str] = []
 
     def leave(*_: object) -> None:  # a hook that returns something would replace the layer's output

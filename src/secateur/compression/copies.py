@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,20 @@ def copied(model: nn.Module, shared: Collection[Tensor] = ()) -> nn.Module:
 
     Raises ModelError where Python cannot copy the module, naming the layer and what to do.
     """
+    return _copied(model, {id(tensor): tensor for tensor in shared})
+
+
+def viewed(model: nn.Module) -> nn.Module:
+    """A copy whose parameters are its own and lie in the original's memory: for whoever puts back what it changes there.
+
+    Buffers are copied. Raises what `copied` raises.
+    """
+    return _copied(model, {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()})
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     try:
-        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+        return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the user's attributes raise when they are copied
         check_hooked_weights(model)
         raise ModelError(_why_not(model, error)) from error

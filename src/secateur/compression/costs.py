@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.compression.copies import copied
+from secateur.compression.copies import viewed
 from secateur.compression.coupling.layers import layer_of
 from secateur.compression.removal import lost, parameters_at
 from secateur.records import Group, Removals, Side
@@ -90,7 +90,7 @@ def _kept(width: int, removed: tuple[int, ...] | None) -> float:
 
 def layer_costs(model: nn.Module, example_inputs: PyTree) -> LayerCosts:
     """Count the MACs of every convolution and linear layer with one forward pass of one sample."""
-    counted = copied(model).eval()
+    counted = viewed(model).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call(counted, rows(example_inputs, slice(1)))
     by_module = counter.get_flop_counts()

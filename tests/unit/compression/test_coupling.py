@@ -9,10 +9,12 @@ import torch.nn.functional as F  # noqa: N812 # as everybody writes it
 import torch_pruning
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from generated import BLOCKS, averaged, flattened, generated
 from nets import TwoConvolutions, images, network, shaken
 from odd_nets import Decoder, GatedHalves, Interleaved, NeighbourAttention, SpaceFromChannels, SplitBlock
+from secateur.compression.copies import viewed
 from secateur.compression.coupling import following
 from secateur.compression.coupling.experiment import MARKS, Experiment
 from secateur.compression.coupling.following import Block, Followed, follow
@@ -130,6 +132,68 @@ def test_independent_channels_take_few_passes(monkeypatch):
     assert len(passes) <= 4 * len(MARKS) + 2 * 4, (
         "all channels of 4 layers at once, then 2·log₂ 16 for all layers together"
     )
+
+
+class Stream(nn.Module):
+    """Residual blocks, whose outputs arrive wherever those of earlier ones do."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 32, 1), nn.Linear(32, 5)
+        self.one, self.two = (nn.ModuleList(nn.Conv2d(32, 32, 1) for _ in range(blocks)) for _ in range(2))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for one, two in zip(self.one, self.two, strict=True):
+            x = x + two(F.relu(one(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_block_more_in_a_stream_takes_its_layers_own_passes_and_no_more(monkeypatch):
+    def passes(blocks: int) -> int:
+        torch.manual_seed(0)
+        experiment, counted = Experiment(Stream(blocks).eval(), (images(),)), []
+        reach = experiment.reach
+        monkeypatch.setattr(experiment, "reach", lambda *given: (counted.append(given), reach(*given))[1])
+        assert all(len(block.channels) == 1 for block in follow(experiment).blocks)
+        return len(counted)
+
+    assert passes(6) - passes(2) <= 4 * 3, (
+        "both layers alone with one mark, and what the second mark adds to the stream"
+    )
+
+
+class Averaged(TwoConvolutions):
+    def forward(self, x):
+        return self.head(self.two(F.relu(self.one(x))).mean((2, 3)))
+
+
+class Positions(Averaged):
+    """It takes images of one size only."""
+
+    def forward(self, x):
+        return super().forward(x + torch.linspace(0, 1, 128))
+
+
+@pytest.mark.parametrize(("model", "edge"), [(Averaged, 32), (Positions, 128)])
+def test_channels_are_followed_in_as_small_a_part_of_the_example_as_the_model_takes(model, edge):
+    model, sizes = model().eval(), []
+    model.one.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    experiment = Experiment(model, (torch.randn(2, 3, 128, 128),))
+    del sizes[:]
+    found = {coupling.name: coupling for coupling in couplings(experiment, follow(experiment))}
+    assert set(sizes) == {edge}
+    assert units(found["one"]) == [{("one", "out", i), ("two", "in", i)} for i in range(8)]
+
+
+def test_an_experiment_leaves_the_model_as_it_was_and_takes_no_second_copy_of_its_weights():
+    model = shaken(Decoder(layers=1)).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copy = viewed(model)
+    assert {p.data_ptr() for p in copy.parameters()} == {p.data_ptr() for p in model.parameters()}
+    coupled(model, torch.randint(0, 32, (2, 6)))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_where_too_many_sets_must_be_marked_one_by_one_they_count_as_one(monkeypatch):

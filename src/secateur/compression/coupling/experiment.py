@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from secateur.compression.copies import copied
+from secateur.compression.copies import viewed
 from secateur.compression.coupling.layers import PARAMETER, Layer, layer_of, norm_of, tensors_of
 from secateur.errors import first_line
 from secateur.records import Side
@@ -33,6 +33,8 @@ MOST_OUTPUTS = 4096
 """Entries of an output that are told apart; of larger ones the last axes are taken together."""
 SAMPLES = 2
 """Of the example: dimensions of one are squeezed away by some models."""
+LONG = 128
+"""Pixels along an edge, or tokens, of which a quarter is enough: how channels are coupled does not depend on how many there are."""
 
 
 class Astray(Exception):
@@ -48,14 +50,13 @@ class Experiment:
 
     def __init__(self, model: nn.Module, example_inputs: PyTree) -> None:
         """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`."""
-        self._model = copied(model).requires_grad_(False)
-        self._inputs = rows(example_inputs, slice(SAMPLES))
+        self._model = viewed(model).requires_grad_(False)
         self._clean: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._calls: dict[str, int] = {}
         self._marked: Mapping[str, Tensor] = {}
         self._mark = NAN
         self._seen = torch.zeros(0, dtype=torch.bool)
-        self._outputs = self._clean_pass()
+        self._outputs = self._first_pass(rows(example_inputs, slice(SAMPLES)))
         self.layers = self._found()
         self._starts: dict[tuple[str, Side], int] = {}
         end = 0
@@ -69,16 +70,29 @@ class Experiment:
         size = sum(_apart(torch.ones_like(x, dtype=torch.bool)).numel() for x in self._outputs)
         self.outputs = range(end, end + size)
 
+    def _first_pass(self, example: PyTree) -> list[Tensor]:
+        """The clean pass, on the shortest part of the example that the model takes: marks travel there as they do in all of it."""
+        for short in _shortened(example):
+            try:
+                self._inputs = short
+                return self._clean_pass()
+            except Exception:  # noqa: BLE001 # whatever the user's forward raises where it wants another size
+                self._clean = {}
+        self._inputs = example
+        return self._clean_pass()
+
     def _clean_pass(self) -> list[Tensor]:
         """What the model gives; and for each layer what it takes and gives, call by call."""
         layers = {name: m for name, m in self._model.named_modules() if layer_of(name, m) or not any(m.children())}
         for name, layer in layers.items():
             layer.forward = partial(self._recorded, name, layer.forward)
-        with _Steps() as steps:
-            outputs = self._forward()
+        try:
+            with _Steps() as steps:
+                outputs = self._forward()
+        finally:
+            for layer in layers.values():
+                del layer.forward
         self._most = 10 * steps.taken + 1000
-        for layer in layers.values():
-            del layer.forward
         return [x.clone() for x in outputs]
 
     def _found(self) -> list[Layer]:
@@ -136,18 +150,21 @@ class Experiment:
         if number >= len(self._clean[layer.name]):
             raise Astray(f"'{layer.name}' is called more often than in the clean pass")
         before, after = self._clean[layer.name][number]
-        output = after.clone()
         marked = self._marked.get(layer.name)
-        if layer.reads:
-            self._note(layer, _first(given, named), before, output)
-        if marked is not None:
-            channels = output.movedim(layer.axis, 0)
-            channels[marked] = self._as_marked(channels[marked])
+        with torch._C.DisableTorchFunction():  # these steps are not the model's
+            output = after.clone()
+            if layer.reads:
+                self._note(layer, _first(given, named), before, output)
+            if marked is not None:
+                channels = output.movedim(layer.axis, 0)
+                channels[marked] = self._as_marked(channels[marked])
         return output
 
     def _note(self, layer: Layer, x: Tensor, before: Tensor, output: Tensor) -> None:
         if x.shape != before.shape:
             raise Astray(f"'{layer.name}' is given {tuple(x.shape)} instead of {tuple(before.shape)}")
+        if torch.equal(x, before):
+            return
         differs = _differs(x, before)
         arrived = differs.movedim(layer.axis, 0).flatten(1).any(1)
         if not arrived.any():
@@ -179,6 +196,14 @@ class Experiment:
             return torch.full_like(values, torch.nan)
         # Of different sizes: a sum that is the same everywhere is what a softmax does not see.
         return values + (1 + 2 * values.abs().max()) * torch.linspace(1, 2, values.numel()).view(values.shape)
+
+
+def _shortened(example: PyTree) -> Iterator[PyTree]:
+    """A quarter of all long dimensions, then of the first one besides the samples; nothing where none is long."""
+    for last in (None, 2):
+        short = mapped(lambda x: x[:, *(slice(n // 4 if n >= LONG else n) for n in x.shape[1:last])], example)  # noqa: B023 # called at once
+        if [x.shape for x in tensors(short)] != [x.shape for x in tensors(example)]:
+            yield short
 
 
 def _first(given: Sequence[Any], named: Mapping[str, Any]) -> Any:

@@ -1,28 +1,39 @@
 """Follow every channel to where it arrives, in few passes.
 
 Group testing: first all channels of a layer are marked at once, then halves of them, and so on. Sets of channels that arrive at
-different places are marked in one pass, whether they are of one layer or of several. A layer whose n channels are independent
-takes 2·log₂ n passes, and layers in a row share them. Channels that each arrive wherever all of them arrive (the channels of one
-attention head) are one block and need no further passes.
+different places are marked in one pass. So are the same channels of all layers of one width, wherever these arrive: as long as no
+place sees marks of both halves, what arrives where one channel of them does and where its layer does is that layer's channel. A
+network whose channels keep apart takes a pass for each layer and 2·log₂ n for the widest of n channels. Channels that each arrive
+wherever all of them arrive (the channels of one attention head) are one block and need no further passes.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.compression.coupling.experiment import MARKS, Astray, Experiment
+from secateur.compression.coupling.experiment import FINITE, MARKS, NAN, Astray, Experiment
 from secateur.compression.coupling.layers import Layer
 
 T = TypeVar("T")
 Places = NDArray[np.intp]
 
+
+class _Placed(Protocol):
+    @property
+    def places(self) -> Places: ...
+
+
+P = TypeVar("P", bound=_Placed)
+
 MOST_TURNS = 256
-"""Sets of channels of one layer that may have to be marked one after the other; where there are more, they count as one block."""
+"""Sets of channels that may have to be marked one after the other; where there are more, they count as one block."""
 
 
 @dataclass(frozen=True)
@@ -45,85 +56,132 @@ class Followed:
 def follow(experiment: Experiment) -> Followed:
     """Where each output channel of each layer arrives."""
     wholes, lost = list[Block](), dict[str, str]()
-    marks: dict[str, list[str]] = {}
+    marks: dict[str, tuple[str, ...]] = {}
     for layer in experiment.layers:
         if layer.passes:
             continue
-        reached, astray = _all_at_once(experiment, layer)
-        if not reached:
-            lost[layer.name] = str(astray)
-            continue
-        first, *others = reached
-        # The second mark is needed only where it gets further than the first.
-        marks[layer.name] = [first, *(m for m in others if (reached[m] & ~reached[first]).any())]
-        places = np.flatnonzero(np.logical_or.reduce(list(reached.values())))
-        wholes.append(Block(layer, range(layer.writes), places))
+        for mark in MARKS:
+            try:
+                wholes.append(_whole(experiment, layer, mark))
+            except Astray as astray:
+                lost[layer.name] = str(astray)
+            else:
+                marks[layer.name] = (mark,)
+                break
+    first = [block for block in wholes if marks[block.layer.name] == (NAN,)]
+    further = {block.layer.name: block for turn in _turns(first) for block in _further(experiment, turn)}
+    marks |= dict.fromkeys(further, MARKS)
+    wholes = [further.get(block.layer.name, block) for block in wholes]
     divide = _Division(experiment, marks)
-    blocks = [block for apart in _turns(wholes) for block in divide(apart)]
-    return Followed(tuple(blocks), lost)
+    alike: dict[tuple[int, tuple[str, ...]], list[Block]] = defaultdict(list)
+    for block in wholes:
+        alike[block.layer.writes, marks[block.layer.name]].append(block)
+    blocks = divide([_Set(tuple(same), same[0].channels, _union(same)) for same in alike.values()])
+    return Followed(tuple(blocks), {name: reason for name, reason in lost.items() if name not in marks})
 
 
-def _all_at_once(experiment: Experiment, layer: Layer) -> tuple[dict[str, NDArray[np.bool_]], Astray | None]:
-    """Where the marks arrive when all channels of a layer are marked; and what went wrong with the last mark that failed."""
-    reached, failed = dict[str, NDArray[np.bool_]](), None
-    for mark in MARKS:
-        try:
-            reached[mark] = experiment.reach({layer.name: range(layer.writes)}, mark)
-        except Astray as astray:
-            failed = astray
-    return reached, failed
+def _whole(experiment: Experiment, layer: Layer, mark: str) -> Block:
+    """All channels of a layer, marked at once. Raises Astray."""
+    channels = range(layer.writes)
+    return Block(layer, channels, np.flatnonzero(experiment.reach({layer.name: channels}, mark)))
+
+
+def _further(experiment: Experiment, turn: Sequence[Block]) -> list[Block]:
+    """Those of whole layers, followed with NaN to different places, from which the second mark gets further than the first."""
+    try:
+        reached = experiment.reach({block.layer.name: block.channels for block in turn}, FINITE)
+        if not np.setdiff1d(np.flatnonzero(reached), _union(turn)).size:
+            return []
+    except Astray:
+        if len(turn) == 1:
+            return []
+    if len(turn) > 1:
+        return [block for one in turn for block in _further(experiment, [one])]
+    return [Block(turn[0].layer, turn[0].channels, np.union1d(turn[0].places, np.flatnonzero(reached)))]
+
+
+@dataclass(frozen=True)
+class _Set:
+    """The same channels of whole layers of one width, and the places (sorted) at which a mark on any of them arrives."""
+
+    wholes: tuple[Block, ...]
+    channels: Sequence[int]
+    places: Places
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Layer by layer, where no other channels arrive at these places."""
+        if len(self.wholes) == 1:
+            return [Block(self.wholes[0].layer, self.channels, self.places)]
+        return [Block(w.layer, self.channels, _both(self.places, w.places)) for w in self.wholes]
+
+    def narrowed(self, channels: Sequence[int], places: Places) -> _Set:
+        """Some of the channels."""
+        return _Set(self.wholes, channels, places)
+
+    def apart(self, mixed: Places) -> list[_Set]:
+        """Layers that do not arrive at these places stay together; the others are divided by their names, or each is alone."""
+        pure, others = _split(self.wholes, lambda whole: not _both(mixed, whole.places).size)
+        by_name: dict[str, list[Block]] = defaultdict(list)
+        for whole in others:
+            by_name[re.sub(r"\d+", "", whole.layer.name)].append(whole)
+        parts = [pure, *by_name.values()] if pure or len(by_name) > 1 else [[whole] for whole in others]
+        return [_Set(tuple(p), self.channels, _both(self.places, _union(p))) for p in parts if p]
 
 
 class _Division:
-    """Halves blocks of several layers in the same passes until each is a single channel or cannot be divided."""
+    """Halves sets of channels in the same passes until each is a single channel or cannot be divided."""
 
     def __init__(self, experiment: Experiment, marks: Mapping[str, Sequence[str]]) -> None:
         """marks: layer name → those that are needed for its channels."""
         self._experiment, self._marks = experiment, marks
 
-    def __call__(self, blocks: Sequence[Block]) -> list[Block]:
-        """blocks: of layers that never arrive at the same place."""
-        done = list[Block]()
-        while blocks:
-            single, large = _split(blocks, lambda block: len(block.channels) == 1)
-            nowhere, large = _split(large, lambda block: not len(block.places))
+    def __call__(self, sets: Sequence[_Set]) -> list[Block]:
+        """The blocks of all layers of the sets."""
+        done = list[_Set]()
+        while sets:
+            single, large = _split(sets, lambda one: len(one.channels) == 1)
+            nowhere, large = _split(large, lambda one: not len(one.places))
             turns = _turns(large)
             turns, late = turns[:MOST_TURNS], turns[MOST_TURNS:]
             lower = self._observed(turns, lambda channels: channels[: len(channels) // 2])
             upper = self._observed(turns, lambda channels: channels[len(channels) // 2 :])
-            pairs = [(b, *halves) for b, *halves in zip(_flat(turns), lower, upper, strict=True)]
-            alike, different = _split(pairs, lambda pair: _equal(*pair))
-            ends = self._ends([block for block, *_ in alike])
-            mixed, apart = _split(list(zip(alike, ends, strict=True)), lambda one: _equal(one[0][0], *one[1]))
-            done += [*single, *_flat(late), *(pair[0] for pair, _ in mixed)]
-            done += [Block(b.layer, (channel,), b.places) for b in nowhere for channel in b.channels]
-            blocks = [half for _, *halves in (*different, *(pair for pair, _ in apart)) for half in halves]
-        return done
+            triples = list(zip(_flat(turns), lower, upper, strict=True))
+            mixed, clear = _split(
+                triples, lambda three: len(three[0].wholes) > 1 and bool(_both(three[1].places, three[2].places).size)
+            )
+            alike, different = _split(clear, lambda three: _equal(*three))
+            ends = self._ends([one for one, *_ in alike])
+            whole, apart = _split(list(zip(alike, ends, strict=True)), lambda pair: _equal(pair[0][0], *pair[1]))
+            done += [*single, *_flat(late), *(three[0] for three, _ in whole)]
+            done += [one.narrowed((channel,), one.places) for one in nowhere for channel in one.channels]
+            sets = [half for _, *halves in (*different, *(three for three, _ in apart)) for half in halves]
+            sets += [part for one, a, b in mixed for part in one.apart(_both(a.places, b.places))]
+        return [block for one in done for block in one.blocks]
 
-    def _ends(self, blocks: Sequence[Block]) -> list[tuple[Block, Block]]:
-        """The first and the last channel of blocks whose halves arrive at the same places."""
-        turns = _turns(blocks)
+    def _ends(self, sets: Sequence[_Set]) -> list[tuple[_Set, _Set]]:
+        """The first and the last channel of sets whose halves arrive at the same places."""
+        turns = _turns(sets)
         found = zip(
             _flat(turns),
             self._observed(turns, lambda channels: channels[:1]),
             self._observed(turns, lambda channels: channels[-1:]),
             strict=True,
         )
-        by_block = {id(block): (first, last) for block, first, last in found}
-        return [by_block[id(block)] for block in blocks]
+        by_set = {id(one): (first, last) for one, first, last in found}
+        return [by_set[id(one)] for one in sets]
 
-    def _observed(
-        self, turns: Sequence[Sequence[Block]], part: Callable[[Sequence[int]], Sequence[int]]
-    ) -> list[Block]:
-        """Where a part of each block arrives, one pass a turn; where a pass fails, at all places of its block."""
-        parts = list[Block]()
+    def _observed(self, turns: Sequence[Sequence[_Set]], part: Callable[[Sequence[int]], Sequence[int]]) -> list[_Set]:
+        """Where a part of each set arrives, one pass a turn; where a pass fails, at all places of its set."""
+        parts = list[_Set]()
         for turn in turns:
             channels: dict[str, list[int]] = {}
-            for block in turn:
-                channels.setdefault(block.layer.name, []).extend(part(block.channels))
+            for one in turn:
+                for whole in one.wholes:
+                    channels.setdefault(whole.layer.name, []).extend(part(one.channels))
             by_mark = [(m, {n: c for n, c in channels.items() if m in self._marks[n]}) for m in MARKS]
             arrived = np.logical_or.reduce([self._seen(marked, mark) for mark, marked in by_mark if marked])
-            parts += [Block(b.layer, part(b.channels), b.places[arrived[b.places]]) for b in turn]
+            parts += [one.narrowed(part(one.channels), one.places[arrived[one.places]]) for one in turn]
         return parts
 
     def _seen(self, channels: Mapping[str, Sequence[int]], mark: str) -> NDArray[np.bool_]:
@@ -133,9 +191,9 @@ class _Division:
             return np.ones(self._experiment.outputs.stop, dtype=np.bool_)
 
 
-def _turns(blocks: Sequence[Block]) -> list[list[Block]]:
+def _turns(blocks: Sequence[P]) -> list[list[P]]:
     """Divide blocks into as few lists as a greedy choice finds, so that those of one list arrive at different places."""
-    turns, taken = list[list[Block]](), list[set[int]]()
+    turns, taken = list[list[P]](), list[set[int]]()
     for block in blocks:
         places = set(block.places.tolist())
         number = next((n for n, others in enumerate(taken) if others.isdisjoint(places)), len(turns))
@@ -147,7 +205,17 @@ def _turns(blocks: Sequence[Block]) -> list[list[Block]]:
     return turns
 
 
-def _equal(*blocks: Block) -> bool:
+def _both(left: Places, right: Places) -> Places:
+    """What is in both, in the time that the smaller one takes."""
+    few, many = (left, right) if len(left) <= len(right) else (right, left)
+    return few[many[np.searchsorted(many[:-1], few)] == few] if len(few) else few
+
+
+def _union(blocks: Sequence[_Placed]) -> Places:
+    return np.unique(np.concatenate([block.places for block in blocks]))
+
+
+def _equal(*blocks: _Placed) -> bool:
     return all(np.array_equal(block.places, blocks[0].places) for block in blocks[1:])
 
 
