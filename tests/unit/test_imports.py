@@ -27,11 +27,12 @@ with contextlib.suppress(SystemExit):
     [
         ("import secateur", LIGHT | {"rich", "typer"}),
         (HELP, LIGHT),
+        ("import secateur.cli.views, secateur.cli.run_views", OF_THE_DRIVER | {"onnx", "optuna", "torch"}),
         ("import secateur.pipelines.worker", OF_THE_DRIVER),
         ("import secateur.pipelines.check", OF_THE_DRIVER),
         ("import secateur.pipelines.run", AT_THE_END),
     ],
-    ids=["import secateur", "secateur --help", "a worker", "secateur check", "secateur run"],
+    ids=["import secateur", "secateur --help", "secateur show and runs", "a worker", "secateur check", "secateur run"],
 )
 def test_nothing_is_imported_that_is_not_needed_to_start(what, heavy):
     script = f"import sys\n{what}\nprint(*sorted(sys.modules))"

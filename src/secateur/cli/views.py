@@ -6,12 +6,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from secateur.cli.tables import console, listing, say, show_table
-from secateur.pipelines.check import Checked
-from secateur.pipelines.outcome import Outcome
 from secateur.pipelines.reading import read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import RunRecord, Version
@@ -19,6 +18,10 @@ from secateur.report import Column, Row, Table, before_and_after, headline
 from secateur.report.audit import audit_facts
 from secateur.report.summary import uncertain
 from secateur.report.units import short
+
+if TYPE_CHECKING:  # torch is slow to import, and who looks at a finished run does not need it
+    from secateur.pipelines.check import Checked
+    from secateur.pipelines.outcome import Outcome
 
 GROUPS = (
     Column("group", 0, text=True),

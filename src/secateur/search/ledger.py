@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secateur.compression.saliency import Saliencies
 from secateur.records import Arm, Candidate, Direction, Evaluation, Goal, Measurement, Trial
 from secateur.search.forecast import Forecast
 from secateur.search.front import Archive, as_costs, choose, reference_point
 from secateur.search.goals import holds, violations
-from secateur.search_spaces import SearchSpace
 
-if TYPE_CHECKING:  # Optuna is slow to import
+if TYPE_CHECKING:  # torch and Optuna are slow to import, and who reads a finished run needs neither
+    from secateur.compression.saliency import Saliencies
     from secateur.search.study import Asked, Study
+    from secateur.search_spaces import SearchSpace
 
 RACED: tuple[Arm, ...] = ("knapsack", "sampler", "prior")
 """Arms whose candidates may be given up early; baselines and sensitivity curves need all of their figures."""
