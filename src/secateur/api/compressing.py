@@ -19,8 +19,9 @@ from secateur.errors import WorkloadError
 from secateur.records import DataRoles, Direction, Workload
 from secateur.workloads.live import LIVE, digest_of, held
 from secateur.workloads.loading import build_model, guarded_workload
-from secateur.workloads.roles import collect, split_roles
-from secateur.workloads.samples import Samples, collate_of, map_style
+from secateur.workloads.pairs import arguments
+from secateur.workloads.roles import drawn, split_roles
+from secateur.workloads.samples import Samples, collate_of, in_batches, map_style
 from secateur.workloads.scores import top1
 
 Data = DataRoles | Dataset[Any] | Mapping[str, Dataset[Any]]
@@ -33,7 +34,7 @@ def compress(
     *,
     loss: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.cross_entropy,
     score: Callable[[Tensor, Tensor], Tensor] = top1,
-    example_inputs: tuple[Tensor, ...] | None = None,
+    example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None,
     workload: Mapping[str, Any] | None = None,
     name: str = "model",
     objectives: Mapping[str, Direction] | None = None,
@@ -51,8 +52,8 @@ def compress(
 ) -> Run:
     """Search, measure, fine-tune and judge smaller versions of a trained module; the module itself is not changed.
 
-    data: see Data. loss, score: as in `Workload`; the defaults are those of a classifier. example_inputs: a tuple of tensors with a
-    batch dimension; by default the inputs of two calibration samples. workload: further fields of `Workload` (`score_name`,
+    data: see Data. loss, score: as in `Workload`; the defaults are those of a classifier. example_inputs: as in `Workload`; by
+    default the inputs of two calibration samples, where these are pairs. workload: further fields of `Workload` (`score_name`,
     `augment`, …). name: of the runs. objectives, constraints: replace those of the evaluator. search_space, evaluator: a name, a
     path, or a mapping as YAML has it. trials: candidates of the search. epochs: fine-tuning of each finalist; 0 leaves it out. set:
     any other key of a pipeline, `{"recover.learning_rate": 0.01}`. The rest is as in `secateur.run`; the run lies in `mlruns/` of
@@ -115,8 +116,13 @@ def _roles(data: Data) -> DataRoles:
     return split_roles(train, seed=0, **given)
 
 
-def _two_samples(data: DataRoles) -> tuple[Tensor, ...]:
+def _two_samples(data: DataRoles) -> Any:
     """The default of `example_inputs`."""
     dataset = map_style(data.calibration, "calibration")
-    inputs, _ = collect(Samples(dataset, collate_of(dataset), "calibration"), 2)
-    return inputs
+    batch = next(iter(in_batches(drawn(Samples(dataset, collate_of(dataset), "calibration"), 2), 2)))
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:  # a pair
+        return arguments(batch[0])
+    raise WorkloadError(
+        f"A batch is a {type(batch).__name__}, which does not say what of it the model takes. Give example_inputs: a dict of its "
+        "keyword arguments."
+    )

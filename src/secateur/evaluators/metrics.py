@@ -20,7 +20,7 @@ from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.plugins import Registry
 from secateur.records import SHARE, Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
-from secateur.workloads.pytrees import PyTree, filled
+from secateur.workloads.pytrees import PyTree, filled, length
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Context:
     network: Network
     outputs: PyTree
     dense_outputs: PyTree
-    targets: Tensor
+    targets: PyTree
     host: str
     device: Answer | None
 
@@ -175,7 +175,7 @@ def damage(context: Context) -> Measurement:
     """Squared error of the workload's `output` against the dense model's, relative to the spread of the latter; 0 is undamaged."""
     output = context.workload.output
     error = relative_error(output(context.outputs), output(context.dense_outputs))
-    return Measurement(error, "relative squared error", "measured", len(context.targets), None, context.host)
+    return Measurement(error, "relative squared error", "measured", length(context.targets), None, context.host)
 
 
 def relative_error(outputs: Tensor, dense: Tensor) -> float:

@@ -16,7 +16,7 @@ from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.session import Batches, Work
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.prediction import Prediction
-from secateur.workloads.pytrees import PyTree
+from secateur.workloads.pytrees import PyTree, length
 
 FIGURES: Mapping[str, str] = {"latency": "latency", "throughput": "latency", "memory": "memory", "energy": "energy"}
 """Metric → what the device must be asked for."""
@@ -36,7 +36,7 @@ class Answer:
     emulated: bool
     batch: int
     report: Report | None = None
-    sample: tuple[list[Tensor], Tensor] | None = None
+    sample: tuple[list[Tensor], PyTree] | None = None
     prediction: Prediction | None = None
 
 
@@ -45,7 +45,7 @@ class Sample:
     """Samples of one data role that the device scores itself: in batches, the last one filled up, and their targets (n, …)."""
 
     batches: Batches
-    targets: Tensor
+    targets: PyTree
 
 
 class OnDevice:
@@ -89,7 +89,7 @@ class OnDevice:
         answer = replace(answer, report=measured.report)
         if measured.sample is None or sample is None:
             return answer
-        outputs = [torch.from_numpy(x)[: len(sample.targets)] for x in measured.sample]
+        outputs = [torch.from_numpy(x)[: length(sample.targets)] for x in measured.sample]
         return replace(answer, sample=(outputs, sample.targets))
 
     def predicted(self, prediction: Prediction) -> Answer:

@@ -12,6 +12,7 @@ from secateur.errors import WorkloadError
 from secateur.evaluators.metrics import Context
 from secateur.evaluators.scoring import View
 from secateur.records import Direction, Measurement
+from secateur.workloads.pytrees import length
 
 CONFIDENCE = 0.99
 Z = 2.326
@@ -57,7 +58,7 @@ class Race:
         except WorkloadError:  # a score of the whole set may have nothing to say of a part
             return None
         costs = view.figures(context, [name for name in self.objectives if name != "accuracy"])
-        return self.lost(scores, len(view.samples.targets), costs)
+        return self.lost(scores, length(view.samples.targets), costs)
 
     def lost(self, scores: Tensor, total: int, costs: Mapping[str, Measurement]) -> str | None:
         """Why there is no hope, or None. scores: (n,) of the samples so far, of `total`; costs: measured by now."""

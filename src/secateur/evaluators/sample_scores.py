@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from secateur.errors import WorkloadError
 from secateur.files import write
 from secateur.records import Workload
-from secateur.workloads.pytrees import PyTree, rows
+from secateur.workloads.pytrees import PyTree, length, rows
 
 RESAMPLES = 200
 """Bootstrap draws for a score that is one number for all samples: its standard error is then known to 5 %."""
@@ -44,19 +43,19 @@ class Scores:
         return float(self.values.mean() if self.per_sample else self.values[0])
 
 
-def scores_of(workload: Workload, outputs: PyTree, targets: Tensor) -> Scores:
+def scores_of(workload: Workload, outputs: PyTree, targets: PyTree) -> Scores:
     """Score a network's outputs against targets, all tensors (n, …)."""
     scores = torch.as_tensor(workload.score(outputs, targets)).double()
-    count = len(targets)
+    count = length(targets)
     if scores.dim() == 1:
         return Scores(count, True, scores.numpy())
     rng = np.random.default_rng(count)  # seeded by nothing but n: the same draws for every network
     drawn = (torch.from_numpy(rng.integers(0, count, count)) for _ in range(RESAMPLES))
-    resampled = [score_of_all(workload, rows(outputs, i), targets[i]) for i in drawn]
+    resampled = [score_of_all(workload, rows(outputs, i), rows(targets, i)) for i in drawn]
     return Scores(count, False, np.array([float(scores), *resampled]))
 
 
-def score_of_all(workload: Workload, outputs: PyTree, targets: Tensor) -> float:
+def score_of_all(workload: Workload, outputs: PyTree, targets: PyTree) -> float:
     """A score that is one number for all samples; NaN where it has none for these (an area under a curve, of one class)."""
     try:
         return float(workload.score(outputs, targets))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.devices.session import Batches
@@ -26,7 +25,7 @@ class Samples:
     """One data role in memory, in batches as the runtime takes them, with the dense model's outputs on it."""
 
     batches: Batches
-    targets: Tensor
+    targets: PyTree
     dense_outputs: PyTree
 
 
@@ -46,7 +45,7 @@ class Scoring:
             arrays = [x.numpy() for x in tensors(inputs)]
             batches = [
                 tuple(np.ascontiguousarray(a[i : i + self._batch]) for a in arrays)
-                for i in range(0, len(targets), self._batch)
+                for i in range(0, length(targets), self._batch)
             ]
             self._samples[role] = Samples(batches, targets, self.outputs(self._dense, batches))
         return self._samples[role]
@@ -80,7 +79,7 @@ class View:
     def context(self, outputs: PyTree, answer: Answer | None) -> Context:
         """What metrics look at. outputs: on the first samples, or on all; answer: the device's, if it was asked."""
         known = slice(length(outputs))
-        dense, targets = rows(self.samples.dense_outputs, known), self.samples.targets[known]
+        dense, targets = rows(self.samples.dense_outputs, known), rows(self.samples.targets, known)
         return Context(self.workload, self.network, outputs, dense, targets, self.host, answer)
 
     def figures(self, context: Context, names: Sequence[str]) -> dict[str, Measurement]:

@@ -28,7 +28,10 @@ def logits(outputs: Any) -> Any:
 
 @dataclass(frozen=True)
 class DataRoles:
-    """The five data roles, never mixed. Every dataset is map-style and yields `(input or tuple of inputs, target)`.
+    """The five data roles, never mixed.
+
+    Each is a map-style data set, or a DataLoader, which stands for its data set and its collate function. Batches are pairs of
+    inputs and targets, or dicts that hold the model's inputs by name and the targets beside them.
 
     train: recovery learns from it. calibration: least squares, batch-norm recalibration, gradients. search: scores trials.
     selection: re-ranks the recovered front. test: touched once, on what is registered.
@@ -45,25 +48,25 @@ class DataRoles:
 class Workload:
     """A trained model with its data, made by the user's factory.
 
-    Outputs are what the model returns: tensors (n, …) in tuples, lists, dicts and dataclasses, to any depth; loss and score get
-    them as they are.
+    Inputs, outputs and targets are tensors (n, …), alone or in tuples, lists, dicts and dataclasses, to any depth. Loss and score
+    get outputs as the model returns them.
 
     build_model: returns the trained module in float32, the same weights at every call.
-    example_inputs: a tuple of tensors with a leading batch dimension, as `model(*example_inputs)` takes them.
+    example_inputs: a tuple for `model(*example_inputs)`, or a dict for `model(**example_inputs)`.
     output: model outputs → tensor (n, …), floating: what cut networks are compared by with the dense one (damage, distillation).
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
     score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
     score_unit: "share" for scores in [0, 1]; any other text is the unit of a plain number ("dB", or "" for none).
-    augment: `(inputs, generator) → inputs`, applied to each training batch during recovery.
+    augment: `(inputs, generator) → inputs`, applied to each training batch during recovery; an only input comes as a tensor.
     """
 
     name: str
     build_model: Callable[[], nn.Module]
-    example_inputs: tuple[Tensor, ...]
+    example_inputs: tuple[Any, ...] | Mapping[str, Any]
     data: DataRoles
-    loss: Callable[[Any, Tensor], Tensor]
-    score: Callable[[Any, Tensor], Tensor]
+    loss: Callable[[Any, Any], Tensor]
+    score: Callable[[Any, Any], Tensor]
     score_name: str = "top-1 accuracy"
     score_unit: str = SHARE
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    augment: Callable[[Any, torch.Generator], Any] | None = None
     output: Callable[[Any], Tensor] = logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +13,7 @@ from secateur.records import Workload
 from secateur.recovery.precision import Precision, precision_for
 from secateur.recovery.terms import Batch, Term, total
 from secateur.workloads.calls import calling
-from secateur.workloads.pytrees import call
-from secateur.workloads.roles import as_tuple
+from secateur.workloads.pytrees import PyTree, call, filled, mapped, tensors
 from secateur.workloads.samples import in_batches
 
 MOST_OVERFLOWS = 8
@@ -91,15 +89,23 @@ class Loop:
             )
         return summed / max(finite, 1), None
 
-    def _loss(self, inputs: Tensor | Sequence[Tensor], targets: Tensor, generator: torch.Generator) -> Tensor:
+    def _loss(self, inputs: PyTree, targets: PyTree, generator: torch.Generator) -> Tensor:
         device, dtype = self.learner.device, self.learner.precision.dtype
-        images = tuple(x.to(device, non_blocking=True) for x in as_tuple(inputs))
+        inputs, targets = mapped(lambda x: x.to(device, non_blocking=True), (inputs, targets))
         if self.workload.augment is not None:
-            images = (self.workload.augment(images[0], generator), *images[1:])
-        images = tuple(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in images)
+            inputs = self._augmented(inputs, generator)
+        inputs = mapped(lambda x: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, inputs)
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            outputs = call(self.learner.student, images)
-            return total(self.terms, Batch(images, outputs, targets.to(device, non_blocking=True)))
+            outputs = call(self.learner.student, inputs)
+            return total(self.terms, Batch(inputs, outputs, targets))
+
+    def _augmented(self, inputs: PyTree, generator: torch.Generator) -> PyTree:
+        """Where the model takes one tensor, the user's function sees that."""
+        assert self.workload.augment is not None  # noqa: S101 # asked before
+        only = tensors(inputs)
+        if len(only) == 1:
+            return filled(inputs, [self.workload.augment(only[0], generator)])
+        return self.workload.augment(inputs, generator)
 
 
 def _step(learner: Learner, loss: Tensor) -> None:

@@ -21,7 +21,7 @@ class Batch:
 
     inputs: PyTree
     outputs: PyTree
-    targets: Tensor
+    targets: PyTree
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from secateur.compression.storage import weights_digest
 from secateur.evaluators.onnx_export import export
 from secateur.records import ROLES, Workload
 from secateur.workloads.loading import build_model, guarded_workload
-from secateur.workloads.pytrees import call, tensors
+from secateur.workloads.pytrees import call, length, tensors
+from secateur.workloads.samples import in_batches
 
 
 class WorkloadContract:
@@ -32,11 +33,11 @@ class WorkloadContract:
     def test_samples_of_every_role_go_through_the_model(self, workload: Workload) -> None:
         model = build_model(workload)
         for role in ROLES:
-            inputs, targets = next(iter(torch.utils.data.DataLoader(getattr(workload.data, role), batch_size=2)))
+            inputs, targets = next(iter(in_batches(getattr(workload.data, role), 2)))
             with torch.no_grad():
                 outputs = call(model, inputs)
             assert torch.as_tensor(workload.loss(outputs, targets)).shape == ()
-            assert torch.as_tensor(workload.score(outputs, targets)).shape in [(), (len(targets),)]
+            assert torch.as_tensor(workload.score(outputs, targets)).shape in [(), (length(targets),)]
 
     def test_two_runs_of_the_model_agree(self, workload: Workload) -> None:
         model = build_model(workload)

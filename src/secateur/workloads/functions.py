@@ -18,7 +18,7 @@ from secateur.workloads.roles import collect
 AT_ONCE = 64
 """Samples that go through the model at once."""
 
-Function = Callable[[PyTree, Tensor], Tensor]
+Function = Callable[[PyTree, PyTree], Tensor]
 
 
 def checked_loss(loss: Callable[..., Any]) -> Function:
@@ -26,7 +26,7 @@ def checked_loss(loss: Callable[..., Any]) -> Function:
     call = guarded(loss, "The workload's loss")
 
     @functools.wraps(loss, assigned=("__module__", "__name__", "__doc__"), updated=())
-    def checked(outputs: PyTree, targets: Tensor) -> Tensor:
+    def checked(outputs: PyTree, targets: PyTree) -> Tensor:
         value: Any = call(outputs, targets)
         if not isinstance(value, Tensor):
             raise WorkloadError(
@@ -34,8 +34,8 @@ def checked_loss(loss: Callable[..., Any]) -> Function:
             )
         if value.dim():
             raise WorkloadError(
-                f"The workload's loss gives {tuple(value.shape)} for {len(targets)} samples; it must be one number, the mean over "
-                "the batch."
+                f"The workload's loss gives {tuple(value.shape)} for {length(targets)} samples; it must be one number, the mean "
+                "over the batch."
             )
         return value
 
@@ -47,16 +47,16 @@ def checked_score(score: Callable[..., Any]) -> Function:
     call = guarded(score, "The workload's score")
 
     @functools.wraps(score, assigned=("__module__", "__name__", "__doc__"), updated=())
-    def checked(outputs: PyTree, targets: Tensor) -> Tensor:
+    def checked(outputs: PyTree, targets: PyTree) -> Tensor:
         value: Any = call(outputs, targets)
         wanted = "it must give one number a sample, or one for all"
         try:
             scores = torch.as_tensor(value).detach().cpu()
         except (TypeError, ValueError, RuntimeError):  # what torch cannot read as numbers
             raise WorkloadError(f"The workload's score gives a {type(value).__name__}; {wanted}.") from None
-        if tuple(scores.shape) not in ((), (len(targets),)):
+        if tuple(scores.shape) not in ((), (length(targets),)):
             raise WorkloadError(
-                f"The workload's score gives {tuple(scores.shape)} for {len(targets)} samples; {wanted}."
+                f"The workload's score gives {tuple(scores.shape)} for {length(targets)} samples; {wanted}."
             )
         return scores if scores.dtype == torch.float64 else scores.float()
 
@@ -82,13 +82,13 @@ def checked_output(output: Callable[..., Any]) -> Callable[[PyTree], Tensor]:
     return checked
 
 
-def try_functions(workload: Workload, model: nn.Module, outputs: PyTree, targets: Tensor) -> None:
+def try_functions(workload: Workload, model: nn.Module, outputs: PyTree, targets: PyTree) -> None:
     """Output, loss, its gradient and the score, tried on calibration samples. outputs: the model's, with their gradient.
 
     A score of the whole set, which may say nothing of a few samples (an area under a curve), is tried on all search data then.
     Raises WorkloadError.
     """
-    samples = f"{len(targets)} calibration samples"
+    samples = f"{length(targets)} calibration samples"
     workload.output(outputs)
     loss = workload.loss(outputs, targets)
     if not torch.isfinite(loss):
@@ -102,7 +102,7 @@ def try_functions(workload: Workload, model: nn.Module, outputs: PyTree, targets
         torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     if _problem(workload, mapped(torch.detach, outputs), targets, samples) is not None:
         inputs, targets = collect(workload.data.search)
-        searched, samples = _said(model, inputs), f"all {len(targets):,} search samples"
+        searched, samples = _said(model, inputs), f"all {length(targets):,} search samples"
         if problem := _problem(workload, searched, targets, samples):
             raise WorkloadError(problem)
 
@@ -113,7 +113,7 @@ def _said(model: nn.Module, inputs: PyTree) -> PyTree:
         return joined([call(model, part) for part in parts])
 
 
-def _problem(workload: Workload, outputs: PyTree, targets: Tensor, samples: str) -> str | None:
+def _problem(workload: Workload, outputs: PyTree, targets: PyTree, samples: str) -> str | None:
     """What is wrong with the score on these samples, or None."""
     try:
         scores = workload.score(outputs, targets)

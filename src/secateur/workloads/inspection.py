@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,8 @@ from secateur.errors import WorkloadError
 from secateur.records import ROLES, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.functions import try_functions
-from secateur.workloads.pytrees import OUTPUT, PyTree, call, length, mapped, named, rows
-from secateur.workloads.roles import as_tuple
+from secateur.workloads.pairs import Unpaired
+from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, joined, length, mapped, named, rows
 from secateur.workloads.samples import collate_of, in_batches
 
 MOST = 10_000
@@ -30,7 +29,9 @@ SOME = 64
 CHUNK = 32
 """Targets that the loss is given at once."""
 
-Kind = tuple[tuple[int, ...], torch.dtype]
+TARGET = "target"
+Kinds = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+"""Name → shape without the batch, and type."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Inspected:
 def inspect_workload(workload: Workload, model: nn.Module, bounds: Bounds = USUAL) -> Inspected:
     """Try loss and score, and look through all data roles.
 
-    Each sample must be `(input or inputs, target)` in the shapes and types of `example_inputs`, without NaN or infinity, and the
+    Each sample must be inputs and target, the inputs in the shapes and types of `example_inputs`, without NaN or infinity, and the
     loss must take its target beside the model's outputs (a class label outside the outputs is not taken).
 
     Raises WorkloadError naming role and sample.
@@ -83,8 +84,8 @@ class _Look:
         self.dataset, self.loss, self.role = getattr(workload.data, role), workload.loss, role
         self.size = len(self.dataset)
         self.collate = collate_of(self.dataset)
-        self.expected: list[Kind] = [(tuple(x.shape[1:]), x.dtype) for x in workload.example_inputs]
-        self.target: Kind | None = None
+        self.expected = _kinds(workload.example_inputs, INPUT)
+        self.target: Kinds | None = None
 
     def through(self, outputs: PyTree, bounds: Bounds) -> tuple[int, int]:
         """Look at the samples, in a seeded order. outputs: the model's, for the loss. Returns samples looked at, and there are."""
@@ -98,49 +99,46 @@ class _Look:
             looked += len(numbers)
         return looked, self.size
 
-    def sample(self, number: int) -> Tensor:
+    def sample(self, number: int) -> PyTree:
         """The target of a sample, (1, …), after everything about it has been checked that can be checked alone."""
         inputs, target = self._pair(number)
-        for tensor, part in [*((x, "input") for x in inputs), (target, "target")]:
+        for name, tensor in {**named(inputs, INPUT), **named(target, TARGET)}.items():
             if not torch.isfinite(tensor).all():
                 raise WorkloadError(
-                    f"{self._named(number)} holds NaN or infinity in its {part}. Clean the data, or leave the sample out."
+                    f"{self._named(number)} holds NaN or infinity in its {name}. Clean the data, or leave the sample out."
                 )
-        found = [_kind(x) for x in inputs]
+        found = _kinds(inputs, INPUT)
         if found != self.expected:
             raise WorkloadError(
                 f"{self._named(number)} gives inputs {_shown(found)}; example_inputs are {_shown(self.expected)} (without the "
                 "batch). All samples must be alike: resize or crop them in the data set."
             )
-        self.target = self.target or _kind(target)
-        if _kind(target) != self.target:
+        kinds = _kinds(target, TARGET)
+        self.target = self.target or kinds
+        if kinds != self.target:
             raise WorkloadError(
-                f"{self._named(number)} gives a target {_shown([_kind(target)])}, the first sample {_shown([self.target])}. All "
+                f"{self._named(number)} gives a target {_shown(kinds)}, the first sample {_shown(self.target)}. All "
                 "targets of a role must be alike."
             )
         return target
 
-    def _pair(self, number: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _pair(self, number: int) -> tuple[PyTree, PyTree]:
         """A sample as a batch of one."""
-        one: Any = self.dataset[number]
-        batch = self.collate([one])
-        needed = "a pair (input, target) is needed: tensors, or a tuple of tensors as input and one tensor or number as target"
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:  # a pair
-            length = f" of {len(one)}" if isinstance(one, (tuple, list)) else ""
-            raise WorkloadError(f"{self._named(number)} is a {type(one).__name__}{length}; {needed}.")
-        given, target = batch
-        if not isinstance(given, (Tensor, tuple, list)) or not all(isinstance(x, Tensor) for x in as_tuple(given)):
-            raise WorkloadError(f"{self._named(number)} has a {_type_of(given)} as its input; {needed}.")
-        if not isinstance(target, Tensor) or not target.dim():
-            raise WorkloadError(f"{self._named(number)} has a {_type_of(target)} as its target; {needed}.")
-        return as_tuple(given), target
+        one = self.dataset[number]
+        try:
+            inputs, target = self.collate([one])
+        except WorkloadError as error:
+            if isinstance(error.__cause__, Unpaired):
+                raise WorkloadError(f"{self._named(number)} {error.__cause__}.") from error.__cause__
+            raise
+        return inputs, target
 
-    def try_loss(self, outputs: PyTree, numbers: list[int], targets: list[Tensor]) -> None:
+    def try_loss(self, outputs: PyTree, numbers: list[int], targets: list[PyTree]) -> None:
         """Give the loss targets beside outputs of the model: those of other samples, whose shapes are the same."""
         others = torch.arange(len(targets)) % length(outputs)
         try:
             with torch.no_grad():
-                self.loss(rows(outputs, others), torch.cat(targets))
+                self.loss(rows(outputs, others), joined(targets))
         except WorkloadError as error:
             refused = [i for i, target in enumerate(targets) if self._refuses(rows(outputs, slice(1)), target)]
             if len(refused) == len(targets):  # no sample's fault
@@ -153,7 +151,7 @@ class _Look:
                 f"The model's outputs are {_shown_outputs(outputs)}."
             ) from error
 
-    def _refuses(self, outputs: PyTree, target: Tensor) -> bool:
+    def _refuses(self, outputs: PyTree, target: PyTree) -> bool:
         try:
             with torch.no_grad():
                 self.loss(outputs, target)
@@ -165,12 +163,13 @@ class _Look:
         return f"The data role '{self.role}': sample {number}"
 
 
-def _kind(batch: Tensor) -> Kind:
-    return tuple(batch.shape[1:]), batch.dtype
+def _kinds(batch: PyTree, whole: str) -> Kinds:
+    return {name: (tuple(x.shape[1:]), x.dtype) for name, x in named(batch, whole).items()}
 
 
-def _shown(kinds: Iterable[Kind]) -> str:
-    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in kinds)
+def _shown(kinds: Kinds) -> str:
+    texts = {name: f"{shape} {str(dtype).removeprefix('torch.')}" for name, (shape, dtype) in kinds.items()}
+    return ", ".join(text if name in (INPUT, TARGET) else f"{name} {text}" for name, text in texts.items())
 
 
 def _shown_outputs(outputs: PyTree) -> str:
@@ -182,11 +181,7 @@ def _shown_outputs(outputs: PyTree) -> str:
     )
 
 
-def _type_of(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return f"{type(value).__name__} of {', '.join(type(inner).__name__ for inner in value) or 'nothing'}"
-    return type(value).__name__
-
-
-def _value(target: Tensor) -> str:
+def _value(target: PyTree) -> str:
+    if not isinstance(target, Tensor):
+        return _shown(_kinds(target, TARGET))
     return str(target.item()) if target.numel() == 1 else f"{tuple(target.shape[1:])} {target.flatten()[:4].tolist()} …"

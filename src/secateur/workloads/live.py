@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from secateur.definition import WorkloadReference
 from secateur.errors import WorkloadError
 from secateur.records import ROLES, DataRoles, Workload
+from secateur.workloads.pytrees import tensors
 from secateur.workloads.samples import collate_of
 
 LIVE = "secateur:compress"
@@ -57,19 +57,6 @@ def digest_of(data: DataRoles) -> str:
         dataset = getattr(data, role)
         digest.update(f"{role} {len(dataset)}".encode())
         for index in (0, len(dataset) - 1):
-            _update(digest, collate_of(dataset)([dataset[index]]))  # tensors, where a sample is an image object, say
+            for tensor in tensors(collate_of(dataset)([dataset[index]])):  # where a sample is an image object, say
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _update(digest: Any, sample: Any) -> None:
-    if isinstance(sample, torch.Tensor):
-        digest.update(sample.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    elif isinstance(sample, (tuple, list)):
-        for part in sample:
-            _update(digest, part)
-    elif isinstance(sample, dict):
-        for name, part in sorted(sample.items()):
-            digest.update(str(name).encode())
-            _update(digest, part)
-    else:
-        digest.update(repr(sample).encode())

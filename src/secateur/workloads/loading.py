@@ -6,14 +6,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.definition import WorkloadReference
 from secateur.errors import DefinitionError, WorkloadError, nearest
@@ -23,6 +23,7 @@ from secateur.workloads.attention import opened
 from secateur.workloads.calls import calling, guarded
 from secateur.workloads.functions import checked_loss, checked_output, checked_score
 from secateur.workloads.live import found as found_live
+from secateur.workloads.pytrees import INPUT, length, named, tensors
 from secateur.workloads.roles import check_roles
 from secateur.workloads.samples import Samples, collate_of, map_style
 
@@ -56,7 +57,9 @@ def guarded_workload(workload: Workload) -> Workload:
     """
     _check_fields(workload)
     data = {role: map_style(getattr(workload.data, role), role) for role in ROLES}
-    roles = DataRoles(**{role: Samples(dataset, collate_of(dataset), role) for role, dataset in data.items()})
+    roles = DataRoles(
+        **{role: Samples(dataset, collate_of(dataset), role, workload.example_inputs) for role, dataset in data.items()}
+    )
     check_roles(roles)
     return replace(
         workload,
@@ -79,12 +82,25 @@ def _check_fields(workload: Workload) -> None:
             f"The workload's data is a {type(workload.data).__name__}; make DataRoles, with "
             "secateur.workloads.roles.split_roles for example."
         )
-    examples = workload.example_inputs
-    if not isinstance(examples, tuple) or not examples or not all(isinstance(x, Tensor) and x.dim() for x in examples):
-        raise WorkloadError(
-            "The workload's example_inputs must be a tuple of tensors with a leading batch dimension, one for each input of the "
-            "model: (images[:2],) for example."
-        )
+    _check_example(workload.example_inputs)
+
+
+def _check_example(example_inputs: Any) -> None:
+    wanted = (
+        "The workload's example_inputs must be a tuple of the model's arguments, or a dict of its keyword arguments: tensors "
+        "with a leading batch dimension: (images[:2],) or {'input_ids': ids, 'attention_mask': mask} for example"
+    )
+    if not isinstance(example_inputs, (tuple, Mapping)) or not tensors(example_inputs):
+        raise WorkloadError(f"{wanted}; a {type(example_inputs).__name__} is there.")
+    try:
+        found = named(example_inputs, INPUT)
+    except ValueError as error:
+        raise WorkloadError(f"Of the workload's example_inputs, {error}. Rename one of them.") from error
+    for name, x in found.items():
+        if not x.dim() or len(x) != length(example_inputs):
+            raise WorkloadError(
+                f"{wanted}; '{name}' is {tuple(x.shape)}, another one has {length(example_inputs)} samples."
+            )
 
 
 def load_attribute(spec: str, root: Path, where: str, what: str) -> Callable[..., Any]:

@@ -15,7 +15,6 @@ and `test` yourself, from data that the training never saw.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, cast
@@ -28,6 +27,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from secateur.errors import WorkloadError
 from secateur.records import ROLES, DataRoles
 from secateur.workloads.calls import calling
+from secateur.workloads.pairs import arguments
+from secateur.workloads.pytrees import PyTree, tensors
 from secateur.workloads.samples import Samples, in_batches, map_style
 
 _SHARES = {
@@ -166,11 +167,6 @@ def _unwrap(dataset: Dataset[Any]) -> tuple[Dataset[Any], list[int]]:
     return dataset, list(range(len(dataset)))  # type: ignore[arg-type] # map-style datasets have a length
 
 
-def as_tuple(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """A dataset yields one input tensor or several; models here always take several."""
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-
-
 def drawn(dataset: Dataset[Any], count: int | None = None) -> Subset[Any]:
     """`count` samples (all of them where there are fewer, or by default), in the order of a permutation.
 
@@ -181,26 +177,21 @@ def drawn(dataset: Dataset[Any], count: int | None = None) -> Subset[Any]:
     return Subset(dataset, np.random.default_rng(_ORDER).permutation(size)[:count].tolist())
 
 
-def collect(dataset: Dataset[Any], limit: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Samples as tensors: inputs (one tensor per model input, (n, …)) and targets (n, …).
+def collect(dataset: Dataset[Any], limit: int | None = None) -> tuple[PyTree, PyTree]:
+    """Samples as one batch: inputs as the model is called with them, and targets; all tensors (n, …).
 
-    limit: so many, `drawn`; by default the whole dataset as it is.
+    limit: so many, `drawn`; by default the whole dataset as it is. What the collate function pads gets the length of the longest.
     """
     chosen = dataset if limit is None else drawn(dataset, limit)
     size = len(chosen)  # type: ignore[arg-type] # map-style datasets have a length
-    loader = in_batches(chosen, min(size, 1024))
-    inputs: list[tuple[Tensor, ...]] = []
-    targets: list[Tensor] = []
-    for batch, target in loader:
-        inputs.append(as_tuple(batch))
-        targets.append(target)
-    return tuple(torch.cat(column) for column in zip(*inputs, strict=True)), torch.cat(targets)
+    inputs, targets = next(iter(in_batches(chosen, size)))
+    return arguments(inputs), targets
 
 
 def digest(dataset: Dataset[Any]) -> str:
     """Tells data sets apart: a hash of the number of samples and of a few of them. Random augmentation gives another each time."""
     inputs, targets = collect(dataset, 16)
     found = hashlib.sha256(str(len(dataset)).encode())  # type: ignore[arg-type] # map-style
-    for tensor in (*inputs, targets):
+    for tensor in tensors((inputs, targets)):
         found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]

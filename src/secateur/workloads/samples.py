@@ -19,16 +19,33 @@ from torch.utils.data import (
 
 from secateur.errors import DataUnreadable, WorkloadError
 from secateur.workloads.calls import calling, guarded
+from secateur.workloads.pairs import Unpaired, paired
+from secateur.workloads.pytrees import PyTree
 
 Collate = Callable[[list[Any]], Any]
 
 
 class Samples(Dataset[Any]):
-    """A map-style data set with its collate function; what either raises is one line that names the role and the sample."""
+    """A map-style data set with its collate function; what either raises is one line that names the role and the sample.
 
-    def __init__(self, dataset: Dataset[Any], collate: Collate, role: str | None = None) -> None:
+    example_inputs: of the model, where its batches are to be inputs and targets, see `secateur.workloads.pairs`.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], collate: Collate, role: str | None = None, example_inputs: PyTree = None
+    ) -> None:
         self.dataset, self.role = dataset, role
-        self.collate = guarded(collate, f"{self._name}: the collate function")
+        self._collate, self._example = guarded(collate, f"{self._name}: the collate function"), example_inputs
+
+    def collate(self, samples: list[Any]) -> Any:
+        """A batch. Raises WorkloadError where it is no inputs and targets."""
+        batch = self._collate(samples)
+        if self._example is None:
+            return batch
+        try:
+            return paired(batch, self._example)
+        except Unpaired as unpaired:
+            raise WorkloadError(f"{self._name}: a batch of {len(samples)} {unpaired}.") from unpaired
 
     @property
     def _name(self) -> str:
@@ -94,7 +111,7 @@ def in_batches(
     generator: torch.Generator | None = None,
     pinned: bool = False,
 ) -> DataLoader[Any]:
-    """Batches of `(input or inputs, targets)`. The arguments are those of torch's DataLoader; pinned: in page-locked memory."""
+    """Batches of `(inputs, targets)`. The arguments are those of torch's DataLoader; pinned: in page-locked memory."""
     return DataLoader(
         dataset,
         batch_size=size,

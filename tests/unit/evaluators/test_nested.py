@@ -1,4 +1,4 @@
-"""Networks that return more than one tensor, from groups to figures."""
+"""Networks that take and return nested tensors, from groups to figures."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 # as everybody writes it
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from conftest import REPOSITORY
 from nets import conv_bn, images, shaken
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
-from secateur.definition import DistillDefinition, EvaluatorDefinition, SearchSpaceDefinition
+from secateur.definition import DistillDefinition, EvaluatorDefinition, RecoverDefinition, SearchSpaceDefinition
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.on_device import SAMPLED
-from secateur.records import Job
+from secateur.records import ROLES, DataRoles, Job, Workload
+from secateur.recovery.fine_tune import train_steps
 from secateur.recovery.terms import Batch, terms_of, total
 from secateur.search_spaces import build_space
+from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import guarded_workload
+from secateur.workloads.scores import top1
 from tiny import make_workload
 
 
@@ -69,18 +73,26 @@ def model():
     return shaken(ThreeHeads())
 
 
-@pytest.fixture(scope="module")
-def evaluated(model):
-    made = workload(model)
+TYPES = ["Conv2d", "Linear", "Embedding"]
+
+
+def evaluator_of(made, model):
     found = find_groups(model, made.example_inputs)
-    space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
+    space = build_space(
+        SearchSpaceDefinition.model_validate({"groups": [{"methods": ["taylor", "l2"], "types": TYPES}]}), found
+    )
     objectives = {"accuracy": "maximize", "latency": "minimize"}
     definition = EvaluatorDefinition.model_validate({"objectives": objectives, "device_samples": 8})
     place = Place(open_devices(definition, REPOSITORY), Protocol(block=2, copies=2, rounds=1))
     evaluator = Evaluator(definition, DenseModel(model, made, found.costs), place)
-    saliencies = compute_saliencies(model, space.groups, ["l2"], made)
+    return evaluator, space, compute_saliencies(model, space.groups, ["taylor", "l2"], made)
+
+
+@pytest.fixture(scope="module")
+def evaluated(model):
+    evaluator, space, saliencies = evaluator_of(workload(model), model)
     yield evaluator, space, saliencies
-    place.devices.close()
+    evaluator.measuring.devices.close()
 
 
 def test_channels_that_only_one_of_the_outputs_shows_stay(model):
@@ -135,3 +147,80 @@ def test_distillation_holds_on_to_the_workloads_output(model):
     other = replace(outputs, logits=-outputs.logits)
     assert float(total(terms, Batch((x,), other, y))) > 0.01
     assert float(total(terms, Batch((x,), replace(outputs, boxes=outputs.boxes + 1), y))) == pytest.approx(0, abs=1e-5)
+
+
+class Reader(nn.Module):
+    """Classes of a text: the mean of what its words say, without the padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.head = nn.Embedding(40, 16), nn.Linear(16, 24), nn.Linear(24, 5)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        words = torch.relu(self.up(self.embed(input_ids)))
+        mask = attention_mask[..., None].to(words.dtype)
+        pooled = (words * mask).sum(1) / mask.sum(1)
+        return {"logits": self.head(pooled), "attention_mask": attention_mask.sum(1)}
+
+
+class Texts(Dataset):
+    """Word numbers of different counts, with a label; as a table: rows are dicts."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(3, LONGEST + 1, (count,), generator=generator).tolist()
+        self.ids = [torch.randint(1, 40, (length,), generator=generator) for length in lengths]
+        self.labels = torch.randint(0, 5, (count,), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> dict:
+        return {"input_ids": self.ids[number], "label": int(self.labels[number]), "text": "…"}
+
+
+LONGEST = 9
+
+
+def padded(samples: list[dict], length: int | None = LONGEST) -> dict[str, Tensor]:
+    ids = nn.utils.rnn.pad_sequence([sample["input_ids"] for sample in samples], batch_first=True)
+    ids = F.pad(ids, (0, (length or 0) - ids.shape[1])) if length else ids
+    labels = torch.tensor([sample["label"] for sample in samples])
+    return {"labels": labels, "attention_mask": (ids > 0).long(), "input_ids": ids}
+
+
+def reading():
+    torch.manual_seed(0)
+    model = Reader().eval()
+    ids = torch.ones(2, LONGEST, dtype=torch.long)
+    roles = {r: DataLoader(Texts(80, i), collate_fn=padded) for i, r in enumerate(ROLES)}
+    return guarded_workload(
+        Workload(
+            name="reader",
+            build_model=lambda: model,
+            example_inputs={"input_ids": ids, "attention_mask": ids},
+            data=DataRoles(**roles),
+            loss=lambda outputs, targets: F.cross_entropy(outputs["logits"], targets),
+            score=top1,
+        )
+    )
+
+
+def test_a_model_that_takes_keywords_goes_all_the_way():
+    made = reading()
+    model = made.build_model()
+    inspected = inspect_workload(made, model)
+    assert inspected.looked_at["test"] == (80, 80)
+    evaluator, space, saliencies = evaluator_of(made, model)
+    dense = onnx.load_model_from_string(evaluator.files.dense.onnx)
+    assert [entry.name for entry in dense.graph.input] == ["input_ids", "attention_mask"]
+    assert [entry.name for entry in dense.graph.output] == ["logits", "output_attention_mask"]
+    assert {group.name for group in space.groups} == {"embed", "up"}
+    candidate = space.uniform(0.5, "l2")
+    found = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    assert found.failure is None
+    assert not found.exported
+    tuned = train_steps(model, model, made, RecoverDefinition(batch=16), 2)
+    assert tuned.stopped is None
+    assert not torch.equal(tuned.module.head.weight, model.head.weight)
+    evaluator.measuring.devices.close()
