@@ -66,14 +66,18 @@ class ModelFiles:
         self.exports = 0
         self.why_exported: str | None = None
         workload = dense.workload
-        self.template: OnnxTemplate = make_template(dense.model, workload.example_inputs, dense.onnx)
-        self._examples, self._host, self._suffix = workload.example_inputs, host, suffix
+        self.template: OnnxTemplate = make_template(
+            dense.model, workload.example_inputs, dense.onnx, workload.dynamic_axes
+        )
+        self._examples, self._axes = workload.example_inputs, workload.dynamic_axes
+        self._host, self._suffix = host, suffix
         self._batch = mapped(lambda x: torch.cat([x[:1]] * batch), self._examples)
         # An example of zeros says little: most weights do not show in its outputs.
         samples, _ = collect(workload.data.calibration, COMPARED)
-        self._compared = joined([rows(self._examples, slice(1)), samples])
+        compared = [rows(self._examples, slice(1)), samples]
+        self._compared = compared if self._axes else [joined(compared)]
         with torch.no_grad():
-            self.outputs: PyTree = call(dense.model, self._compared)
+            self.outputs: PyTree = call(dense.model, samples)
         try:
             onnx = self.template.dense.SerializeToString()
             self._check(dense.model, onnx)
@@ -100,7 +104,7 @@ class ModelFiles:
         return self._network(module, self._exported(module), macs)
 
     def _exported(self, module: nn.Module) -> bytes:
-        onnx: bytes = export(module, self._examples).SerializeToString()
+        onnx: bytes = export(module, self._examples, self._axes).SerializeToString()
         self._check(module, onnx)
         return onnx
 
@@ -109,7 +113,9 @@ class ModelFiles:
         return Network(module, onnx, macs, converted)
 
     def _check(self, module: nn.Module, file: bytes) -> None:
-        with torch.no_grad():
-            expected = call(module, self._compared)
-        outputs = self._host.open(file).run([np.ascontiguousarray(x.numpy()) for x in tensors(self._compared)])
-        check_parity(outputs, expected, "the exported model")
+        session = self._host.open(file)
+        for inputs in self._compared:
+            with torch.no_grad():
+                expected = call(module, inputs)
+            outputs = session.run([np.ascontiguousarray(x.numpy()) for x in tensors(inputs)])
+            check_parity(outputs, expected, "the exported model")

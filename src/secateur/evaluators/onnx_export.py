@@ -15,6 +15,7 @@ from torch import nn
 
 from secateur.errors import ModelError, first_line
 from secateur.evaluators.flat import FlatModule
+from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.pytrees import PyTree, mapped, tensors
 
 OPSET = 18
@@ -25,11 +26,11 @@ _PLACE = re.compile(
 """How torch.export names the line of the model on which it gave up."""
 
 
-def export(model: nn.Module, example_inputs: PyTree) -> onnx.ModelProto:
+def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes = NO_AXES) -> onnx.ModelProto:
     """The module as an ONNX model with a free batch dimension, batch norms folded, metadata stripped.
 
-    example_inputs: as in `Workload`. Every input and output tensor has its name, as in `FlatModule`; the first dimension of each is
-    `batch`. Raises ModelError naming the operation that cannot be exported.
+    example_inputs, dynamic_axes: as in `Workload`. Every input and output tensor has its name, as in `FlatModule`; the first
+    dimension of each is `batch`. Raises ModelError naming the operation that cannot be exported.
     """
     batch = torch.export.Dim("batch")
     # A batch of 1 is specialised by the exporter; two samples keep the dimension free.
@@ -44,7 +45,7 @@ def export(model: nn.Module, example_inputs: PyTree) -> onnx.ModelProto:
                 opset_version=OPSET,
                 input_names=flat.input_names,
                 output_names=flat.output_names,
-                dynamic_shapes=(tuple({0: batch} for _ in flat.input_names),),
+                dynamic_shapes=(tuple({0: batch, **dynamic_axes.get(name, {})} for name in flat.input_names),),
                 external_data=False,
                 optimize=True,
                 verbose=False,

@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_export import export
+from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.pytrees import PyTree, call, rows
 
 Array = NDArray[np.float32]
@@ -80,13 +81,15 @@ class OnnxTemplate:
         return serialised
 
 
-def make_template(model: nn.Module, example_inputs: PyTree, dense_onnx: bytes | None = None) -> OnnxTemplate:
+def make_template(
+    model: nn.Module, example_inputs: PyTree, dense_onnx: bytes | None = None, dynamic_axes: DynamicAxes = NO_AXES
+) -> OnnxTemplate:
     """Export the dense module and find the rules. dense_onnx: an earlier template's file, instead of an export.
 
     Raises ModelError where it cannot be exported.
     """
     if dense_onnx is None:
-        dense = export(model, example_inputs)
+        dense = export(model, example_inputs, dynamic_axes)
         _free_reshapes(dense)
     else:
         dense = onnx.load_model_from_string(dense_onnx)

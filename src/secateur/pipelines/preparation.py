@@ -187,6 +187,7 @@ def prepare(
     workload = load_workload(definition.workload, root)
     available = len(workload.data.search)  # type: ignore[arg-type] # map-style datasets have a length
     check_batch(definition.evaluator, [x[:1] for x in tensors(workload.example_inputs)], available)
+    _check_sizes(definition.evaluator, workload)
     model = build_model(workload)
     looked_at = (
         _inspected(definition, workload, model) if dense_onnx is None else {}
@@ -212,6 +213,22 @@ def prepare(
     dense = DenseModel(model, workload, found.costs, dense_onnx)
     evaluator = Evaluator(definition.evaluator, dense, place, own_metrics)
     return Prepared(definition, workload, model, found, space, evaluator, looked_at, time.monotonic() - started)
+
+
+def _check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:
+    """Raises DefinitionError where a workload has dynamic axes and something in the evaluator takes inputs of one size only."""
+    if not workload.dynamic_axes:
+        return
+    if evaluator.predictor is not None:
+        raise DefinitionError(
+            f"{evaluator.where('predictor')}: a predictor times operators on inputs of one size, and the workload has "
+            "dynamic_axes. Leave 'predictor' out."
+        )
+    if RUNTIMES[evaluator.runtime].format != ONNX:
+        raise DefinitionError(
+            f"{evaluator.where('runtime')}: files for {evaluator.runtime} take inputs of one size, and the workload has "
+            "dynamic_axes. Leave one of the two out."
+        )
 
 
 def check_calibration_images(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 SHARE = "share"
 """The unit of scores in [0, 1]: shown in per cent, their differences in points."""
 
+
+DynamicAxes = Mapping[str, Mapping[int, str]]
+"""Input name → axis → name of the axis."""
+NO_AXES: DynamicAxes = MappingProxyType({})
 
 ROLES = ("train", "calibration", "search", "selection", "test")
 
@@ -53,6 +58,8 @@ class Workload:
 
     build_model: returns the trained module in float32, the same weights at every call.
     example_inputs: a tuple for `model(*example_inputs)`, or a dict for `model(**example_inputs)`.
+    dynamic_axes: input name → axis → name: axes besides the batch whose size is not always the example's (length, height), those of
+    one name equally long; input names are those of the exported file.
     output: model outputs → tensor (n, …), floating: what cut networks are compared by with the dense one (damage, distillation).
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
     score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
@@ -70,3 +77,4 @@ class Workload:
     score_unit: str = SHARE
     augment: Callable[[Any, torch.Generator], Any] | None = None
     output: Callable[[Any], Tensor] = logits
+    dynamic_axes: DynamicAxes = field(default_factory=dict)

@@ -216,15 +216,16 @@ class Tracking:
         import mlflow
         import onnx
         from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model, infer_signature
+        from mlflow.models import Model, ModelSignature
 
         given = dict(sent.example) if len(sent.example) > 1 else next(iter(sent.example.values()))
+        content = onnx.load(sent.file)
         model = self._client.create_logged_model(
             experiment, name=sent.name, source_run_id=run, tags=dict(sent.tags), model_type="onnx"
         )
         with tempfile.TemporaryDirectory() as folder:
             mlflow.onnx.save_model(
-                onnx.load(sent.file),
+                content,
                 f"{folder}/model",
                 mlflow_model=Model(
                     artifact_path=model.artifact_location,
@@ -232,7 +233,10 @@ class Tracking:
                     run_id=run,
                     model_id=model.model_id,
                 ),
-                signature=infer_signature(given, dict(sent.outputs)),
+                signature=ModelSignature(
+                    _schema(content.graph.input, sent.example, named=len(sent.example) > 1),
+                    _schema(content.graph.output, sent.outputs, named=True),
+                ),
                 input_example=given,
                 # Given, because inferring them loads the model in a fresh process.
                 pip_requirements=[
@@ -288,6 +292,17 @@ class Tracking:
     def point(self, name: str, alias: str, number: str) -> None:
         """Give an alias to a version."""
         self._client.set_registered_model_alias(name, alias, number)
+
+
+def _schema(places: Sequence[Any], example: Mapping[str, NDArray[Any]], *, named: bool) -> Any:
+    """Tensors of an ONNX graph as MLflow describes them: axes that the file leaves free are -1."""
+    from mlflow.types import Schema, TensorSpec
+
+    specs = []
+    for place in places:
+        shape = tuple(-1 if axis.dim_param else axis.dim_value for axis in place.type.tensor_type.shape.dim)
+        specs.append(TensorSpec(example[place.name].dtype, shape, place.name if named else None))
+    return Schema(specs)
 
 
 def make_database(file: Path) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from secateur.errors import WorkloadError
 from secateur.records import ROLES, Workload
+from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.calls import calling
 from secateur.workloads.functions import try_functions
 from secateur.workloads.pairs import Unpaired
-from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, joined, length, mapped, named, rows
+from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, joined, length, mapped, named, rows, tensors
 from secateur.workloads.samples import collate_of, in_batches
 
 MOST = 10_000
@@ -30,8 +31,8 @@ CHUNK = 32
 """Targets that the loss is given at once."""
 
 TARGET = "target"
-Kinds = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-"""Name → shape without the batch, and type."""
+Kinds = Mapping[str, tuple[tuple[int | str, ...], torch.dtype]]
+"""Name → shape without the batch (of a dynamic axis its name), and type."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def inspect_workload(workload: Workload, model: nn.Module, bounds: Bounds = USUA
     """Try loss and score, and look through all data roles.
 
     Each sample must be inputs and target, the inputs in the shapes and types of `example_inputs`, without NaN or infinity, and the
-    loss must take its target beside the model's outputs (a class label outside the outputs is not taken).
+    loss must take its target beside the model's outputs (a class label outside the outputs is not taken). Sizes of `dynamic_axes`
+    may differ, and those of targets with them; such targets are not given to the loss.
 
     Raises WorkloadError naming role and sample.
     """
@@ -84,7 +86,8 @@ class _Look:
         self.dataset, self.loss, self.role = getattr(workload.data, role), workload.loss, role
         self.size = len(self.dataset)
         self.collate = collate_of(self.dataset)
-        self.expected = _kinds(workload.example_inputs, INPUT)
+        self.axes = workload.dynamic_axes
+        self.expected = _kinds(workload.example_inputs, INPUT, self.axes)
         self.target: Kinds | None = None
 
     def through(self, outputs: PyTree, bounds: Bounds) -> tuple[int, int]:
@@ -107,13 +110,14 @@ class _Look:
                 raise WorkloadError(
                     f"{self._named(number)} holds NaN or infinity in its {name}. Clean the data, or leave the sample out."
                 )
-        found = _kinds(inputs, INPUT)
+        found = _kinds(inputs, INPUT, self.axes)
         if found != self.expected:
             raise WorkloadError(
                 f"{self._named(number)} gives inputs {_shown(found)}; example_inputs are {_shown(self.expected)} (without the "
                 "batch). All samples must be alike: resize or crop them in the data set."
             )
-        kinds = _kinds(target, TARGET)
+        free = dict.fromkeys(range(1, 9), "any") if self.axes else {}
+        kinds = _kinds(target, TARGET, dict.fromkeys(named(target, TARGET), free))
         self.target = self.target or kinds
         if kinds != self.target:
             raise WorkloadError(
@@ -134,7 +138,9 @@ class _Look:
         return inputs, target
 
     def try_loss(self, outputs: PyTree, numbers: list[int], targets: list[PyTree]) -> None:
-        """Give the loss targets beside outputs of the model: those of other samples, whose shapes are the same."""
+        """Give the loss targets beside outputs of the model: those of other samples, where their shapes are the same."""
+        if self.axes and any(x.dim() > 1 for x in tensors(targets)):
+            return
         others = torch.arange(len(targets)) % length(outputs)
         try:
             with torch.no_grad():
@@ -163,8 +169,12 @@ class _Look:
         return f"The data role '{self.role}': sample {number}"
 
 
-def _kinds(batch: PyTree, whole: str) -> Kinds:
-    return {name: (tuple(x.shape[1:]), x.dtype) for name, x in named(batch, whole).items()}
+def _kinds(batch: PyTree, whole: str, axes: DynamicAxes = NO_AXES) -> Kinds:
+    """axes: whose sizes do not matter, by name."""
+    return {
+        name: (tuple(axes.get(name, {}).get(axis, size) for axis, size in enumerate(x.shape))[1:], x.dtype)
+        for name, x in named(batch, whole).items()
+    }
 
 
 def _shown(kinds: Kinds) -> str:

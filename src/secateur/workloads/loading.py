@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from secateur.definition import WorkloadReference
+from secateur.definition import WorkloadReference, one_of
 from secateur.errors import DefinitionError, WorkloadError, nearest
 from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads import WORKLOADS
@@ -83,6 +83,7 @@ def _check_fields(workload: Workload) -> None:
             "secateur.workloads.roles.split_roles for example."
         )
     _check_example(workload.example_inputs)
+    _check_axes(workload.dynamic_axes, named(workload.example_inputs, INPUT))
 
 
 def _check_example(example_inputs: Any) -> None:
@@ -101,6 +102,27 @@ def _check_example(example_inputs: Any) -> None:
             raise WorkloadError(
                 f"{wanted}; '{name}' is {tuple(x.shape)}, another one has {length(example_inputs)} samples."
             )
+
+
+def _check_axes(dynamic_axes: Any, inputs: Mapping[str, Tensor]) -> None:
+    if not isinstance(dynamic_axes, Mapping) or not all(isinstance(axes, Mapping) for axes in dynamic_axes.values()):
+        raise WorkloadError(
+            "The workload's dynamic_axes must be input name → axis → name: {'input_ids': {1: 'length'}}."
+        )
+    sizes: dict[str, int] = {}
+    for name, axes in dynamic_axes.items():
+        one_of(name, inputs, "The workload's dynamic_axes", "input")
+        for axis, called in axes.items():
+            if not isinstance(axis, int) or not 0 < axis < inputs[name].dim():
+                raise WorkloadError(
+                    f"The workload's dynamic_axes give '{name}' the axis {axis}; it is {tuple(inputs[name].shape)}, whose axis "
+                    "0, the batch, is always free."
+                )
+            size = inputs[name].shape[axis]
+            if sizes.setdefault(called, size) != size or size < 2:  # a size of 1 is taken for a constant
+                raise WorkloadError(
+                    f"The example's '{called}' of dynamic_axes is {size} in '{name}'; it needs at least 2, the same in all inputs."
+                )
 
 
 def load_attribute(spec: str, root: Path, where: str, what: str) -> Callable[..., Any]:

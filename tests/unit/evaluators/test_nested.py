@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 # as everybody writes it
@@ -17,10 +19,13 @@ from nets import conv_bn, images, shaken
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
+from secateur.compression.selection import resolve
 from secateur.definition import DistillDefinition, EvaluatorDefinition, RecoverDefinition, SearchSpaceDefinition
+from secateur.errors import DefinitionError, WorkloadError
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.on_device import SAMPLED
+from secateur.evaluators.onnx_export import export
 from secateur.records import ROLES, DataRoles, Job, Workload
 from secateur.recovery.fine_tune import train_steps
 from secateur.recovery.terms import Batch, terms_of, total
@@ -189,11 +194,13 @@ def padded(samples: list[dict], length: int | None = LONGEST) -> dict[str, Tenso
     return {"labels": labels, "attention_mask": (ids > 0).long(), "input_ids": ids}
 
 
-def reading():
+def reading(**changes):
+    """Texts padded to one length; or each batch to its longest one, where axes are dynamic."""
     torch.manual_seed(0)
     model = Reader().eval()
     ids = torch.ones(2, LONGEST, dtype=torch.long)
-    roles = {r: DataLoader(Texts(80, i), collate_fn=padded) for i, r in enumerate(ROLES)}
+    pad = partial(padded, length=None) if changes else padded
+    roles = {r: DataLoader(Texts(80, i), collate_fn=pad) for i, r in enumerate(ROLES)}
     return guarded_workload(
         Workload(
             name="reader",
@@ -202,6 +209,7 @@ def reading():
             data=DataRoles(**roles),
             loss=lambda outputs, targets: F.cross_entropy(outputs["logits"], targets),
             score=top1,
+            **changes,
         )
     )
 
@@ -224,3 +232,57 @@ def test_a_model_that_takes_keywords_goes_all_the_way():
     assert tuned.stopped is None
     assert not torch.equal(tuned.module.head.weight, model.head.weight)
     evaluator.measuring.devices.close()
+
+
+LENGTH = {"input_ids": {1: "length"}, "attention_mask": {1: "length"}}
+
+
+def test_axes_that_the_workload_declares_are_free_in_the_file():
+    made = reading(dynamic_axes=LENGTH)
+    model = made.build_model()
+    assert inspect_workload(made, model).looked_at["train"] == (80, 80)
+    evaluator, space, saliencies = evaluator_of(made, model)
+    candidate = space.uniform(0.5, "l2")
+    found = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    assert found.failure is None
+    assert not found.exported
+    assert found.measurements["accuracy"].samples == 80
+    compressed = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies))
+    exported = evaluator.files.exported(compressed.module, 0)
+    for file in (exported.onnx, evaluator.files.rewritten(compressed.module, 0).onnx):
+        session = onnxruntime.InferenceSession(file)
+        for length in (4, 13):
+            ids = torch.randint(1, 40, (3, length))
+            mask = (torch.arange(length) < torch.tensor([[2], [3], [length]])).long()
+            logits, _ = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+            with torch.no_grad():
+                wanted = compressed.module(input_ids=ids, attention_mask=mask)["logits"]
+            torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-5)
+    assert train_steps(model, model, made, RecoverDefinition(batch=16), 2).stopped is None
+    evaluator.measuring.devices.close()
+
+
+def test_height_and_width_are_free_apart_from_each_other():
+    torch.manual_seed(0)
+    model = nn.Sequential(conv_bn(3, 8), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    content = export(model, (images(),), {"input": {2: "height", 3: "width"}})
+    (place,) = content.graph.input
+    assert [axis.dim_param for axis in place.type.tensor_type.shape.dim] == ["batch", "", "height", "width"]
+    session = onnxruntime.InferenceSession(content.SerializeToString())
+    x = torch.randn(2, 3, 12, 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(session.run(None, {"input": x.numpy()})[0], model(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ({"inputids": {1: "length"}}, "unknown input 'inputids'. Did you mean 'input_ids'"),
+        ({"input_ids": {0: "batch"}}, r"give 'input_ids' the axis 0; it is \(2, 9\)"),
+        ({"input_ids": {2: "length"}}, "give 'input_ids' the axis 2"),
+        ({"input_ids": "length"}, "must be input name → axis → name"),
+    ],
+)
+def test_axes_that_are_not_there_are_refused(axes, words):
+    with pytest.raises((WorkloadError, DefinitionError), match=words):
+        reading(dynamic_axes=axes)
