@@ -71,7 +71,7 @@ def package_of(state, record=RECORD) -> Package:
         (folder / part / "model.onnx").write_bytes(negation())
         (folder / part / "compressed" / "compressed.json").write_text("{}")
     (folder / "report.html").write_text("<p>")
-    return Package(record, folder, state, {"input": X}, -X, DIGESTS)
+    return Package(record, folder, state, {"input": X}, {"output": -X}, DIGESTS)
 
 
 def client(state):
