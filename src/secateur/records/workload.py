@@ -63,6 +63,7 @@ class Workload:
     output: model outputs → tensor (n, …), floating: what cut networks are compared by with the dense one (damage, distillation).
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
     score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
+        Or an object with `update(outputs, targets)` and `compute()`, which gives a scalar of all samples.
     score_unit: "share" for scores in [0, 1]; any other text is the unit of a plain number ("dB", or "" for none).
     augment: `(inputs, generator) → inputs`, applied to each training batch during recovery; an only input comes as a tensor.
     """
@@ -72,7 +73,7 @@ class Workload:
     example_inputs: tuple[Any, ...] | Mapping[str, Any]
     data: DataRoles
     loss: Callable[[Any, Any], Tensor]
-    score: Callable[[Any, Any], Tensor]
+    score: Any
     score_name: str = "top-1 accuracy"
     score_unit: str = SHARE
     augment: Callable[[Any, torch.Generator], Any] | None = None

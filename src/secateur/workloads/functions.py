@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -42,9 +43,9 @@ def checked_loss(loss: Callable[..., Any]) -> Function:
     return checked
 
 
-def checked_score(score: Callable[..., Any]) -> Function:
+def checked_score(score: Any) -> Function:
     """The user's score as a tensor of floats, () or (n,); raises WorkloadError where it raises or gives anything else."""
-    call = guarded(score, "The workload's score")
+    call = guarded(_of_the_set(score) if _gathers(score) else score, "The workload's score")
 
     @functools.wraps(score, assigned=("__module__", "__name__", "__doc__"), updated=())
     def checked(outputs: PyTree, targets: PyTree) -> Tensor:
@@ -61,6 +62,26 @@ def checked_score(score: Callable[..., Any]) -> Function:
         return scores if scores.dtype == torch.float64 else scores.float()
 
     return checked
+
+
+def usable_as_score(score: Any) -> bool:
+    """Whether it is a function, or an object with `update` and `compute`."""
+    return callable(score) or _gathers(score)
+
+
+def _gathers(score: Any) -> bool:
+    return all(callable(getattr(score, method, None)) for method in ("update", "compute"))
+
+
+def _of_the_set(score: Any) -> Callable[[PyTree, PyTree], Any]:
+    """A score that is gathered, as a function: of a copy each time, so that nothing stays of earlier samples."""
+
+    def computed(outputs: PyTree, targets: PyTree) -> Any:
+        fresh = copy.deepcopy(score)
+        fresh.update(outputs, targets)
+        return fresh.compute()
+
+    return computed
 
 
 def checked_output(output: Callable[..., Any]) -> Callable[[PyTree], Tensor]:

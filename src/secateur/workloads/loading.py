@@ -21,7 +21,7 @@ from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads import WORKLOADS
 from secateur.workloads.attention import opened
 from secateur.workloads.calls import calling, guarded
-from secateur.workloads.functions import checked_loss, checked_output, checked_score
+from secateur.workloads.functions import checked_loss, checked_output, checked_score, usable_as_score
 from secateur.workloads.live import found as found_live
 from secateur.workloads.pytrees import INPUT, length, named, tensors
 from secateur.workloads.roles import check_roles
@@ -72,7 +72,11 @@ def guarded_workload(workload: Workload) -> Workload:
 
 
 def _check_fields(workload: Workload) -> None:
-    for name in ("build_model", "loss", "score", "output"):
+    if not usable_as_score(workload.score):
+        raise WorkloadError(
+            f"The workload's score is a {type(workload.score).__name__}, neither a function nor an object with update and compute."
+        )
+    for name in ("build_model", "loss", "output"):
         if not callable(getattr(workload, name)):
             raise WorkloadError(f"The workload's {name} is a {type(getattr(workload, name)).__name__}, not a function.")
     if workload.augment is not None and not callable(workload.augment):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.paired import SURELY_AT_LEAST, change, difference, interval, least_excluded, tango
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores, scores_of
 from secateur.records import Workload
+from secateur.workloads.functions import checked_score
+from tiny import make_workload
 
 
 def each(values):
@@ -117,6 +122,45 @@ def test_a_score_for_all_samples_is_resampled_with_the_same_draws_for_every_netw
     kept = load_scores(tmp_path / "scores.npz")
     assert (kept.samples, kept.per_sample, kept.value) == (50, False, left.value)
     assert np.array_equal(kept.values, left.values)
+
+
+class MeanOfClasses:
+    """Recall, the mean over the classes: gathered, as libraries do it."""
+
+    def __init__(self):
+        self.found, self.there = torch.zeros(3), torch.zeros(3)
+
+    def update(self, outputs, targets):
+        right = outputs.argmax(1) == targets
+        self.there += torch.bincount(targets, minlength=3)
+        self.found += torch.bincount(targets[right], minlength=3)
+
+    def compute(self):
+        return (self.found / self.there).mean()
+
+
+def test_an_object_that_gathers_is_a_score_of_the_set():
+    draw = torch.Generator().manual_seed(0)
+    outputs, targets = torch.rand(90, 3, generator=draw), torch.randint(0, 3, (90,), generator=draw)
+
+    def recall(outputs, targets):
+        gathered = MeanOfClasses()
+        gathered.update(outputs, targets)
+        return gathered.compute()
+
+    gathering, plain = (replace(make_workload(), score=checked_score(score)) for score in (MeanOfClasses(), recall))
+    first, again, expected = (scores_of(one, outputs, targets) for one in (gathering, gathering, plain))
+    assert not first.per_sample
+    assert first.values.tolist() == again.values.tolist() == expected.values.tolist()
+    assert interval(first).low < first.value < interval(first).high
+
+
+def test_a_metric_of_torchmetrics_is_a_score():
+    torchmetrics = pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+    metric = torchmetrics.F1Score(task="multiclass", num_classes=3, average="macro")
+    targets = torch.arange(60) % 3
+    made = replace(make_workload(), score=checked_score(metric))
+    assert scores_of(made, nn.functional.one_hot(targets, 3).float(), targets).value == pytest.approx(1.0)
 
 
 def test_resamples_without_a_score_do_not_count():

@@ -171,6 +171,7 @@ def test_what_has_no_numbered_samples_is_refused_with_what_to_do(given, words):
         ({"loss": lambda o, t: o}, r"The workload's loss gives \(64, 4\) for 64 samples; it must be one number"),
         ({"loss": lambda o, t: o.detach().sum()}, "The workload's loss carries no gradient"),
         ({"loss": lambda o, t: o.sum() / 0}, "The workload's loss on 64 calibration samples is -?inf"),
+        ({"score": 3}, "The workload's score is a int, neither a function nor an object with update and compute"),
         ({"loss": 3}, "The workload's loss is a int, not a function"),
         (
             {"example_inputs": torch.zeros(2, 3, 8, 8)},
