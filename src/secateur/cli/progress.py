@@ -48,6 +48,10 @@ SHORT = {
 """Beside a bar, where there is little room."""
 
 
+FORESEEN = 2.0
+"""Seconds of a step after which it is said how long it will take."""
+
+
 @contextlib.contextmanager
 def watching() -> Iterator[Listener]:
     """A listener that draws a progress bar on the terminal, or prints a line now and then where there is none."""
@@ -94,6 +98,7 @@ class Terminal(Listener):
         self.task: TaskID | None = None
         self.current: str | None = None
         self.began = 0.0
+        self.step_began: float | None = None
         self.summary = ""
         self.prepared_: Prepared | None = None
         self.score_unit = SHARE
@@ -122,10 +127,18 @@ class Terminal(Listener):
             self._print(f"{mark} {DONE[self.current]}{self.summary}, {took}", "green")
         self.task = self.current = None
 
-    def step(self, text: str) -> None:
-        """Shown beside the bar."""
+    def step(self, text: str, share: float | None = None) -> None:
+        """Shown beside the bar, which moves where it is known how far the step is."""
         self.interrupts.check()
-        self._update(parts=(text,))
+        if share is None:
+            ended: dict[str, object] = {} if self.step_began is None else {"total": 0}  # rich takes None for unchanged
+            self.step_began = None
+            self._update(parts=(text,), **ended)
+            return
+        self.step_began = self.clock() if self.step_began is None else self.step_began
+        spent = self.clock() - self.step_began
+        left = (f"about {duration(spent / share - spent)} left",) if share and spent >= FORESEEN else ()
+        self._update(completed=round(100 * share), total=100, parts=(text, *left))
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
         """What is going to be cut."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,11 +11,11 @@ from torch import nn
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts, layer_costs
 from secateur.compression.coupling.balance import balanced
-from secateur.compression.coupling.counting import counting
+from secateur.compression.coupling.counting import counting, numbers_of
 from secateur.compression.coupling.experiment import Experiment
 from secateur.compression.coupling.following import follow
 from secateur.compression.coupling.units import Coupling, couplings
-from secateur.compression.proof import Proof
+from secateur.compression.proof import Proof, build_of
 from secateur.compression.removal import parameters_at, width_of
 from secateur.errors import ModelError
 from secateur.records import Excluded, Group
@@ -31,17 +31,25 @@ class FoundGroups:
     costs: LayerCosts
 
 
-def find_groups(model: nn.Module, example_inputs: PyTree) -> FoundGroups:
+FOLLOWING = 0.3
+"""Share of the time that the couplings take; the rest is the proof's."""
+Watch = Callable[[str, float], object]
+"""Told what is being done, and what share of everything is done."""
+
+
+def find_groups(model: nn.Module, example_inputs: PyTree, watch: Watch = lambda _, __: None) -> FoundGroups:
     """Find the couplings and prove every group: without any of its channels the network computes what it does with zeros there.
 
-    Raises ModelError where the model cannot be run or copied, or where nothing can be cut.
+    watch: is told how far it is. Raises ModelError where the model cannot be run or copied, or where nothing can be cut.
     """
     model = model.cpu().eval()
     check_model(model, example_inputs)
     costs = layer_costs(model, example_inputs)
-    experiment = Experiment(model, example_inputs)
-    found = couplings(experiment, follow(experiment))
-    proven, reasons = _proven(found, model, lambda c: _as_group(c, model, costs), Proof(model, example_inputs))
+    found = _coupled(
+        model, example_inputs, lambda share: watch("following channels through the model", FOLLOWING * share)
+    )
+    proof = Proof(model, example_inputs, lambda share: watch("proving the groups", FOLLOWING + (1 - FOLLOWING) * share))
+    proven, reasons = _proven(found, model, costs, proof)
     excluded = tuple(
         Excluded(c.name, type(model.get_submodule(c.root)).__name__, c.width, reasons[c.name])
         for c in found
@@ -53,12 +61,22 @@ def find_groups(model: nn.Module, example_inputs: PyTree) -> FoundGroups:
     return FoundGroups(tuple(proven), excluded, costs)
 
 
+def _coupled(model: nn.Module, example_inputs: PyTree, watch: Callable[[float], object]) -> list[Coupling]:
+    experiment = Experiment(model, example_inputs)
+    return couplings(experiment, follow(experiment, watch))
+
+
 def _proven(
-    found: Sequence[Coupling], model: nn.Module, as_group: Callable[[Coupling], Group], proof: Proof
+    found: Sequence[Coupling], model: nn.Module, costs: LayerCosts, proof: Proof
 ) -> tuple[list[Group], dict[str, str]]:
     """The groups that may be cut, in any combination, in network order; and why the others stay whole, by name."""
+
+    def as_group(coupling: Coupling) -> Group:
+        return _as_group(coupling, model, costs)
+
     reasons = {coupling.name: coupling.problem for coupling in found if coupling.problem is not None}
-    proven, refuted = proof.proven([as_group(coupling) for coupling in found if coupling.problem is None])
+    claims = _counted([coupling for coupling in found if coupling.problem is None], model, as_group, proof)
+    proven, refuted = proof.proven([as_group(coupling) for coupling in claims])
     wrong = [coupling for coupling in found if coupling.name in refuted]
     mended: dict[str, Coupling] = {}
     for proposal, replaced in chain(counting(wrong, model, mended.values()), balanced(wrong)):
@@ -71,6 +89,23 @@ def _proven(
         proven, others = proof.proven([known[coupling.name] for coupling in found if coupling.name in known])
         refuted |= others
     return proven, reasons | refuted
+
+
+def _counted(
+    claims: Sequence[Coupling], model: nn.Module, as_group: Callable[[Coupling], Group], proof: Proof
+) -> Iterator[Coupling]:
+    """The same groups; units of several channels have the numbers that the first group that is built alike turns out to need."""
+    needed: dict[object, frozenset[str]] = {}
+    for coupling in claims:
+        several = any(len(member.indices) > len(coupling.roots) for member in coupling.members)
+        proposals = (
+            [coupling, *(proposal for proposal, _ in counting([coupling], model, ()))] if several else [coupling]
+        )
+        build = build_of(as_group(coupling))
+        if len(proposals) > 1 and build not in needed:
+            right = next((p for p in proposals if proof.alone(as_group(p)) is None), coupling)
+            needed[build] = numbers_of(right)
+        yield next((p for p in proposals if numbers_of(p) == needed.get(build, frozenset())), coupling)
 
 
 def _as_group(coupling: Coupling, model: nn.Module, costs: LayerCosts) -> Group:

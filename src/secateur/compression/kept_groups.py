@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from secateur.compression.groups import FoundGroups, find_groups
+from secateur.compression.groups import FoundGroups, Watch, find_groups
 from secateur.compression.proof import Proof
 from secateur.compression.storage import weights_digest
 from secateur.files import write
@@ -37,10 +37,12 @@ def keep_groups(file: Path, found: FoundGroups, model: nn.Module, example_inputs
     write(file, _KEPT.dump_json(_Kept(_identity(model, example_inputs), found)))
 
 
-def kept_groups(file: Path | None, model: nn.Module, example_inputs: PyTree) -> FoundGroups:
+def kept_groups(
+    file: Path | None, model: nn.Module, example_inputs: PyTree, watch: Watch = lambda _, __: None
+) -> FoundGroups:
     """The groups that a file holds for this model; where there is none, or of another one, they are found anew.
 
-    Raises what `find_groups` raises.
+    watch: see `find_groups`. Raises what `find_groups` raises.
     """
     model = model.cpu().eval()
     try:
@@ -48,9 +50,9 @@ def kept_groups(file: Path | None, model: nn.Module, example_inputs: PyTree) -> 
     except (OSError, ValidationError):  # of another version, or damaged: found again in seconds
         kept = None
     if kept is None or kept.identity != _identity(model, example_inputs):
-        return find_groups(model, example_inputs)
+        return find_groups(model, example_inputs, watch)
     if Proof(model, example_inputs).disproof_together(kept.found.groups) is not None:
-        return find_groups(model, example_inputs)
+        return find_groups(model, example_inputs, watch)
     return kept.found
 
 

@@ -3,13 +3,16 @@
 A coupling can be right for one set of channels and wrong for the next (halves of one convolution that gate each other, attention
 heads, norms over channel groups). So a group is proven with seeded random sets of several sizes, from one channel to all but one,
 together with all other groups and in random subsets of them. The groups share their plans: a network whose groups are all right
-takes at most `PLANS` pairs of forward passes; where a plan fails, it is bisected down to the groups that are to blame.
+takes at most `PLANS` pairs of forward passes; where a plan fails, it is bisected down to the groups that are to blame, and groups
+that are built alike are tried next.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,11 +28,11 @@ from secateur.workloads.pytrees import PyTree, call, mapped, tensors
 SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3)
 """Of what may go from a group while all others lose channels too; 0 stands for one or two channels."""
 SUBSETS = 4
-"""Into how many disjoint random subsets the groups are divided to lose all that may go, and again at random widths.
+"""Into how many disjoint random subsets the groups are divided to lose all that may go.
 
 The rest of the network is whole then: where every layer is down to a few channels, little of an error arrives at the output.
 """
-PLANS = len(SHARES) + 2 * SUBSETS
+PLANS = len(SHARES) + SUBSETS
 
 Plan = Mapping[str, Sequence[int]]
 """Group name → root channels that leave."""
@@ -38,9 +41,11 @@ Plan = Mapping[str, Sequence[int]]
 class Proof:
     """Compares networks without channels with networks in which they are zero, on an example and on noise."""
 
-    def __init__(self, model: nn.Module, example_inputs: PyTree) -> None:
-        """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`."""
-        self._model = model
+    def __init__(
+        self, model: nn.Module, example_inputs: PyTree, watch: Callable[[float], object] = lambda _: None
+    ) -> None:
+        """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`. watch: is told what share is done."""
+        self._model, self._watch = model, watch
         self._inputs = _two_inputs(model, example_inputs)
 
     def proven(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
@@ -50,11 +55,16 @@ class Proof:
         comes back with `least` raised.
         """
         refuted: dict[str, str] = {}
-        for group in _likely(groups):
-            if reason := self._disproof([group], {group.name: _drawn(group, 1 / 2, "alone")}):
+        for alike in _built_alike(_likely(groups)):
+            for group in alike:
+                reason = self.alone(group)
+                if reason is None:
+                    break  # the plans will show it where the others are different
                 refuted[group.name] = reason
         proven = {group.name: group for group in groups if group.name not in refuted}
-        for plan in plans(list(proven.values())):
+        drawn = plans(list(proven.values()))
+        for number, plan in enumerate(drawn):
+            self._watch(number / len(drawn))
             suspects = [group for name, group in proven.items() if name in plan]
             plan |= {group.name: plan[group.name][: group.width - group.least] for group in suspects}
             while reason := self._disproof(suspects, plan):
@@ -65,11 +75,23 @@ class Proof:
                 ):
                     proven[culprit.name] = replace(culprit, least=culprit.least + 1)
                     plan[culprit.name] = gone[1:]
-                else:
-                    refuted[culprit.name] = reason
-                    del proven[culprit.name]
-                    suspects.remove(culprit)
+                    continue
+                wrong = {culprit.name: reason}
+                wrong |= {
+                    group.name: found
+                    for group in suspects
+                    if group is not culprit
+                    and build_of(group) == build_of(culprit)
+                    and (found := self._disproof([group], plan))
+                }
+                refuted |= wrong
+                proven = {name: group for name, group in proven.items() if name not in wrong}
+                suspects = [group for group in suspects if group.name not in wrong]
         return list(proven.values()), refuted
+
+    def alone(self, group: Group) -> str | None:
+        """Why a group must not be cut, where a random half of it alone shows that."""
+        return self._disproof([group], {group.name: _drawn(group, 1 / 2, "alone")})
 
     def disproof_together(self, groups: Sequence[Group]) -> str | None:
         """Why groups that were proven once are not right here, by two plans of them all; None where they are."""
@@ -80,8 +102,8 @@ class Proof:
         """Why these removals are wrong, or None: the outputs of the cut and of the zeroed network agree."""
         try:
             with torch.no_grad():
-                reference = call(zeroed(self._model, removals), self._given())
                 actual = call(cut(self._model, removals, shared=True), self._given())
+                reference = call(zeroed(self._model, removals), self._given())
         except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
             return f"the model does not run without its channels: {type(error).__name__}: {first_line(error)}"
         if [x.shape for x in tensors(actual)] != [x.shape for x in tensors(reference)]:
@@ -124,8 +146,8 @@ class Proof:
 def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
     """The sets of channels that groups are proven with: all groups at once, then disjoint subsets of them.
 
-    Each group meets every share once (neighbours different ones at a time), the loss of all that may go, and a random width. The
-    same groups give the same plans.
+    Each group meets every share once (neighbours different ones at a time), and the loss of all that may go. The same groups give
+    the same plans.
     """
     together = [
         {
@@ -134,16 +156,9 @@ def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
         }
         for number in range(len(SHARES))
     ]
-    subsets = []
-    for purpose in ("all that may go", "a random width"):
-        draw = random.Random(purpose)  # noqa: S311 # the same at every call; no secrets
-        shuffled = draw.sample(groups, len(groups))
-        for start in range(min(SUBSETS, len(groups))):
-            shares = (1.0 if purpose == "all that may go" else draw.random() for _ in groups)
-            subsets.append(
-                {g.name: _drawn(g, share, purpose) for g, share in zip(shuffled[start::SUBSETS], shares, strict=False)}
-            )
-    return [*together, *subsets]
+    shuffled = random.Random("subsets").sample(groups, len(groups))  # noqa: S311 # the same at every call; no secrets
+    subsets = [shuffled[start::SUBSETS] for start in range(min(SUBSETS, len(groups)))]
+    return [*together, *({group.name: _drawn(group, 1.0, "all that may go") for group in subset} for subset in subsets)]
 
 
 def _drawn(group: Group, share: float, purpose: str) -> tuple[int, ...]:
@@ -163,6 +178,19 @@ def _likely(groups: Sequence[Group]) -> list[Group]:
         for group in groups
         if group is groups[-1] or any(m.kind in ("layer norm", "group norm") for m in group.members)
     ]
+
+
+def _built_alike(groups: Sequence[Group]) -> Iterator[list[Group]]:
+    alike: dict[object, list[Group]] = defaultdict(list)
+    for group in groups:
+        alike[build_of(group)].append(group)
+    yield from alike.values()
+
+
+def build_of(group: Group) -> object:
+    """Equal for groups of repeated blocks: their layers differ in numbers in their names."""
+    members = frozenset((re.sub(r"\d+", "", m.module), m.side, m.kind, len(m.indices)) for m in group.members)
+    return group.layer_type, group.width, members
 
 
 @torch.no_grad()

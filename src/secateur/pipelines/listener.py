@@ -23,8 +23,8 @@ class Listener:
     def stage(self, name: str) -> None:
         """A stage begins: check, search, recover (refit, where nothing is trained), gate or register."""
 
-    def step(self, text: str) -> None:
-        """A step of the stage begins, as people call it; for steps that take seconds."""
+    def step(self, text: str, share: float | None = None) -> None:
+        """A step of the stage, as people call it, for steps that take seconds: it begins, or a share of it is done."""
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
         """Checks are done and the dense model has been measured."""
@@ -50,9 +50,9 @@ class _Together(Listener):
         for listener in self._listeners:
             listener.stage(name)
 
-    def step(self, text: str) -> None:
+    def step(self, text: str, share: float | None = None) -> None:
         for listener in self._listeners:
-            listener.step(text)
+            listener.step(text, share)
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:
         for listener in self._listeners:
@@ -82,7 +82,7 @@ def together(*listeners: Listener) -> Listener:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. done, total: trials of the search or epochs of all finalists, None in other stages. text: for people."""
+    """Where a run is. done, total: trials, epochs of all finalists, or per cent of a step, None where unknown. text: for people."""
 
     stage: str
     text: str
@@ -100,8 +100,8 @@ class _Reporting(Listener):
         self._stage = name
         self._say("begins")
 
-    def step(self, text: str) -> None:
-        self._say(text)
+    def step(self, text: str, share: float | None = None) -> None:
+        self._say(text, *(() if share is None else (round(100 * share), 100)))
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002 # the interface
         self._trials = prepared.definition.search.trials

@@ -47,6 +47,8 @@ from secateur.workloads.loading import build_model, load_attribute, load_workloa
 from secateur.workloads.pytrees import length, tensors
 from secateur.workloads.roles import check_calibration, collect
 
+Step = Callable[..., None]
+"""Told what is being done and, where that is known, what share of it is done: `step(text, share)`."""
 LEAST_VALUES = 2
 """Per channel of a batch norm, below which it has no variance."""
 
@@ -174,7 +176,7 @@ def prepare(
     dense_onnx: bytes | None = None,
     groups: Path | None = None,
     lasting: bool = False,
-    step: Callable[[str], None] = lambda _: None,
+    step: Step = lambda *_: None,
 ) -> Prepared:
     """Load the workload, trace the model, build the space, export the dense model: all that can fail before long work.
 
@@ -193,7 +195,7 @@ def prepare(
         _inspected(definition, workload, model) if dense_onnx is None else {}
     )  # the driver has done it for its workers
     step("finding and proving the groups that can be cut")
-    found = kept_groups(groups, model, workload.example_inputs)
+    found = kept_groups(groups, model, workload.example_inputs, step)
     # What happens to devices goes to the log: of a worker, or the terminal.
     step("opening the device")
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)

@@ -88,6 +88,18 @@ def test_the_search_has_its_bar_before_the_first_trial():
     assert terminal.shown[:2] == (1, 4)
 
 
+def test_a_step_of_which_a_share_is_done_has_a_bar_and_says_how_long_it_will_take():
+    terminal = begun()
+    terminal.stage("check")
+    terminal.step("proving the groups", 0.0)
+    assert terminal.shown == (0, 100, ["proving the groups"])
+    terminal.clock.now += 30
+    terminal.step("proving the groups", 0.25)
+    assert terminal.shown == (25, 100, ["proving the groups", "about 90 s left"])
+    terminal.step("opening the device")
+    assert terminal.shown[1:] == (0, ["opening the device"]), "nothing is known of the next step"
+
+
 def test_failures_are_told_once_a_reason_and_counted_with_early_stops():
     terminal = begun()
     terminal.stage("search")

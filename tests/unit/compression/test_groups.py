@@ -140,6 +140,16 @@ def test_a_stream_is_cut_with_everything_that_holds_its_channels():
     assert found.costs.after(removals) == layer_costs(smaller, (tokens,)).total
 
 
+def test_whoever_waits_is_told_how_far_it_is():
+    told = []
+    find_groups(network("residual"), (images(),), lambda text, share: told.append((text, share)))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] > 0.8
+    assert len({text for text, _ in told}) == 2, "the couplings and the proof"
+
+
 class Fails(nn.Module):
     def __init__(self) -> None:
         super().__init__()

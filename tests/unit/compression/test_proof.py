@@ -111,7 +111,7 @@ def test_every_group_meets_every_share_and_never_loses_its_last_channel():
     assert len(drawn) == PLANS, "a subset for each group, as there are four of them"
     for group in groups:
         counts = [len(plan[group.name]) for plan in drawn if group.name in plan]
-        assert len(counts) == len(SHARES) + 2
+        assert len(counts) == len(SHARES) + 1
         assert min(counts) in (1, 2)
         assert max(counts) == (8 if group.name == "pinned" else group.width - 1)
         assert all(set(plan[group.name]) <= set(group.removable) for plan in drawn if group.name in plan)
@@ -123,7 +123,7 @@ class _Accuser(Proof):
     """A proof that finds fault with what it is told to, without a network."""
 
     def __init__(self, *wrong: set[str]) -> None:
-        self.wrong = wrong
+        self.wrong, self._watch = wrong, lambda *_: None
 
     def disproof(self, removals):
         guilty = [names for names in self.wrong if names <= set(removals.out)]
@@ -135,6 +135,34 @@ def test_a_plan_that_fails_is_bisected_to_all_groups_that_are_to_blame():
     proven, refuted = _Accuser({"g3"}, {"g11"}, {"g12"}).proven(groups)
     assert [group.name for group in proven] == [f"g{i}" for i in range(16) if i not in (3, 11, 12)]
     assert refuted == {name: f"['{name}'] is wrong" for name in ("g3", "g11", "g12")}
+
+
+def test_groups_that_are_built_like_a_wrong_one_are_tried_next_and_judged_by_themselves(monkeypatch):
+    groups = [a_group(f"block{i}.{name}", width) for i in range(8) for name, width in (("one", 16), ("two", 12))]
+    wrong = [f"block{i}.one" for i in (1, 2, 3, 5, 6, 7)]
+    proof, asked = _Accuser(*({name} for name in wrong)), []
+    disproof = proof.disproof
+    monkeypatch.setattr(proof, "disproof", lambda removals: (asked.append(removals), disproof(removals))[1])
+    proven, refuted = proof.proven(groups)
+    assert set(refuted) == set(wrong)
+    assert {"block0.one", "block4.one"} <= {group.name for group in proven}
+    assert len(asked) <= PLANS + 1 + 2 * 4 + 8, "one bisection of 16 groups, then those that are built alike"
+
+
+def test_heads_of_further_layers_take_the_shared_plans_and_no_trials_of_their_own(monkeypatch):
+    def comparisons(layers: int) -> int:
+        torch.manual_seed(0)
+        model, counted = Decoder(layers).eval(), []
+        disproof = Proof.disproof
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Proof, "disproof", lambda self, removals: (counted.append(removals), disproof(self, removals))[1]
+            )
+            found = find_groups(model, (torch.randint(0, 32, (2, 6)),))
+        assert sum(group.name.endswith(".q") for group in found.groups) == layers
+        return len(counted)
+
+    assert comparisons(4) == comparisons(2)
 
 
 def test_groups_that_are_wrong_together_only_lose_one_of_them():

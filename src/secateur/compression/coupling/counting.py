@@ -1,7 +1,7 @@
 """Numbers that count channels: attributes such as `num_heads`, which forward() reads and a cut must lower.
 
-No mark shows them. So they are proposed for groups that the proof has refuted: integers of the modules around a group's layers that
-its units divide evenly. The proof judges, the fewest attributes first.
+No mark shows them. So they are proposed for units of several channels (heads), and for groups that the proof has refuted: integers
+of the modules around a group's layers that its units divide evenly. The proof judges, the fewest attributes first.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ def counting(
         members = list(_numbers(coupling, model))
         sets = chain.from_iterable(combinations(members, count) for count in range(1, MOST_AT_ONCE + 1))
         proposals = list(islice(sets, MOST_PROPOSALS))
-        helped = [{_name(m) for m in other.members if m.kind == ATTRIBUTE} for other in accepted]
+        helped = [numbers_of(other) for other in accepted]
         proposals.sort(key=lambda chosen: {_name(m) for m in chosen} not in helped)
         for chosen in proposals:
             yield replace(coupling, members=(*coupling.members, *chosen)), [coupling]
+
+
+def numbers_of(coupling: Coupling) -> frozenset[str]:
+    """The names of the attributes among a group's members."""
+    return frozenset(_name(m) for m in coupling.members if m.kind == ATTRIBUTE)
 
 
 def _numbers(coupling: Coupling, model: nn.Module) -> Iterator[Member]:

@@ -53,13 +53,13 @@ class Followed:
     lost: dict[str, str]
 
 
-def follow(experiment: Experiment) -> Followed:
-    """Where each output channel of each layer arrives."""
+def follow(experiment: Experiment, watch: Callable[[float], object] = lambda _: None) -> Followed:
+    """Where each output channel of each layer arrives. watch: is told what share of the layers is done."""
     wholes, lost = list[Block](), dict[str, str]()
     marks: dict[str, tuple[str, ...]] = {}
-    for layer in experiment.layers:
-        if layer.passes:
-            continue
+    writing = [layer for layer in experiment.layers if not layer.passes]
+    for number, layer in enumerate(writing):
+        watch(number / len(writing))
         for mark in MARKS:
             try:
                 wholes.append(_whole(experiment, layer, mark))
