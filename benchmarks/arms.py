@@ -45,7 +45,7 @@ def secateur(judge: Judge, budget: int, seed: int) -> list[Step]:
 
     def work(job: Job) -> Evaluation:
         if job.fidelity.probe:
-            return prepared.evaluator.probe(job.candidate, prepared.space.groups, judge.saliencies)
+            return prepared.evaluator.probe(job)
         return meter.evaluate(job.candidate)
 
     run_search(judge.problem, work, budget, seed)
@@ -86,7 +86,7 @@ def uniform_family(judge: Judge, budget: int) -> list[Step]:
         for fraction in np.arange(0.0, 0.8 + 1e-9, step):
             for method in space.methods:
                 candidate = space.uniform(float(fraction), method)
-                key = judge.problem.key(candidate)
+                key = judge.problem.resolve(candidate).key
                 if len(seen) < budget and key not in seen:
                     seen.add(key)
                     meter.evaluate(candidate)

@@ -22,7 +22,7 @@ import torch_pruning
 from torch import nn
 
 from common import arguments, prepared_pipeline, table, write_json
-from secateur.compression.selection import resolve
+from secateur.compression.resolution import resolve
 from secateur.records import Candidate, Job, Workload
 from secateur.workloads.roles import collect
 
@@ -81,16 +81,17 @@ def main() -> None:
     inputs, _ = collect(workload.data.search)
     images = len(inputs[0])
     batches = [(x.numpy(),) for x in inputs[0].split(1)]
-    evaluator.evaluate(Job(candidates[0]), space.groups, saliencies)  # loads the data
+    jobs = [Job(candidate, resolve(candidate, space.groups, saliencies)) for candidate in candidates]
+    evaluator.evaluate(jobs[0])  # loads the data
     naive(prepared.model, workload, FRACTIONS[0], 100)  # the exporter's imports
     rows = []
-    for candidate in candidates[:: 2 if options.quick else 1]:
-        compressed = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies))
+    for job in jobs[:: 2 if options.quick else 1]:
+        compressed = evaluator.compress(job.candidate, job.plan)
         onnx = evaluator.files.template.render(compressed.module)
         ours = [
             (
                 seconds(lambda: bare(onnx, batches)),  # noqa: B023 # called at once
-                seconds(lambda: evaluator.evaluate(Job(candidate), space.groups, saliencies)),  # noqa: B023
+                seconds(lambda: evaluator.evaluate(job)),  # noqa: B023
             )
             for _ in range(3)
         ]

@@ -16,7 +16,7 @@ from torch import nn
 
 from candidate_cost import bare, seconds
 from common import add_model, arguments, prepared_pipeline, table, write_json
-from secateur.compression.selection import resolve
+from secateur.compression.resolution import resolve
 from secateur.evaluators.cutting import Cutting
 from secateur.records import Candidate
 from secateur.search_spaces import SearchSpace
@@ -34,8 +34,8 @@ def candidates(space: SearchSpace, method: str) -> dict[str, Candidate]:
     found = {f"uniform {fraction:g}": space.uniform(fraction, method) for fraction in FRACTIONS}
     for draw in range(DRAWS):
         rng = np.random.default_rng(draw)
-        cuts = {name: c.cut(rng.uniform(*c.removed), method) for name, c in space.choices.items()}
-        found[f"random {draw}"] = Candidate(cuts)
+        edits = {name: c.edits(rng.uniform(*c.removed), method) for name, c in space.choices.items()}
+        found[f"random {draw}"] = Candidate.of(edits)
     return found
 
 
@@ -58,13 +58,13 @@ def main() -> None:
     rows, figures, prices = [], [], dict[str, list[float]]()
     for method in METHODS:
         for label, candidate in candidates(space, method).items():
-            removals = resolve(candidate, space.groups, saliencies)
+            plan = resolve(candidate, space.groups, saliencies)
             arms: dict[str, Callable[[], nn.Module]] = {
-                "nothing": lambda: plain.cut(removals, 0)[0],  # noqa: B023 # called at once
-                "BN": lambda: plain.cut(removals, images)[0],  # noqa: B023
-                "LS": lambda: repaired.cut(removals, 0)[0],  # noqa: B023
-                "LS + BN": lambda: repaired.cut(removals, images)[0],  # noqa: B023
-                "refined": lambda: repaired.refined(removals, images, refit_images),  # noqa: B023
+                "nothing": lambda: plain.cut(plan, 0)[0],  # noqa: B023 # called at once
+                "BN": lambda: plain.cut(plan, images)[0],  # noqa: B023
+                "LS": lambda: repaired.cut(plan, 0)[0],  # noqa: B023
+                "LS + BN": lambda: repaired.cut(plan, images)[0],  # noqa: B023
+                "refined": lambda: repaired.refined(plan, images, refit_images),  # noqa: B023
             }
             found = {}
             for arm, make in arms.items():
@@ -74,7 +74,7 @@ def main() -> None:
                 found[arm] = score_on(prepared, module, "search")
                 if options.steps and arm in ("BN", "refined"):
                     found[f"{arm}, tuned"] = score_on(prepared, tune_briefly(prepared, module, options.steps), "search")
-            share = prepared.costs.after(removals) / prepared.costs.total
+            share = prepared.costs.after(plan) / prepared.costs.total
             figures.append({"method": method, "cut": label, "macs": share, **found})
             rows.append([f"{label}, {method}", f"{share:.2f}", *(f"{score:.3f}" for score in found.values())])
     table(f"score of {prepared.workload.name} after each way", ["cut", "MACs", *list(figures[0])[3:]], rows)

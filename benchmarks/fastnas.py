@@ -35,9 +35,10 @@ from common import add_model, arguments, prepared_pipeline, spread, table, write
 from hypervolume import Course, Race
 from judging import Judge, channels_left
 from secateur import workloads
-from secateur.compression.selection import resolve
-from secateur.compression.surgery import cut, removals_of
-from secateur.records import Candidate, Evaluation, Removals
+from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
+from secateur.compression.transforms.channels import without
+from secateur.records import Candidate, Evaluation, Plan
 from secateur.workloads.roles import collect
 from tuning import score_on, tune_briefly
 
@@ -77,7 +78,7 @@ def removed_roots(judge: Judge, tensors: Mapping[str, Tensor]) -> dict[str, list
         norm = next(m for m in group.members if m.kind == "batch norm")
         left = channels_left(dense.state_dict(), tensors, norm.module)
         removed[group.name] = [r for r, i in zip(norm.roots, norm.indices, strict=True) if i not in left]
-    for name, tensor in cut(dense, removals_of(groups, removed)).state_dict().items():
+    for name, tensor in apply(dense, without(groups, removed)).state_dict().items():
         if tensor.shape != tensors[name].shape:
             raise SystemExit(f"'{name}': FastNAS leaves {tuple(tensors[name].shape)}, replayed {tuple(tensor.shape)}.")
     return removed
@@ -134,7 +135,7 @@ def fronts(judge: Judge, theirs: Course, ours: Sequence[Course]) -> dict[str, An
     return {"rows": rows, **figures, "race": vars(race)}
 
 
-def one_budget(judge: Judge, fastnas: Removals, ours: Sequence[Course], steps: int) -> dict[str, Any]:
+def one_budget(judge: Judge, fastnas: Plan, ours: Sequence[Course], steps: int) -> dict[str, Any]:
     """Accuracy on selection data at one budget of MACs, recalibrated and after the short fine-tuning."""
     prepared = judge.prepared
     share = prepared.costs.after(fastnas) / prepared.costs.total
@@ -142,8 +143,8 @@ def one_budget(judge: Judge, fastnas: Removals, ours: Sequence[Course], steps: i
     groups = prepared.space.groups
     best = [found for c in ours if (found := best_within(judge, c, share)) is not None]
     picked = [resolve(each.candidate, groups, judge.saliencies) for each in best]
-    found = [accuracies(judge, removals, steps) for removals in picked]
-    shares = [prepared.costs.after(removals) / prepared.costs.total for removals in picked]
+    found = [accuracies(judge, plan, steps) for plan in picked]
+    shares = [prepared.costs.after(plan) / prepared.costs.total for plan in picked]
     rows = [["FastNAS", f"{share:.3f}", f"{theirs[0]:.4f}", f"{theirs[1]:.4f}"]]
     for seed, (macs, (before, after)) in enumerate(zip(shares, found, strict=True)):
         rows.append([f"secateur, seed {seed}", f"{macs:.3f}", f"{before:.4f}", f"{after:.4f}"])
@@ -161,16 +162,16 @@ def one_budget(judge: Judge, fastnas: Removals, ours: Sequence[Course], steps: i
     }
 
 
-def accuracies(judge: Judge, removals: Removals, steps: int) -> tuple[float, float]:
+def accuracies(judge: Judge, plan: Plan, steps: int) -> tuple[float, float]:
     """On selection data: recalibrated, and after the short fine-tuning."""
     prepared = judge.prepared
 
     def measure() -> list[float]:
-        module = prepared.evaluator.compress(Candidate({}), removals).module
+        module = prepared.evaluator.compress(Candidate({}), plan).module
         after = tune_briefly(prepared, module, steps)
         return [score_on(prepared, m, "selection") for m in (module, after)]
 
-    before, after = judge.kept.get(f"tuned {steps} {removals.key}", measure)
+    before, after = judge.kept.get(f"tuned {steps} {plan.key}", measure)
     return before, after
 
 
@@ -200,10 +201,10 @@ def main() -> None:
     judge = Judge(prepared, saliencies, options.keep)
     name = f"FastNAS {options.calibration}"
     found = judge.kept.get(name, lambda: run_fastnas(Path(python), judge, options.calibration))
-    networks = [removals_of(prepared.space.groups, roots) for roots in found["roots"]]
+    networks = [without(prepared.space.groups, roots) for roots in found["roots"]]
     steps_of_theirs = [
         replace(step, seconds=step.seconds + seconds)
-        for step, seconds in zip(map(judge.evaluate_removals, networks), found["cpu_s"], strict=True)
+        for step, seconds in zip(map(judge.evaluate_plan, networks), found["cpu_s"], strict=True)
     ]
     theirs = Course.of(judge, steps_of_theirs)
     print(f"Model Optimizer {found['version']}: CPU-seconds of its searches {[round(s, 1) for s in found['cpu_s']]}")

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from common import Kept
 from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.costs import layer_costs
+from secateur.compression.plan import apply
 from secateur.compression.saliency import Saliencies
-from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import dense_on, evaluation_of, problem_of
-from secateur.records import Candidate, Evaluation, Job, Removals
+from secateur.records import Candidate, Evaluation, Job, Plan, Remove
 from secateur.search.front import as_costs, choose, hypervolume, reference_point
 from secateur.search.ledger import Problem
 from secateur.workloads.roles import collect
@@ -64,30 +64,30 @@ class Judge:
 
     def evaluate(self, candidate: Candidate) -> Step:
         """A network's figures and their price."""
-        job = Job(candidate)  # without hurdles: nothing is given up early
-        step = self._judged(self.problem.key(candidate), lambda: evaluation_of(self.prepared, self.saliencies, job))
+        job = Job(candidate, self.problem.resolve(candidate))  # without hurdles: nothing is given up early
+        step = self._judged(job.plan.key, lambda: evaluation_of(self.prepared, job))
         return replace(step, evaluation=replace(step.evaluation, candidate=candidate))
 
     def evaluate_foreign(self, module: nn.Module) -> Step:
         """The same for a network that another library has cut: recalibrated, written and measured as ours are."""
-        removals = removed_channels(self.prepared.model, module)
-        return self._judged(f"foreign {removals.key}", lambda: self._foreign(module, removals))
+        plan = removed_channels(self.prepared.model, module)
+        return self._judged(f"foreign {plan.key}", lambda: self._foreign(module, plan))
 
-    def evaluate_removals(self, removals: Removals) -> Step:
+    def evaluate_plan(self, plan: Plan) -> Step:
         """The same for a network of which is known what to remove from ours."""
-        return self.evaluate_foreign(cut(self.prepared.model, removals))
+        return self.evaluate_foreign(apply(self.prepared.model, plan))
 
-    def _foreign(self, module: nn.Module, removals: Removals) -> Evaluation:
+    def _foreign(self, module: nn.Module, plan: Plan) -> Evaluation:
         evaluator, prepared = self.prepared.evaluator, self.prepared
         nothing = Candidate({})
         try:
-            recalibrate(module, removals, self._statistics)
+            recalibrate(module, plan, self._statistics)
             macs = layer_costs(module, prepared.workload.example_inputs).total
             network = evaluator.files.rewritten(module, macs)
             names = [*self.objectives, "accuracy", "size", "macs", "parameters"]
-            return Evaluation(nothing, removals.key, evaluator.measure(network, "search", names))
+            return Evaluation(nothing, plan.key, evaluator.measure(network, "search", names))
         except (EvaluationFailed, RuntimeError) as error:
-            return Evaluation(nothing, removals.key, {}, f"{type(error).__name__}: {error}")
+            return Evaluation(nothing, plan.key, {}, f"{type(error).__name__}: {error}")
 
     def _judged(self, key: str, evaluate: Callable[[], Evaluation]) -> Step:
         def measure() -> dict[str, object]:
@@ -138,7 +138,7 @@ class Meter:
         return step.evaluation
 
 
-def removed_channels(dense: nn.Module, module: nn.Module) -> Removals:
+def removed_channels(dense: nn.Module, module: nn.Module) -> Plan:
     """Which channels another library has taken from each batch norm, found by comparing scales and shifts."""
     whole, left = dense.state_dict(), module.state_dict()
     gone = {}
@@ -146,7 +146,7 @@ def removed_channels(dense: nn.Module, module: nn.Module) -> Removals:
         removed = set(range(len(whole[f"{name}.weight"]))) - channels_left(whole, left, name)
         if removed:
             gone[name] = tuple(sorted(removed))
-    return Removals(out=gone, in_={}, roots=gone)
+    return Plan(tuple(Remove(name, "out", channels) for name, channels in gone.items()))
 
 
 def channels_left(dense: Mapping[str, Tensor], smaller: Mapping[str, Tensor], norm: str) -> set[int]:

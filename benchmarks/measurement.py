@@ -18,7 +18,8 @@ import torch
 
 from common import arguments, table, write_json
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.session import Work
 from secateur.evaluators.measuring import SEARCH
@@ -36,7 +37,7 @@ def networks(count: int) -> tuple[bytes, list[bytes]]:
     files = []
     for _ in range(count):
         gone = {g.name: g.removable[: int(rng.integers(0, g.width - 7))] for g in groups}
-        files.append(template.render(cut(dense, removals_of(groups, gone))))
+        files.append(template.render(apply(dense, without(groups, gone))))
     return template.dense.SerializeToString(), files
 
 

@@ -31,7 +31,8 @@ from common import MODELS, arguments, table, write_json
 from secateur.agent.latency import Protocol
 from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
@@ -69,12 +70,9 @@ class Family:
 
     def cut(self, candidate: Candidate) -> tuple[bytes, float]:
         """The file, and the share of the MACs."""
-        groups = {group.name: group for group in self.space.groups}
-        gone = {
-            name: groups[name].removable[: groups[name].width - choice.kept] for name, choice in candidate.cuts.items()
-        }
-        removals = removals_of(self.space.groups, gone)
-        return self._template.render(cut(self._model, removals)), self.costs.after(removals) / self.costs.total
+        gone = {g.name: g.removable[: g.width - candidate.width(g.name, g.width)] for g in self.space.groups}
+        plan = without(self.space.groups, gone)
+        return self._template.render(apply(self._model, plan)), self.costs.after(plan) / self.costs.total
 
     def held_out(self, count: int, rng: np.random.Generator, taken: Sequence[Candidate]) -> list[Candidate]:
         """So many different networks within the range of MACs, none of them taken: uniform, even and around a level, in turn."""

@@ -15,17 +15,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import TypeAdapter
 from scipy.stats import kendalltau
 
 from arms import secateur
 from common import add_model, arguments, prepared_pipeline, table, write_json
 from judging import Judge
-from secateur.compression.selection import resolve
-from secateur.compression.surgery import cut
+from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
 from secateur.definition import RecoverDefinition
-from secateur.records import Candidate, Cut, Removals
+from secateur.records import Candidate, Plan
 from secateur.recovery.fine_tune import train_steps
 from tuning import score_on, tune_briefly
+
+_CANDIDATE: TypeAdapter[Candidate] = TypeAdapter(Candidate)
 
 SPREAD = (0.26, 0.84)
 """Shares of the dense network's MACs over which the first set is spread."""
@@ -48,7 +51,7 @@ class Entry:
 
     kind: str
     candidate: Candidate
-    removals: Removals
+    plan: Plan
     share: float
 
 
@@ -65,9 +68,9 @@ def pool(judge: Judge, evaluations: int, draws: int = 600) -> list[Entry]:
             strength = rng.uniform()  # without it, independent draws would all remove about the same
             yield (
                 "random",
-                Candidate(
+                Candidate.of(
                     {
-                        name: choice.cut(strength * rng.uniform(*choice.removed), str(rng.choice(choice.methods)))
+                        name: choice.edits(strength * rng.uniform(*choice.removed), str(rng.choice(choice.methods)))
                         for name, choice in space.choices.items()
                     }
                 ),
@@ -75,29 +78,29 @@ def pool(judge: Judge, evaluations: int, draws: int = 600) -> list[Entry]:
         for step in secateur(judge, evaluations, seed=0):
             yield "searched", step.evaluation.candidate
 
-    return list({entry.removals.key: entry for entry in (entry_of(judge, *pair) for pair in candidates())}.values())
+    return list({entry.plan.key: entry for entry in (entry_of(judge, *pair) for pair in candidates())}.values())
 
 
 def entry_of(judge: Judge, kind: str, candidate: Candidate) -> Entry:
     """A candidate with what leaves and what stays of the MACs."""
     prepared = judge.prepared
-    removals = resolve(candidate, prepared.space.groups, judge.saliencies)
-    return Entry(kind, candidate, removals, prepared.costs.after(removals) / prepared.costs.total)
+    plan = resolve(candidate, prepared.space.groups, judge.saliencies)
+    return Entry(kind, candidate, plan, prepared.costs.after(plan) / prepared.costs.total)
 
 
 def sets(judge: Judge, count: int, evaluations: int) -> tuple[list[Entry], list[Entry]]:
     """The set that is spread over the MACs and the one of nearly equal MACs. A resumed run takes up the same candidates."""
 
-    def chosen() -> list[list[tuple[str, dict[str, tuple[str | None, int]]]]]:
+    def chosen() -> list[list[tuple[str, object]]]:
         entries = pool(judge, evaluations)
         spread_out = pick(entries, SPREAD, count, [])
         return [
-            [(e.kind, {name: (c.method, c.kept) for name, c in e.candidate.cuts.items()}) for e in picked]
+            [(e.kind, _CANDIDATE.dump_python(e.candidate, mode="json")) for e in picked]
             for picked in (spread_out, pick(entries, NEAR, count, spread_out))
         ]
 
     spread_out, near = (
-        [entry_of(judge, kind, Candidate({name: Cut(*c) for name, c in cuts.items()})) for kind, cuts in picked]
+        [entry_of(judge, kind, _CANDIDATE.validate_python(candidate)) for kind, candidate in picked]
         for picked in judge.kept.get(f"sets of {count}", chosen)
     )
     return spread_out, near
@@ -125,19 +128,19 @@ def scores(judge: Judge, entry: Entry, steps: int) -> dict[str, float]:
     prepared = judge.prepared
 
     def measure() -> dict[str, float]:
-        module = prepared.evaluator.compress(entry.candidate, entry.removals).module
+        module = prepared.evaluator.compress(entry.candidate, entry.plan).module
         tuned = tune_briefly(prepared, module, steps)
         settings = prepared.definition.recover or RecoverDefinition()
         looked = {n: train_steps(module, prepared.model, prepared.workload, settings, n).module for n in RUNGS}
         return {
-            "plain": score_on(prepared, cut(prepared.model, entry.removals), "search"),
+            "plain": score_on(prepared, apply(prepared.model, entry.plan), "search"),
             "tuned": score_on(prepared, tuned, "selection"),
             **{f"after {n}": score_on(prepared, network, "search") for n, network in looked.items()},
         }
 
     measured = judge.evaluate(entry.candidate).evaluation.measurements
     return {
-        **judge.kept.get(f"tuned {steps} {entry.removals.key}", measure),
+        **judge.kept.get(f"tuned {steps} {entry.plan.key}", measure),
         "recalibrated": measured["accuracy"].value,
         "damage": -measured["damage"].value,
         "macs": entry.share,
@@ -178,12 +181,12 @@ def main() -> None:
     for entry in [*near, *spread_out]:
         if options.candidates is not None and tuned_of(judge) - known >= options.candidates:
             raise SystemExit(f"{len(found)} candidates are done; run the same command again to go on.")
-        if entry.removals.key not in found:
-            found[entry.removals.key] = scores(judge, entry, steps)
-            print(f"{entry.kind}: {found[entry.removals.key]}", flush=True)
+        if entry.plan.key not in found:
+            found[entry.plan.key] = scores(judge, entry, steps)
+            print(f"{entry.kind}: {found[entry.plan.key]}", flush=True)
     figures: dict[str, object] = {"steps": steps, "candidates": list(found.values())}
     for name, chosen in (("spread", spread_out), ("near", near)):
-        result = taus([found[entry.removals.key] for entry in chosen])
+        result = taus([found[entry.plan.key] for entry in chosen])
         shares = [entry.share for entry in chosen]
         table(
             f"Kendall with accuracy after {steps} steps: {len(chosen)} candidates, {min(shares):.0%} to {max(shares):.0%} of MACs",

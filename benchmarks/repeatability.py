@@ -23,7 +23,8 @@ import torch
 from common import arguments, table, write_json
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.definition import EvaluatorDefinition
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.session import Work
@@ -74,7 +75,7 @@ def models() -> tuple[bytes, bytes, torch.Tensor]:
     torch.manual_seed(0)
     dense, image = cifar_resnet(20).eval(), torch.randn(1, 3, 32, 32)
     inner = [g for g in find_groups(dense, (image,)).groups if ".conv1" in g.name]
-    smaller = cut(dense, removals_of(inner, {g.name: g.removable[: g.width // 2] for g in inner}))
+    smaller = apply(dense, without(inner, {g.name: g.removable[: g.width // 2] for g in inner}))
     return export(smaller, (image,)).SerializeToString(), export(dense, (image,)).SerializeToString(), image
 
 

@@ -16,10 +16,10 @@ from scipy.stats import kendalltau
 
 from common import add_model, arguments, prepared_pipeline, table, write_json
 from secateur.agent.runtimes import RUNTIMES, Available
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
 from secateur.evaluators.formats import FORMATS
-from secateur.records import Candidate, Removals
+from secateur.records import Candidate, Plan
 from secateur.search.front import hypervolume
 from secateur.search_spaces import SearchSpace
 
@@ -44,15 +44,15 @@ def usable() -> list[str]:
     return [BASE, *(name for name in found if name != BASE), BASE]
 
 
-def different(space: SearchSpace, saliencies: Saliencies, count: int) -> Iterator[tuple[Candidate, Removals]]:
+def different(space: SearchSpace, saliencies: Saliencies, count: int) -> Iterator[tuple[Candidate, Plan]]:
     """So many different networks, random and uniform in turn; the same ones for every runtime."""
     rng, seen = np.random.default_rng(0), set[str]()
     for attempt in itertools.count():
         candidate = space.uniform(float(rng.uniform(0, 0.8)), "l2") if attempt % 2 else space.random(rng)
-        removals = resolve(candidate, space.groups, saliencies)
-        if removals.key not in seen:
-            seen.add(removals.key)
-            yield candidate, removals
+        plan = resolve(candidate, space.groups, saliencies)
+        if plan.key not in seen:
+            seen.add(plan.key)
+            yield candidate, plan
         if len(seen) == count:
             return
 
@@ -71,9 +71,9 @@ def main() -> None:
         prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=overrides)
         space, evaluator = prepared.space, prepared.evaluator
         row = []
-        for candidate, removals in different(space, saliencies, count):
-            module = evaluator.compress(candidate, removals).module
-            network = evaluator.files.rewritten(module, prepared.costs.after(removals))
+        for candidate, plan in different(space, saliencies, count):
+            module = evaluator.compress(candidate, plan).module
+            network = evaluator.files.rewritten(module, prepared.costs.after(plan))
             row.append(evaluator.measuring.latency(network).ratio)
             if len(accuracies) < count:
                 accuracies.append(evaluator.measure(network, "search", ["accuracy"])["accuracy"].value)

@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,11 +27,23 @@ from torch.utils.data import TensorDataset
 from arms import run_search
 from common import add_model, arguments, prepared_pipeline, table, write_json
 from secateur.compression.groups import find_groups
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
-from secateur.records import Candidate, DataRoles, Direction, Evaluation, Group, Job, Measurement, Workload
+from secateur.records import (
+    Candidate,
+    DataRoles,
+    Direction,
+    Evaluation,
+    Group,
+    Job,
+    Measurement,
+    Plan,
+    Remove,
+    Workload,
+)
 from secateur.search.ledger import Problem
 from secateur.search_spaces import Choice, SearchSpace, build_space
 
@@ -47,18 +60,29 @@ def formula_space(groups: int, methods: tuple[str, ...]) -> SearchSpace:
     return SearchSpace(choices, ())
 
 
-def formula(candidate: Candidate) -> Evaluation:
+def formula_plan(space: SearchSpace, candidate: Candidate) -> Plan:
+    """A step for every group, also for those that lose nothing: the formulas go over neighbours."""
+    edits = {group.name: candidate.edit(group.name) for group in space.groups}
+    return Plan(
+        tuple(
+            Remove(f"{name} {edit.by}" if edit else name, "out", tuple(range(edit.level, 64)) if edit else ())
+            for name, edit in edits.items()
+        )
+    )
+
+
+def formula(candidate: Candidate, plan: Plan) -> Evaluation:
     """Each group hurts with the square of what it loses, some more than others; MACs go with the product of neighbours."""
-    kept = [cut.kept / 64 for cut in candidate.cuts.values()]
+    kept = [1 - len(step.indices) / 64 for step in plan.steps]
     damage = sum((1 + i % 5) * (1 - k) ** 2 for i, k in enumerate(kept)) / (3 * len(kept))
-    figures = {"accuracy": 1 - damage, "damage": damage, **exact(candidate)}
+    figures = {"accuracy": 1 - damage, "damage": damage, **exact(plan)}
     measurements = {name: Measurement(value, "1", "computed") for name, value in figures.items()}
     return Evaluation(candidate, candidate.key, measurements)
 
 
-def exact(candidate: Candidate) -> dict[str, float]:
+def exact(plan: Plan) -> dict[str, float]:
     """What is known without evaluating: shares of a dense network."""
-    kept = [cut.kept / 64 for cut in candidate.cuts.values()]
+    kept = [1 - len(step.indices) / 64 for step in plan.steps] or [1.0]
     macs = sum(a * b for a, b in zip(kept, [1.0, *kept], strict=False)) / len(kept)
     return {"macs": macs, "parameters": macs}
 
@@ -67,8 +91,8 @@ def formula_problem(space: SearchSpace) -> Problem:
     """The search for accuracy and MACs on formulas."""
     scores = torch.rand(64, generator=torch.Generator().manual_seed(0))
     saliencies = {name: dict.fromkeys(choice.methods, scores) for name, choice in space.choices.items()}
-    dense = formula(space.dense()).measurements
-    return Problem(space, OBJECTIVES, lambda candidate: candidate.key, exact, dense, saliencies=saliencies)
+    dense = formula(space.dense(), formula_plan(space, space.dense())).measurements
+    return Problem(space, OBJECTIVES, partial(formula_plan, space), exact, dense, saliencies=saliencies)
 
 
 def between_evaluations(problem: Problem, trials: int) -> list[float]:
@@ -79,9 +103,9 @@ def between_evaluations(problem: Problem, trials: int) -> list[float]:
     def work(job: Job) -> Evaluation:
         nonlocal left
         if job.fidelity.probe:
-            return formula(job.candidate)
+            return formula(job.candidate, job.plan)
         gaps.append(time.process_time() - left)
-        evaluation = formula(job.candidate)
+        evaluation = formula(job.candidate, job.plan)
         left = time.process_time()
         return evaluation
 
@@ -147,11 +171,12 @@ def real_network(blocks: int) -> RealCost:
     definition = EvaluatorDefinition(objectives={"accuracy": "maximize", "latency": "minimize"})
     place = Place(open_devices(definition, Path.cwd()))
     evaluator = Evaluator(definition, DenseModel(model, workload, found.costs), place)
-    evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
+    evaluator.evaluate(Job(space.dense(), Plan()))
     preparation, costs = time.process_time() - started, []
     for number in range(WINDOW // 8):
+        candidate = space.uniform((1 + number) / 8, "l2")
         started = time.process_time()
-        evaluation = evaluator.evaluate(Job(space.uniform((1 + number) / 8, "l2")), space.groups, saliencies)
+        evaluation = evaluator.evaluate(Job(candidate, resolve(candidate, space.groups, saliencies)))
         costs.append(time.process_time() - started)
         if evaluation.failure is not None:
             raise SystemExit(f"{blocks} blocks: {evaluation.failure}")
@@ -199,8 +224,9 @@ def main() -> None:
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=options.set)
     evaluations = []
     for fraction in (0.0, 0.125, 0.25, 0.375, 0.5, 0.625):
+        uniform = prepared.space.uniform(fraction, "l2")
         started = time.process_time()
-        prepared.evaluator.evaluate(Job(prepared.space.uniform(fraction, "l2")), prepared.space.groups, saliencies)
+        prepared.evaluator.evaluate(Job(uniform, resolve(uniform, prepared.space.groups, saliencies)))
         evaluations.append(time.process_time() - started)
     candidate = statistics.median(evaluations[1:])  # the first one loads the data
     table(

@@ -7,7 +7,7 @@ from secateur.records import (
     Audit,
     Candidate,
     Check,
-    Cut,
+    Edit,
     Evaluation,
     Excluded,
     Goal,
@@ -33,7 +33,7 @@ def figures(accuracy, latency, size):
 
 
 DENSE = figures(0.9, 1.0, 1e6)
-CUT = Candidate({"a<b>": Cut("l2", 8), "c": Cut(None, 8)})
+CUT = Candidate({"a<b>": (Edit("channels", 8, "l2"),)})
 
 
 def finalist(name, accuracy, latency, **changes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
-from secateur.records import Candidate, Evaluation, Group, Measurement, Member
+from secateur.records import CHANNELS, Candidate, Edit, Evaluation, Group, Measurement, Member, Plan, Remove
 from secateur.search_spaces import build_space
 
 OBJECTIVES = {"accuracy": "maximize", "macs": "minimize"}
@@ -20,27 +20,40 @@ def make_space(methods=("l1", "l2")):
     return build_space(declared, FoundGroups(groups, (), None))
 
 
-def exact(candidate: Candidate) -> dict[str, float]:
-    share = sum(cut.kept / 32 for cut in candidate.cuts.values()) / len(candidate.cuts)
+def narrowed(levels, by="l2") -> Candidate:
+    """Channels that stay of each group, all others removed by one criterion."""
+    return Candidate({name: (Edit(CHANNELS, level, by),) for name, level in levels.items()})
+
+
+def resolve(candidate: Candidate) -> Plan:
+    """The channels that leave each group; no two criteria agree on them."""
+    edits = {name: edit for name, (edit,) in candidate.edits.items()}
+    return Plan(tuple(Remove(f"{n} {e.by}", "out", tuple(range(e.level, 32))) for n, e in edits.items()))
+
+
+def exact(plan: Plan) -> dict[str, float]:
+    share = 1 - sum(len(step.indices) / 32 for step in plan.steps) / len(HARM)
     return {"macs": share, "parameters": 1000 * share}
 
 
 def damage_of(candidate: Candidate) -> float:
     harm = 0.0
-    for name, cut in candidate.cuts.items():
-        harm += HARM[name] * (1 - cut.kept / 32) ** 2 * (0.8 if cut.method == "l2" else 1.0)
+    for name, (edit,) in candidate.edits.items():
+        harm += HARM[name] * (1 - edit.level / 32) ** 2 * (0.8 if edit.by == "l2" else 1.0)
     return harm
 
 
 def evaluate(candidate: Candidate) -> Evaluation:
-    damage, macs = damage_of(candidate), exact(candidate)["macs"]
+    damage, macs = damage_of(candidate), exact(resolve(candidate))["macs"]
     figures = {"accuracy": 0.9 - damage, "macs": macs, "damage": damage, "size": 4 * macs, "parameters": 1000 * macs}
-    return Evaluation(candidate, candidate.key, {name: Measurement(v, "", "computed") for name, v in figures.items()})
+    return Evaluation(
+        candidate, resolve(candidate).key, {name: Measurement(v, "", "computed") for name, v in figures.items()}
+    )
 
 
 def worker(job, evaluate=evaluate):
     """What a worker does with a job: a probe is no evaluation."""
     if not job.fidelity.probe:
         return evaluate(job.candidate)
-    figures = {"damage": damage_of(job.candidate), **exact(job.candidate)}
+    figures = {"damage": damage_of(job.candidate), **exact(job.plan)}
     return Evaluation(job.candidate, "", {n: Measurement(v, "", "computed") for n, v in figures.items()})

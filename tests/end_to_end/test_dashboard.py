@@ -149,14 +149,14 @@ def test_an_infeasible_trial_says_so_and_lists_its_cuts(page, record, infeasible
         f"|feasible False|groups by l1 {methods(trial, 'l1')}|groups by next_layer {methods(trial, 'next_layer')}|"
         in text
     )
-    name, cut = next((n, c) for n, c in trial["evaluation"]["candidate"]["cuts"].items() if c["method"])
+    name, (edit,) = next(iter(trial["evaluation"]["candidate"]["edits"].items()))
     width = next(g["width"] for g in record["groups"] if g["name"] == name)
-    assert f"{name} {width} → {cut['kept']} ({cut['method']})" in text
+    assert f"{name} {width} → {edit['level']} ({edit['by']})" in text
     assert text.split("|Artifacts|")[1].startswith("groups.csv|")
 
 
 def methods(trial, name):
-    return sum(cut["method"] == name for cut in trial["evaluation"]["candidate"]["cuts"].values())
+    return sum(edit["by"] == name for (edit,) in trial["evaluation"]["candidate"]["edits"].values())
 
 
 @in_a_browser

@@ -70,7 +70,7 @@ def test_killed_in_search_and_in_recovery_it_goes_on_and_loses_nothing(tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = finalists.iterdir()
     record = json.loads((run / "record.json").read_text())
-    own = [t["evaluation"]["removals_key"] for t in record["trials"] if t["same_as"] is None]
+    own = [t["evaluation"]["plan_key"] for t in record["trials"] if t["same_as"] is None]
     assert len(own) == len(set(own)) == 16
     now = evaluated(project)
     assert all(now[number] == text for number, text in kept.items())

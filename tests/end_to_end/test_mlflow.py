@@ -126,7 +126,7 @@ def test_what_a_person_sees_of_a_run(state):
     assert best.data.metrics["accuracy"] == 0.88
     assert best.data.metrics["speedup"] == pytest.approx(2.5)
     assert best.data.metrics["interval/accuracy.low"] == pytest.approx(0.86)
-    assert best.data.params["a_b_.kept"] == "8"
+    assert best.data.params["a_b_.channels"] == "8"
     losses = reader.get_metric_history(best.info.run_id, "training/loss")
     assert [(m.step, m.value) for m in losses] == [(1, 0.9), (2, 0.4), (3, 0.2)]
     scores = reader.get_metric_history(best.info.run_id, "training/search_score")
@@ -198,9 +198,9 @@ def test_sending_again_sends_nothing_and_what_was_half_sent_is_sent_anew(state, 
 
 
 def test_a_run_of_many_groups_takes_few_requests(state, monkeypatch):
-    from secateur.records import Candidate, Cut
+    from secateur.records import Candidate, Edit
 
-    many = Candidate({f"layer{i}": Cut("l2", 8) for i in range(160)})
+    many = Candidate({f"layer{i}": (Edit("channels", 8, "l2"),) for i in range(160)})
     record = make([finalist("f1-aa", 0.88, 0.4, candidate=many)], "f1-aa")
     requests = []
     send = mlflow.MlflowClient.log_batch

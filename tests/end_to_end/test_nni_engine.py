@@ -136,7 +136,7 @@ def test_finished_trials_are_kept_and_none_is_counted_twice(story):
         assert earlier.kept.items() <= later.kept.items()
     record = json.loads((story.run / "record.json").read_text())
     own = [t["evaluation"] for t in record["trials"] if t["same_as"] is None]
-    assert len({e["removals_key"] for e in own}) == len(own) == TRIALS
+    assert len({e["plan_key"] for e in own}) == len(own) == TRIALS
     assert [e["failure"] for e in own] == [None] * TRIALS, "no kill became a failure of a candidate"
     assert record["ended"] == "all trials are done"
     labels = [t["label"] for t in record["trials"] if t["label"]]

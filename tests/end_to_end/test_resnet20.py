@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import CIFAR10
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
 from secateur.definition import load_pipeline
 from secateur.pipelines.preparation import prepare
@@ -29,8 +30,8 @@ def test_a_trained_resnet20_is_cut_without_a_single_export(monkeypatch):
     dense = dense_on(prepared, "search")["accuracy"].value
     assert dense > 0.9
     mild, strong = (
-        prepared.evaluator.evaluate(Job(space.uniform(f, "l2")), space.groups, saliencies).measurements
-        for f in (0.25, 0.6)
+        prepared.evaluator.evaluate(Job(c, resolve(c, space.groups, saliencies))).measurements
+        for c in (space.uniform(f, "l2") for f in (0.25, 0.6))
     )
     assert dense > mild["accuracy"].value > strong["accuracy"].value
     assert mild["accuracy"].value > 0.6, "without recalibration it is near chance"

@@ -48,7 +48,7 @@ def test_the_command_succeeds_and_says_what_came_of_it(finished):
 
 def test_the_budget_was_spent_on_different_networks(record):
     own = [t for t in record["trials"] if t["same_as"] is None]
-    keys = [t["evaluation"]["removals_key"] for t in own]
+    keys = [t["evaluation"]["plan_key"] for t in own]
     assert len(keys) == len(set(keys)) == 16
     assert {t["arm"] for t in own} >= {"dense", "uniform", "random", "global", "knapsack"}
 

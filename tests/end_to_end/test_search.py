@@ -34,7 +34,7 @@ def searched(tmp_path_factory):
 def test_two_workers_evaluate_every_network_once(searched):
     project, _, record = searched
     own = [t["evaluation"] for t in record["trials"] if t["same_as"] is None]
-    keys = [e["removals_key"] for e in own]
+    keys = [e["plan_key"] for e in own]
     assert len(keys) == len(set(keys)) == 20
     (run,) = (project / "mlruns" / "runs").iterdir()
     assert {f.name for f in (run / "workers").iterdir()} == {"worker-0.log", "worker-1.log"}

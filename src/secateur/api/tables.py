@@ -47,7 +47,7 @@ def trials_table(record: RunRecord) -> tuple[Rows, str]:
     rows = []
     for trial in record.trials:
         evaluation = trial.evaluation
-        cuts = {f"{name}.kept": cut.kept for name, cut in evaluation.candidate.cuts.items()}
+        widths = {f"{g.name}.channels": evaluation.candidate.width(g.name, g.width) for g in record.groups}
         rows.append(
             {
                 "trial": trial.number,
@@ -58,7 +58,7 @@ def trials_table(record: RunRecord) -> tuple[Rows, str]:
                 "stopped": evaluation.stopped,
                 "seconds": evaluation.seconds,
                 **_figures(evaluation.measurements),
-                **cuts,
+                **widths,
             }
         )
     return rows, "trial"

@@ -1,1 +1,1 @@
-"""Groups, saliency, selection, surgery, recalibration: everything that happens to the network itself."""
+"""Groups, saliency, transforms, plans, recalibration: everything that happens to the network itself."""

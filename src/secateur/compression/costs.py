@@ -7,7 +7,7 @@ because a convolution or linear layer's count is proportional to the input and t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from secateur.compression.copies import viewed
 from secateur.compression.coupling.layers import layer_of
 from secateur.compression.removal import lost, parameters_at
-from secateur.records import Group, Removals, Side
+from secateur.records import Group, Plan
 from secateur.workloads.pytrees import PyTree, call, rows
 
 
@@ -36,26 +36,25 @@ class LayerCosts:
         """MACs of the dense network."""
         return sum(self.layers.values()) + self.other
 
-    def after(self, removals: Removals) -> int:
+    def after(self, plan: Plan) -> int:
         """MACs of the network once cut. Work outside convolutions and linear layers counts as before."""
-        return round(self.other + sum(self.layer_after(name, removals) for name in self.layers))
+        return round(self.other + sum(self.layer_after(name, plan) for name in self.layers))
 
-    def layer_after(self, name: str, removals: Removals) -> float:
+    def layer_after(self, name: str, plan: Plan) -> float:
         """MACs of one layer once cut; 0 for a layer that does none."""
         if name not in self.layers:
             return 0.0
-        left_out = _kept(self.widths_out[name], removals.out.get(name))
-        return self.layers[name] * left_out * _kept(self.widths_in[name], removals.in_.get(name))
+        left_out = _kept(self.widths_out[name], plan.removed["out"].get(name))
+        return self.layers[name] * left_out * _kept(self.widths_in[name], plan.removed["in"].get(name))
 
 
-def parameters_after(model: nn.Module, removals: Removals) -> int:
+def parameters_after(model: nn.Module, plan: Plan) -> int:
     """Elements of all parameters of the network once cut, without cutting it. model: the dense one."""
     gone: dict[str, dict[int, int]] = {}
-    sides: tuple[tuple[Side, Mapping[str, tuple[int, ...]]], ...] = (("out", removals.out), ("in", removals.in_))
-    for side, names in sides:
-        for name, indices in names.items():
-            for tensor, axis, count in lost(model, name, side, len(indices)):
-                gone.setdefault(tensor, {})[axis] = count
+    for step in plan.steps:
+        for tensor, axis, count in lost(model, step.layer, step.side, len(step.indices)):
+            gone.setdefault(tensor, {})[axis] = count
+    narrowed = {step.layer for step in plan.steps}
     total = 0
     held = list[Tensor]()  # a computed tensor that is gone gives its id to the next
     seen = set[
@@ -63,7 +62,7 @@ def parameters_after(model: nn.Module, removals: Removals) -> int:
     ]()  # a tied tensor counts twice where one of its places is cut and the other is not
     for name, layer in model.named_modules():
         parameters = dict(layer.named_parameters(name, recurse=False))
-        if (name in removals.out or name in removals.in_) and parametrize.is_parametrized(layer):
+        if name in narrowed and parametrize.is_parametrized(layer):
             # the cut makes these tensors plain
             seen.update((id(parameter), parameter.shape) for parameter in layer.parametrizations.parameters())
             parameters |= {f"{name}.{tensor}": getattr(layer, tensor) for tensor in layer.parametrizations}

@@ -2,8 +2,8 @@
 
 A coupling can be right for one set of channels and wrong for the next (halves of one convolution that gate each other, attention
 heads, norms over channel groups). So a group is proven with seeded random sets of several sizes, from one channel to all but one,
-together with all other groups and in random subsets of them. The groups share their plans: a network whose groups are all right
-takes at most `PLANS` pairs of forward passes; where a plan fails, it is bisected down to the groups that are to blame, and groups
+together with all other groups and in random subsets of them. The groups share their samples: a network whose groups are all right
+takes at most `SAMPLES` pairs of forward passes; where one fails, it is bisected down to the groups that are to blame, and groups
 that are built alike are tried next.
 """
 
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.compression.checks import disagreement
-from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.compression.plan import apply, reference
+from secateur.compression.transforms.channels import without
 from secateur.errors import first_line
-from secateur.records import Group, Removals
+from secateur.records import Group, Plan
 from secateur.workloads.pytrees import PyTree, call, mapped, tensors
 
 SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3)
@@ -32,9 +33,9 @@ SUBSETS = 4
 
 The rest of the network is whole then: where every layer is down to a few channels, little of an error arrives at the output.
 """
-PLANS = len(SHARES) + SUBSETS
+SAMPLES = len(SHARES) + SUBSETS
 
-Plan = Mapping[str, Sequence[int]]
+Sample = Mapping[str, Sequence[int]]
 """Group name → root channels that leave."""
 
 
@@ -59,22 +60,22 @@ class Proof:
             for group in alike:
                 reason = self.alone(group)
                 if reason is None:
-                    break  # the plans will show it where the others are different
+                    break  # the samples will show it where the others are different
                 refuted[group.name] = reason
         proven = {group.name: group for group in groups if group.name not in refuted}
-        drawn = plans(list(proven.values()))
-        for number, plan in enumerate(drawn):
+        drawn = samples(list(proven.values()))
+        for number, sample in enumerate(drawn):
             self._watch(number / len(drawn))
-            suspects = [group for name, group in proven.items() if name in plan]
-            plan |= {group.name: plan[group.name][: group.width - group.least] for group in suspects}
-            while reason := self._disproof(suspects, plan):
-                culprit, reason = self._culprit(suspects, plan, reason)
-                gone = plan[culprit.name]
+            suspects = [group for name, group in proven.items() if name in sample]
+            sample |= {group.name: sample[group.name][: group.width - group.least] for group in suspects}
+            while reason := self._disproof(suspects, sample):
+                culprit, reason = self._culprit(suspects, sample, reason)
+                gone = sample[culprit.name]
                 if len(gone) == culprit.width - culprit.least > 1 and not self._disproof(
                     [culprit], {culprit.name: gone[1:]}
                 ):
                     proven[culprit.name] = replace(culprit, least=culprit.least + 1)
-                    plan[culprit.name] = gone[1:]
+                    sample[culprit.name] = gone[1:]
                     continue
                 wrong = {culprit.name: reason}
                 wrong |= {
@@ -82,7 +83,7 @@ class Proof:
                     for group in suspects
                     if group is not culprit
                     and build_of(group) == build_of(culprit)
-                    and (found := self._disproof([group], plan))
+                    and (found := self._disproof([group], sample))
                 }
                 refuted |= wrong
                 proven = {name: group for name, group in proven.items() if name not in wrong}
@@ -94,43 +95,43 @@ class Proof:
         return self._disproof([group], {group.name: _drawn(group, 1 / 2, "alone")})
 
     def disproof_together(self, groups: Sequence[Group]) -> str | None:
-        """Why groups that were proven once are not right here, by two plans of them all; None where they are."""
-        repeated = plans(groups)[:2]
-        return next((reason for plan in repeated if (reason := self._disproof(groups, plan))), None)
+        """Why groups that were proven once are not right here, by two samples of them all; None where they are."""
+        repeated = samples(groups)[:2]
+        return next((reason for sample in repeated if (reason := self._disproof(groups, sample))), None)
 
-    def disproof(self, removals: Removals) -> str | None:
-        """Why these removals are wrong, or None: the outputs of the cut and of the zeroed network agree."""
+    def disproof(self, plan: Plan) -> str | None:
+        """Why a plan is wrong, or None: the outputs of the cut network and of the reference agree."""
         try:
             with torch.no_grad():
-                actual = call(cut(self._model, removals, shared=True), self._given())
-                reference = call(zeroed(self._model, removals), self._given())
+                actual = call(apply(self._model, plan, shared=True), self._given())
+                expected = call(reference(self._model, plan), self._given())
         except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
             return f"the model does not run without its channels: {type(error).__name__}: {first_line(error)}"
-        if [x.shape for x in tensors(actual)] != [x.shape for x in tensors(reference)]:
+        if [x.shape for x in tensors(actual)] != [x.shape for x in tensors(expected)]:
             return "its channels are the model's output"
-        gap = disagreement(actual, reference)
+        gap = disagreement(actual, expected)
         if gap is None:
             return None
         return f"removing its channels is not the same as zeroing them: outputs differ by {gap:.2g}"
 
-    def _disproof(self, groups: Sequence[Group], plan: Plan) -> str | None:
+    def _disproof(self, groups: Sequence[Group], sample: Sample) -> str | None:
         if not groups:
             return None
-        reason = self.disproof(removals_of(groups, {group.name: plan[group.name] for group in groups}))
+        reason = self.disproof(without(groups, {group.name: sample[group.name] for group in groups}))
         norm = next((m for g in groups for m in g.members if m.kind in ("layer norm", "group norm")), None)
         if reason is None or norm is None or "not the same" not in reason:
             return reason
         return f"{reason} ('{norm.module}' normalises over these channels)"
 
-    def _culprit(self, suspects: Sequence[Group], plan: Plan, reason: str) -> tuple[Group, str]:
+    def _culprit(self, suspects: Sequence[Group], sample: Sample, reason: str) -> tuple[Group, str]:
         """Bisect groups that fail together to one that is to blame; where no half fails, it fails with the other half only."""
         suspects, company = list(suspects), list[Group]()
         while len(suspects) > 1:
             middle = len(suspects) // 2
             first, second = suspects[:middle], suspects[middle:]
-            if found := self._disproof([*company, *first], plan):
+            if found := self._disproof([*company, *first], sample):
                 suspects, reason = first, found
-            elif found := self._disproof([*company, *second], plan):
+            elif found := self._disproof([*company, *second], sample):
                 suspects, reason = second, found
             else:
                 company, suspects = [*company, *first], second
@@ -143,11 +144,11 @@ class Proof:
         return mapped(torch.clone, self._inputs)
 
 
-def plans(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
+def samples(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
     """The sets of channels that groups are proven with: all groups at once, then disjoint subsets of them.
 
     Each group meets every share once (neighbours different ones at a time), and the loss of all that may go. The same groups give
-    the same plans.
+    the same samples.
     """
     together = [
         {
@@ -172,7 +173,7 @@ def _drawn(group: Group, share: float, purpose: str) -> tuple[int, ...]:
 
 
 def _likely(groups: Sequence[Group]) -> list[Group]:
-    """Groups that are usually wrong, and cost a bisection in each plan if they are: behind a norm, and the model's output."""
+    """Groups that are usually wrong, and cost a bisection in each sample if they are: behind a norm, and the model's output."""
     return [
         group
         for group in groups

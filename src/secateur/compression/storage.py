@@ -1,7 +1,7 @@
-"""A compressed model on disk: removals as JSON, changed tensors as safetensors; no pickle, no code.
+"""A compressed model on disk: its plan as JSON, changed tensors as safetensors; no pickle, no code.
 
-    compressed.json        workload factory, removals per layer, the candidate, hash of the dense weights
-    tensors.safetensors    every tensor that differs from the dense model's cut one
+    compressed.json        workload factory, the plan, the candidate, hash of the dense weights
+    tensors.safetensors    every tensor that differs from the dense model's once the plan is carried out
 
 A front that has not been recovered therefore costs kilobytes: only batch-norm statistics differ.
 """
@@ -15,20 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secateur.compression.copies import copied
-from secateur.compression.surgery import cut
+from secateur.compression.plan import apply
 from secateur.definition import WorkloadReference, expanded
 from secateur.errors import WorkloadError
 from secateur.files import write
-from secateur.records import CompressedModel, Removals
+from secateur.records import Candidate, CompressedModel, Plan, earlier
 from secateur.workloads.attention import opened
 from secateur.workloads.loading import build_model, load_workload
 
-FORMAT = 1
+FORMAT = 2
+
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
+_CANDIDATE: TypeAdapter[Candidate] = TypeAdapter(Candidate)
 
 
 def save_compressed(compressed: CompressedModel, dense: nn.Module, workload: Mapping[str, Any], folder: Path) -> None:
@@ -36,7 +40,7 @@ def save_compressed(compressed: CompressedModel, dense: nn.Module, workload: Map
 
     Raises StateError where the disk does not take it.
     """
-    reference = _tensors(cut(dense, compressed.removals))
+    reference = _tensors(apply(dense, compressed.plan))
     changed = {
         name: tensor.clone()  # tied tensors share memory, which safetensors refuses
         for name, tensor in _tensors(compressed.module).items()
@@ -47,8 +51,8 @@ def save_compressed(compressed: CompressedModel, dense: nn.Module, workload: Map
         "format": FORMAT,
         "workload": dict(workload),
         "dense_sha256": weights_digest(dense),
-        "removals": {"out": compressed.removals.out, "in": compressed.removals.in_, "roots": compressed.removals.roots},
-        "cuts": {name: [choice.method, choice.kept] for name, choice in compressed.candidate.cuts.items()},
+        "plan": _PLAN.dump_python(compressed.plan, mode="json"),
+        "candidate": _CANDIDATE.dump_python(compressed.candidate, mode="json"),
     }
     write(folder / "compressed.json", json.dumps(description, indent=1) + "\n")
 
@@ -62,7 +66,7 @@ def load_compressed(path: str | Path, model: nn.Module | None = None) -> nn.Modu
     """
     folder = Path(path)
     try:
-        description = json.loads((folder / "compressed.json").read_text(encoding="utf-8"))
+        description = earlier.compressed(json.loads((folder / "compressed.json").read_text(encoding="utf-8")))
         changed = load_file(folder / "tensors.safetensors")
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise WorkloadError(f"{folder} holds no complete compressed model: {error}") from error
@@ -71,10 +75,7 @@ def load_compressed(path: str | Path, model: nn.Module | None = None) -> nn.Modu
             f"{folder}: format {description.get('format')} is not {FORMAT}; it was written by another version."
         )
     dense = opened(copied(model)) if model is not None else _build(description["workload"], folder)
-    removals = Removals(
-        *({n: tuple(i) for n, i in description["removals"][side].items()} for side in ("out", "in", "roots"))
-    )
-    smaller = cut(dense, removals)
+    smaller = apply(dense, _PLAN.validate_python(description["plan"]))
     missing = set(_tensors(smaller)) - set(changed)
     if missing and weights_digest(dense) != description["dense_sha256"]:
         raise WorkloadError(f"{folder} builds on dense weights that this model does not have (their hashes differ).")

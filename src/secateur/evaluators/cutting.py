@@ -1,4 +1,4 @@
-"""From removals to a network: cut, then repaired on calibration data, without training."""
+"""From a plan to a network: cut, then repaired on calibration data, without training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.sequential import DenseAnswers, dense_answers, refit_in_order
 from secateur.compression.copies import copied
-from secateur.compression.surgery import cut
+from secateur.compression.plan import apply
 from secateur.errors import EvaluationFailed, first_line
-from secateur.records import Removals, Workload
+from secateur.records import Plan, Workload
 from secateur.workloads.pytrees import PyTree, call
 from secateur.workloads.roles import collect
 
@@ -43,38 +43,38 @@ class Cutting:
     def grams(self, grams: Grams) -> None:
         self._least_squares = LeastSquares(self._model, grams)
 
-    def cut(self, removals: Removals, images: int) -> tuple[nn.Module, PyTree]:
+    def cut(self, plan: Plan, images: int) -> tuple[nn.Module, PyTree]:
         """The cut network, refitted, and recalibrated on so many samples (0: not at all), and its outputs on such samples.
 
         Raises EvaluationFailed where it no longer runs.
         """
         dense = self._dense(images)
         with _failing():
-            module = self._refitted(removals)
+            module = self._refitted(plan)
             if images:
-                return module, recalibrate(module, removals, dense)
+                return module, recalibrate(module, plan, dense)
             with torch.no_grad():
                 return module, call(module, dense.images)
 
-    def refined(self, removals: Removals, images: int, refit_images: int) -> nn.Module:
+    def refined(self, plan: Plan, images: int, refit_images: int) -> nn.Module:
         """The network of `cut`, or that refitted layer after layer: the one of least loss on `refit_images` calibration samples.
 
         Behind a strong cut, what a layer reads is no longer what the Gram matrices say, and statistics that are carried over by
         difference may do harm. Raises EvaluationFailed where it no longer runs, WorkloadError where the loss raises.
         """
-        module, _ = self.cut(removals, images)
+        module, _ = self.cut(plan, images)
         if self._least_squares is None:
             return module
         inputs, targets = collect(self._workload.data.calibration, refit_images)
         if self._answers is None:
             self._answers = dense_answers(self._model, list(self.grams), inputs)
         with _failing():
-            ordered = self._refitted(removals)
-            refit_in_order(ordered, self._model, removals, self._answers)
+            ordered = self._refitted(plan)
+            refit_in_order(ordered, self._model, plan, self._answers)
             choices = [module, ordered]
             if images:
                 choices.append(copied(ordered))
-                recalibrate(choices[-1], removals, self._dense(images))
+                recalibrate(choices[-1], plan, self._dense(images))
             with torch.no_grad():
                 said = [call(choice, inputs) for choice in choices]
         losses = [float(self._workload.loss(outputs, targets)) for outputs in said]
@@ -84,10 +84,10 @@ class Cutting:
         """The dense network's outputs on the samples that `cut` gives outputs on."""
         return self._dense(images).outputs
 
-    def _refitted(self, removals: Removals) -> nn.Module:
-        module = cut(self._model, removals)
+    def _refitted(self, plan: Plan) -> nn.Module:
+        module = apply(self._model, plan)
         if self._least_squares is not None:
-            self._least_squares.refit(module, removals)
+            self._least_squares.refit(module, plan)
         return module
 
     def _dense(self, images: int) -> DenseStatistics:

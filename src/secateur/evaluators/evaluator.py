@@ -1,4 +1,4 @@
-"""One candidate from choice to figures: cut it, repair it, make its file, measure it on the device, score it.
+"""One candidate from plan to figures: cut it, repair it, make its file, measure it on the device, score it.
 
 Scores come from the runtime on this host, costs from the device. The rewritten file (instead of an export) and recalibration on
 64 images keep a candidate's own cost near that of a bare forward pass of the same images; `benchmarks/candidate_cost.py` has the
@@ -16,8 +16,6 @@ from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.costs import parameter_count
-from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
 from secateur.definition import EvaluatorDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators.cutting import Cutting
@@ -30,7 +28,7 @@ from secateur.evaluators.runtimes import host_for
 from secateur.evaluators.sample_scores import Scores
 from secateur.evaluators.scoring import Scoring, View
 from secateur.evaluators.waiting import FINALIST, Loan
-from secateur.records import Candidate, CompressedModel, Evaluation, Group, Job, Measurement, Removals
+from secateur.records import Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
 from secateur.workloads.pytrees import joined, length
 
 
@@ -53,7 +51,7 @@ class _Taken:
 
 
 class Evaluator:
-    """Evaluates candidates of one dense network. `evaluate` is a pure function of the candidate.
+    """Evaluates candidates of one dense network. `evaluate` is a pure function of the job.
 
     Its methods may be called from one thread at a time: latency is measured.
     """
@@ -103,8 +101,6 @@ class Evaluator:
     def evaluate(
         self,
         job: Job,
-        groups: Sequence[Group],
-        saliencies: Saliencies,
         *,
         first_images: float = 0.0,
         refine: Callable[[nn.Module], nn.Module] | None = None,
@@ -120,14 +116,13 @@ class Evaluator:
         done to the cut network before it is measured (a few steps of training, say). on_part: given the figures on that share.
         """
         started, exports = time.perf_counter(), self.files.exports
-        removals = resolve(job.candidate, groups, saliencies)
         loan = Loan(job.allowance)
         taken: _Taken | None = None
         failure: str | None = None
         try:
-            module = self.compress(job.candidate, removals, job.fidelity.calibration).module
+            module = self.compress(job.candidate, job.plan, job.fidelity.calibration).module
             module = refine(module) if refine else module
-            network = self.files.rewritten(module, self.costs.after(removals))
+            network = self.files.rewritten(module, self.costs.after(job.plan))
             wanted = [*self.definition.objectives, *self.definition.constraints]
             wanted += ["accuracy", "size", "macs", "parameters", "damage"]
             if job.fidelity.again:  # what the device has said of these widths stands
@@ -143,7 +138,7 @@ class Evaluator:
             failure = str(error)
         return Evaluation(
             job.candidate,
-            removals.key,
+            job.plan.key,
             taken.measurements if taken else {},
             failure=failure,
             seconds=time.perf_counter() - started,
@@ -152,41 +147,38 @@ class Evaluator:
             waited=loan.spent,
         )
 
-    def probe(self, candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Evaluation:
+    def probe(self, job: Job) -> Evaluation:
         """Only what a cut does to the outputs, on the calibration images: `damage`, with `macs` and `parameters`."""
         started = time.perf_counter()
-        removals = resolve(candidate, groups, saliencies)
         images = self.definition.calibration_images
         try:
-            module, outputs = self.cutting.cut(removals, images)
+            module, outputs = self.cutting.cut(job.plan, images)
         except EvaluationFailed as error:
-            return Evaluation(candidate, removals.key, {}, str(error))
+            return Evaluation(job.candidate, job.plan.key, {}, str(error))
         output = self.workload.output
         harm = relative_error(output(outputs), output(self.cutting.dense_outputs(images)))
         figures = {
             "damage": Measurement(
                 harm, "relative squared error", "measured", length(outputs), None, self.host.fingerprint
             ),
-            "macs": Measurement(float(self.costs.after(removals)), "MACs", "computed"),
+            "macs": Measurement(float(self.costs.after(job.plan)), "MACs", "computed"),
             "parameters": Measurement(float(parameter_count(module)), "parameters", "computed"),
         }
         failure = None if np.isfinite(harm) else "the outputs are not finite"
-        return Evaluation(candidate, removals.key, figures, failure, time.perf_counter() - started)
+        return Evaluation(job.candidate, job.plan.key, figures, failure, time.perf_counter() - started)
 
-    def compress(
-        self, candidate: Candidate, removals: Removals, calibration_images: int | None = None
-    ) -> CompressedModel:
-        """Cut the dense network, refit and recalibrate what remains. Raises EvaluationFailed where it no longer runs.
+    def compress(self, candidate: Candidate, plan: Plan, calibration_images: int | None = None) -> CompressedModel:
+        """Carry the plan out, refit and recalibrate what remains. Raises EvaluationFailed where it no longer runs.
 
         calibration_images: other than the definition's.
         """
         images = self.definition.calibration_images if calibration_images is None else calibration_images
-        module, _ = self.cutting.cut(removals, images)
-        return CompressedModel(candidate, removals, module)
+        module, _ = self.cutting.cut(plan, images)
+        return CompressedModel(candidate, plan, module)
 
-    def refined(self, removals: Removals) -> nn.Module:
+    def refined(self, plan: Plan) -> nn.Module:
         """A finalist before any training: repaired with more effort than a candidate. Raises EvaluationFailed and WorkloadError."""
-        return self.cutting.refined(removals, self.definition.calibration_images, self.definition.refit_images)
+        return self.cutting.refined(plan, self.definition.calibration_images, self.definition.refit_images)
 
     def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
         """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""

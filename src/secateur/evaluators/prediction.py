@@ -104,10 +104,10 @@ def calibration_candidates(space: SearchSpace, count: int, seed: int) -> list[Ca
     """
     rng = np.random.default_rng(seed)
     most = max(choice.removed[1] for choice in space.choices.values())
-    found: dict[tuple[int, ...], Candidate] = {_widths(space.dense()): space.dense()}
+    found: dict[tuple[int, ...], Candidate] = {_widths(space, space.dense()): space.dense()}
 
     def take(candidate: Candidate) -> None:
-        found.setdefault(_widths(candidate), candidate)
+        found.setdefault(_widths(space, candidate), candidate)
 
     for level in np.linspace(most, 0, ceil(count / 3), endpoint=False):
         take(_around(space, np.full(len(space.choices), level)))
@@ -121,16 +121,16 @@ def calibration_candidates(space: SearchSpace, count: int, seed: int) -> list[Ca
 
 def _around(space: SearchSpace, removed: Array) -> Candidate:
     """removed: (groups,), fractions; those that a group does not allow become the nearest that it does."""
-    return Candidate(
+    return Candidate.of(
         {
-            name: choice.cut(float(np.clip(fraction, *choice.removed)), choice.methods[0])
+            name: choice.edits(float(np.clip(fraction, *choice.removed)), choice.methods[0])
             for (name, choice), fraction in zip(space.choices.items(), removed, strict=True)
         }
     )
 
 
-def _widths(candidate: Candidate) -> tuple[int, ...]:
-    return tuple(cut.kept for cut in candidate.cuts.values())
+def _widths(space: SearchSpace, candidate: Candidate) -> tuple[int, ...]:
+    return tuple(candidate.width(group.name, group.width) for group in space.groups)
 
 
 def fit(dense: bytes, calibration: Sequence[tuple[bytes, float]], table: Table, batch: int) -> Predictor:

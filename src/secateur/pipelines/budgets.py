@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
 from secateur.errors import DefinitionError, EvaluationFailed
 from secateur.pipelines.preparation import Prepared
 from secateur.records import Goal, Measurement
@@ -27,11 +27,11 @@ def check_budgets(
     if not costs:
         return
     space, evaluator = prepared.space, prepared.evaluator
-    removals = resolve(space.smallest(), space.groups, saliencies)
+    plan = resolve(space.smallest(), space.groups, saliencies)
     try:
-        compressed = evaluator.compress(space.smallest(), removals)
+        compressed = evaluator.compress(space.smallest(), plan)
         names = list({goal.metric for goal in costs})
-        network = evaluator.files.rewritten(compressed.module, prepared.costs.after(removals))
+        network = evaluator.files.rewritten(compressed.module, prepared.costs.after(plan))
         smallest = evaluator.measure(network, "search", names)
     except EvaluationFailed:
         return  # what one candidate cannot be measured for is no proof
@@ -49,17 +49,16 @@ def check_budgets(
 def _binding(prepared: Prepared, saliencies: Saliencies) -> str:
     """The groups whose layers hold most of the smallest network's MACs."""
     space = prepared.space
-    removals = resolve(space.smallest(), space.groups, saliencies)
-    total = prepared.costs.after(removals)
+    plan = resolve(space.smallest(), space.groups, saliencies)
+    total = prepared.costs.after(plan)
     shares = []
     for group in space.groups:
         narrowest = space.choices[group.name].widths[-1]
         layers = {member.module for member in group.members if member.side == "out"}
-        macs = sum(prepared.costs.layer_after(name, removals) for name in layers)
+        macs = sum(prepared.costs.layer_after(name, plan) for name in layers)
         shares.append((macs / total, f"'{group.name}' ({narrowest} of {group.width} channels must stay)"))
     whole = [
-        (prepared.costs.layer_after(e.name, removals) / total, f"'{e.name}' (whole: {e.reason})")
-        for e in space.excluded
+        (prepared.costs.layer_after(e.name, plan) / total, f"'{e.name}' (whole: {e.reason})") for e in space.excluded
     ]
     largest = sorted(shares + whole, reverse=True)[:SHOWN]
     return ", ".join(f"{share:.0%} of the MACs in {name}" for share, name in largest)

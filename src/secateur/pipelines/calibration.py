@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
-from secateur.compression.surgery import cut
 from secateur.errors import EvaluationFailed, StateError
 from secateur.evaluators import Network
 from secateur.evaluators.operator_table import measured_alone, table_of
@@ -62,7 +62,7 @@ def _likely(prepared: Prepared, saliencies: Saliencies) -> Iterator[Operator]:
     rng = np.random.default_rng(prepared.definition.search.seed)
     for _ in range(COVERED):
         candidate = prepared.space.random(rng)
-        module = cut(prepared.model, resolve(candidate, prepared.space.groups, saliencies))
+        module = apply(prepared.model, resolve(candidate, prepared.space.groups, saliencies))
         try:
             file = prepared.evaluator.files.template.render(module)
         except EvaluationFailed:
@@ -72,6 +72,6 @@ def _likely(prepared: Prepared, saliencies: Saliencies) -> Iterator[Operator]:
 
 def _network(prepared: Prepared, saliencies: Saliencies, candidate: Candidate) -> Network:
     """A candidate cut and written, not recalibrated: its latency does not depend on its weights."""
-    removals = resolve(candidate, prepared.space.groups, saliencies)
-    module = cut(prepared.model, removals)
-    return prepared.evaluator.files.rewritten(module, prepared.costs.after(removals))
+    plan = resolve(candidate, prepared.space.groups, saliencies)
+    module = apply(prepared.model, plan)
+    return prepared.evaluator.files.rewritten(module, prepared.costs.after(plan))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.compression.costs import within_reach
+from secateur.compression.resolution import resolve
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
 from secateur.evaluators.paired import least_excluded
@@ -69,8 +70,9 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     dense = dense_on(prepared, "search")
     step("evaluating one candidate")
     candidate = space.uniform(0.5, space.methods[0])
-    evaluation_of(prepared, saliencies, Job(candidate))  # the first one loads the data
-    evaluation = evaluation_of(prepared, saliencies, Job(candidate))
+    job = Job(candidate, resolve(candidate, space.groups, saliencies))
+    evaluation_of(prepared, job)  # the first one loads the data
+    evaluation = evaluation_of(prepared, job)
     if evaluation.failure is not None:
         raise ModelError(
             f"A candidate with half of its channels cannot be evaluated: {evaluation.failure}. Keep the groups that it concerns "

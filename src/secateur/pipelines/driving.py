@@ -63,7 +63,7 @@ class Driver:
             self._listener.step("computing saliency")
             saliencies = saliencies_of(prepared, run)
             calibrate(prepared, saliencies, run)
-        with workers(prepared, saliencies, run, self._device) as pool:  # they prepare while the dense model is measured
+        with workers(prepared, run, self._device) as pool:  # they prepare while the dense model is measured
             problem = self._problem(saliencies)
             searched = self._search(engine, problem, pool)
         finalists = self._recover(saliencies, searched.chosen)
@@ -99,7 +99,7 @@ class Driver:
         with self._watch.stage("search"):
             ended = engine(ledger, lending, Stopping(settings.trials, seconds, settings.patience))
             with self._watch.stage("search.rungs"):
-                rungs = Rungs(prepared, problem.dense, pool, run, self._listener.step)
+                rungs = Rungs(prepared, problem, pool, run, self._listener.step)
                 chosen, said = rungs.finalists(ledger.trials)
         return Searched(ledger, ended, chosen, said)
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 
-from secateur.compression.saliency import Saliencies
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError
 from secateur.execution import Inline, Pool
@@ -25,16 +24,14 @@ LEAST_PREPARATION, SLOWER_PREPARATION = 600.0, 10.0
 """A worker that is not ready after so many seconds, and so many times what the driver itself needed, hangs."""
 
 
-def workers(
-    prepared: Prepared, saliencies: Saliencies, run: RunFolder, device: str
-) -> AbstractContextManager[Executor]:
+def workers(prepared: Prepared, run: RunFolder, device: str) -> AbstractContextManager[Executor]:
     """The processes that evaluate candidates of this run; a model that is in no file is evaluated in this one.
 
     device: that candidates are trained on, where they are.
     """
     settings = prepared.definition.search
     if is_live(prepared.definition.workload):
-        return nullcontext(Inline(partial(_evaluated, prepared, saliencies, device)))
+        return nullcontext(Inline(partial(_evaluated, prepared, device)))
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
     command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--device", device]
     command += ["--training-threads", str(threads)]
@@ -44,12 +41,12 @@ def workers(
     return Pool(command, settings.workers, run.path / "workers", seconds=settings.limits.seconds, preparation=patience)
 
 
-def _evaluated(prepared: Prepared, saliencies: Saliencies, device: str, job: Job) -> Evaluation:
+def _evaluated(prepared: Prepared, device: str, job: Job) -> Evaluation:
     """What a worker would do, in this process, whose number of threads is left as it was."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if job.fidelity.steps else prepared.definition.evaluator.threads)
     try:
-        return guarded(partial(evaluation_of, prepared, saliencies, device=device), job)
+        return guarded(partial(evaluation_of, prepared, device=device), job)
     finally:
         torch.set_num_threads(before)
 

@@ -15,7 +15,7 @@ from secateur.judging.gate import Bar, Contender, judged, veto
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder
-from secateur.records import Evaluation, Measurement, Recovered, Removals, Verdict
+from secateur.records import Evaluation, Measurement, Plan, Recovered, Verdict
 from secateur.registry import DENSE
 from secateur.search.front import knee
 
@@ -35,8 +35,9 @@ def judge(
 
     Returns the finalists, those that cannot be compared with the dense model as failed ones, and the verdicts on the others.
     """
-    nothing = Removals({}, {}, {}).key
-    original = Contender(Evaluation(prepared.space.dense(), nothing, dense), _dense_scores(prepared, run, "selection"))
+    original = Contender(
+        Evaluation(prepared.space.dense(), Plan().key, dense), _dense_scores(prepared, run, "selection")
+    )
     contenders: dict[str, Contender] = {}
     unscored: dict[str, str] = {}
     for finalist in (f for f in finalists if f.failure is None):

@@ -19,7 +19,8 @@ from pydantic import TypeAdapter
 
 from secateur.errors import DeviceLost, SecateurError, first_line
 from secateur.execution.protocol import EVALUATION, guarded, limit_memory
-from secateur.pipelines.stages import evaluation_of, problem_of
+from secateur.pipelines.stages import evaluation_of, problem_of, saliencies_of
+from secateur.pipelines.state import read_run
 from secateur.pipelines.worker import rebuilt
 from secateur.records import Evaluation, Job, Measurement
 from secateur.search.nni import trial
@@ -34,13 +35,14 @@ def evaluate(folder: Path) -> None:
 
     Raises what `secateur.pipelines.worker.rebuilt` raises.
     """
-    prepared, saliencies = rebuilt(folder)
+    prepared = rebuilt(folder)
+    saliencies = saliencies_of(prepared, read_run(folder))
     problem = problem_of(prepared, saliencies, _MEASUREMENTS.validate_json((folder / "dense/search.json").read_bytes()))
     candidate = problem.space.candidate(trial.parameters())
-    key = problem.key(candidate)
+    plan = problem.resolve(candidate)
 
     def report(measured: Mapping[str, Measurement]) -> None:
-        part = Evaluation(candidate, key, measured)
+        part = Evaluation(candidate, plan.key, measured)
         trial.report(score_in(problem, part), EVALUATION.dump_json(part).decode())
 
     settings = prepared.definition.search
@@ -50,9 +52,9 @@ def evaluate(folder: Path) -> None:
     patience = threading.Timer(settings.limits.seconds, _give_up, [settings.limits.seconds])
     patience.daemon = True
     patience.start()
-    found = guarded(partial(evaluation_of, prepared, saliencies, on_part=report if judged else None), Job(candidate))
+    found = guarded(partial(evaluation_of, prepared, on_part=report if judged else None), Job(candidate, plan))
     patience.cancel()
-    found = replace(found, removals_key=key)
+    found = replace(found, plan_key=plan.key)
     trial.finish(score_in(problem, found), EVALUATION.dump_json(found).decode())
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from secateur.compression.proof import Proof
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies, compute_saliencies
-from secateur.compression.selection import resolve
 from secateur.errors import ModelError
 from secateur.pipelines.preparation import Prepared
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError, SecateurError, StateError, first_line
 from secateur.pipelines.state import RunFolder, find_run
-from secateur.records import Candidate, RunRecord, Version
+from secateur.records import Candidate, RunRecord, Version, earlier
 from secateur.search.front import front
 from secateur.search.ledger import feasible, own
 
@@ -24,30 +23,12 @@ def read_record(run: RunFolder) -> RunRecord:
     if not run.judged:
         raise StateError(f"Run {run.run_id} is not finished. Go on with: secateur resume {run.run_id}")
     try:
-        return RECORD.validate_python(_with_verdicts(json.loads((run.path / "record.json").read_bytes())))
+        return RECORD.validate_python(earlier.record(json.loads((run.path / "record.json").read_bytes())))
     except (ValueError, KeyError, TypeError) as error:  # no JSON, other keys, other values
         raise StateError(
             f"{run.path / 'record.json'} was written by another version of secateur, or is damaged: {first_line(error)}. Its "
             f"report is still there: {run.path / 'report.html'}"
         ) from error
-
-
-def _with_verdicts(record: dict[str, Any]) -> dict[str, Any]:
-    """A record's content, also of those in which finalists carried what the gate said of them."""
-    if "verdicts" not in record:
-        finalists = [f for f in record["finalists"] if f["failure"] is None]
-        record["verdicts"] = {f["name"]: _verdict(f, [goal["text"] for goal in record["goals"]]) for f in finalists}
-    return record
-
-
-def _verdict(finalist: dict[str, Any], goals: list[str]) -> dict[str, Any]:
-    missed = dict(reason.split(": ", 1) for reason in finalist["missed"])
-    checks = [{"goal": goal, "missed": missed.get(goal)} for goal in goals]
-    return {
-        "finalist": finalist["name"],
-        "checks": checks,
-        **{key: finalist[key] for key in ("on_front", "change", "test", "test_change", "veto")},
-    }
 
 
 def versions_of(run: RunFolder) -> list[Version] | None:

@@ -9,6 +9,7 @@ finalists/NAME/result.json               measured
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +19,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
 from secateur.compression.storage import load_compressed, save_compressed
-from secateur.compression.surgery import cut
 from secateur.definition import RecoverDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
@@ -31,7 +32,7 @@ from secateur.pipelines.exporting import export_into, stored_network
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Removals, Trial
+from secateur.records import Candidate, CompressedModel, Measurement, Plan, Recovered, Trial, earlier
 from secateur.recovery.fine_tune import Training, Tuned, fine_tune
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
@@ -53,7 +54,7 @@ class Finalist:
     name: str
     trial: int
     candidate: Candidate
-    removals: Removals
+    plan: Plan
     searched: Mapping[str, Measurement]
     settings: RecoverDefinition | None
     untuned: Callable[[], nn.Module]
@@ -62,15 +63,15 @@ class Finalist:
 def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
     """A trial of the search that goes on, cut and refined. number: among the finalists, from 1."""
     candidate = trial.evaluation.candidate
-    removals = resolve(candidate, prepared.space.groups, saliencies)
+    plan = resolve(candidate, prepared.space.groups, saliencies)
     return Finalist(
-        f"f{number}-{trial.evaluation.removals_key[:6]}",
+        f"f{number}-{trial.evaluation.plan_key[:6]}",
         trial.number,
         candidate,
-        removals,
+        plan,
         trial.evaluation.measurements,
         prepared.definition.recover,
-        lambda: prepared.evaluator.refined(removals),
+        lambda: prepared.evaluator.refined(plan),
     )
 
 
@@ -79,10 +80,10 @@ def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) 
 
     Source: Liu et al. 2019 (Rethinking the value of network pruning), arXiv:1810.05270.
     """
-    removals = resolve(knee.candidate, prepared.space.groups, saliencies)
+    plan = resolve(knee.candidate, prepared.space.groups, saliencies)
 
     def untuned() -> nn.Module:
-        fresh = cut(prepared.model, removals)
+        fresh = apply(prepared.model, plan)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(prepared.definition.search.seed)
             for layer in fresh.modules():
@@ -92,7 +93,7 @@ def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) 
         return fresh
 
     settings = prepared.definition.recover or RecoverDefinition()
-    return Finalist("small-dense", knee.trial, knee.candidate, removals, {}, settings, untuned)
+    return Finalist("small-dense", knee.trial, knee.candidate, plan, {}, settings, untuned)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Recovery:
         for number, finalist in enumerate(finalists, start=1):
             done = self._folder(finalist) / "result.json"
             if done.is_file():
-                yield _RECOVERED.validate_json(done.read_bytes())
+                yield _read(done)
             else:
                 yield self._recovered(finalist, on_epoch(number))
 
@@ -136,9 +137,7 @@ class Recovery:
         folder = self._folder(finalist)
         done, checkpoint = folder / "trained.json", folder / "checkpoint.safetensors"
         if done.is_file():
-            return _RECOVERED.validate_json(done.read_bytes()), load_compressed(
-                folder / "compressed", self.prepared.model
-            )
+            return _read(done), load_compressed(folder / "compressed", self.prepared.model)
         definition = self.prepared.definition
         with self.watch.stage("recover.refitting"):
             module = finalist.untuned()
@@ -154,7 +153,7 @@ class Recovery:
             stopped=tuned.stopped,
             losses=tuned.losses,
         )
-        compressed = CompressedModel(finalist.candidate, finalist.removals, tuned.module)
+        compressed = CompressedModel(finalist.candidate, finalist.plan, tuned.module)
         save_compressed(compressed, self.prepared.model, definition.workload.as_written, folder / "compressed")
         write(done, _RECOVERED.dump_json(recovered, indent=1))
         checkpoint.unlink(missing_ok=True)
@@ -185,7 +184,7 @@ class Recovery:
         )
 
     def _exported(self, finalist: Finalist, module: nn.Module) -> Network:
-        folder, macs = self._folder(finalist), self.prepared.costs.after(finalist.removals)
+        folder, macs = self._folder(finalist), self.prepared.costs.after(finalist.plan)
         self.step(f"exporting {finalist.name}")
         with self.watch.stage("recover.export"):
             stored = stored_network(self.prepared, folder, module, macs)
@@ -205,3 +204,7 @@ class Recovery:
 
     def _folder(self, finalist: Finalist) -> Path:
         return self.run.folder("finalists", finalist.name)
+
+
+def _read(file: Path) -> Recovered:
+    return _RECOVERED.validate_python(earlier.finalist(json.loads(file.read_bytes())))

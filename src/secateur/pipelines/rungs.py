@@ -10,8 +10,10 @@ Source: Jamieson & Talwalkar 2016 (successive halving), arXiv:1502.07943; select
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -21,14 +23,14 @@ from secateur.files import write
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import choose_finalists, goals_on
 from secateur.pipelines.state import RunFolder
-from secateur.records import Evaluation, Fidelity, Job, Measurement, Rung, Trial
+from secateur.records import Evaluation, Fidelity, Job, Rung, Trial, earlier
 from secateur.recovery.fine_tune import steps_of
 from secateur.search.audit import rank_correlation
 from secateur.search.executor import Executor
 from secateur.search.front import as_costs, ranks
-from secateur.search.ledger import by_hypervolume, feasible, own
+from secateur.search.ledger import Problem, by_hypervolume, feasible, own
 
-_EVALUATIONS: TypeAdapter[dict[str, Evaluation]] = TypeAdapter(dict[str, Evaluation])
+_EVALUATIONS: TypeAdapter[list[Evaluation]] = TypeAdapter(list[Evaluation])
 
 
 def share_of_rungs(settings: FidelitiesDefinition) -> float:
@@ -39,10 +41,10 @@ def share_of_rungs(settings: FidelitiesDefinition) -> float:
 
 @dataclass(frozen=True)
 class Rungs:
-    """The rungs of one run. dense: the original's figures on search data. step: is told which rung begins."""
+    """The rungs of one run. step: is told which rung begins."""
 
     prepared: Prepared
-    dense: Mapping[str, Measurement]
+    problem: Problem
     executor: Executor
     run: RunFolder
     step: Callable[[str], None] = lambda _: None
@@ -50,9 +52,11 @@ class Rungs:
     def finalists(self, trials: Sequence[Trial]) -> tuple[list[Trial], tuple[Rung, ...]]:
         """The trials to recover, and what each rung said. Without rungs those of most hypervolume on the front."""
         definition, looks = self.prepared.definition, self._looks()
-        sound = {t.number: t for t in feasible(own(trials), goals_on(self.prepared, self.dense)) if t.arm != "dense"}
+        sound = {
+            t.number: t for t in feasible(own(trials), goals_on(self.prepared, self.problem.dense)) if t.arm != "dense"
+        }
         if definition.recover is None or not looks or len(sound) <= definition.recover.finalists:
-            return choose_finalists(self.prepared, trials, self.dense), ()
+            return choose_finalists(self.prepared, trials, self.problem.dense), ()
         room = [
             definition.recover.finalists * definition.search.fidelities.keep**left for left in range(len(looks) + 1)
         ]
@@ -86,19 +90,21 @@ class Rungs:
     def _best(self, trials: Sequence[Trial], count: int) -> list[Trial]:
         """The best by non-dominated rank; the rank that does not fit whole gives those that add the most hypervolume."""
         objectives = self.prepared.definition.evaluator.objectives
-        goals = goals_on(self.prepared, self.dense)
+        goals = goals_on(self.prepared, self.problem.dense)
         rank = ranks(as_costs([t.evaluation for t in trials], objectives))
         chosen: list[Trial] = []
         for level in range(int(rank.max(initial=-1)) + 1):
             members = [trials[int(i)] for i in np.flatnonzero(rank == level)]
             left = count - len(chosen)
             fits = len(members) <= left
-            chosen += members if fits else by_hypervolume(members, objectives, self.dense, goals, left)
+            chosen += members if fits else by_hypervolume(members, objectives, self.problem.dense, goals, left)
         return chosen
 
     def _looked(self, trials: Sequence[Trial], fidelity: Fidelity, name: str) -> list[Trial]:
         """The trials with new figures in place of the search's, but for the device's; one that fails here is left out for good."""
-        seen = self._evaluated([Job(t.evaluation.candidate, fidelity=fidelity) for t in trials], name)
+        candidates = [t.evaluation.candidate for t in trials]
+        jobs = [Job(c, self.problem.resolve(c), fidelity=fidelity) for c in candidates]
+        seen = self._evaluated(jobs, name)
         return [
             replace(t, evaluation=replace(e, measurements={**t.evaluation.measurements, **e.measurements}))
             for t, e in zip(trials, seen, strict=True)
@@ -108,7 +114,7 @@ class Rungs:
     def _evaluated(self, jobs: Sequence[Job], name: str) -> list[Evaluation]:
         """The evaluations of a rung, in order; what is on disk already is not done again."""
         file = self.run.path / f"{name}.json"
-        done = _EVALUATIONS.validate_json(file.read_bytes()) if file.is_file() else {}
+        done = {e.candidate.key: e for e in _read(file)} if file.is_file() else {}
         left = [job for job in jobs if job.candidate.key not in done]
         under_way: dict[int, Job] = {}
         numbered = iter(enumerate(left))
@@ -120,4 +126,8 @@ class Rungs:
                 return [done[job.candidate.key] for job in jobs]
             number, evaluation = self.executor.wait()
             done[under_way.pop(number).candidate.key] = evaluation
-            write(file, _EVALUATIONS.dump_json(done))
+            write(file, _EVALUATIONS.dump_json([*done.values()]))
+
+
+def _read(file: Path) -> list[Evaluation]:
+    return _EVALUATIONS.validate_python(earlier.evaluations(json.loads(file.read_bytes())))

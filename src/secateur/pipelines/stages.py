@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secateur.compression.costs import parameters_after
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
-from secateur.compression.selection import resolve
 from secateur.definition import RecoverDefinition
 from secateur.errors import DefinitionError
 from secateur.files import write
@@ -23,6 +23,7 @@ from secateur.records import (
     Goal,
     Job,
     Measurement,
+    Plan,
     Trial,
 )
 from secateur.recovery.fine_tune import train_steps
@@ -61,7 +62,6 @@ def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:
 
 def evaluation_of(
     prepared: Prepared,
-    saliencies: Saliencies,
     job: Job,
     on_part: Callable[[Mapping[str, Measurement]], None] | None = None,
     device: str = "cpu",
@@ -71,7 +71,7 @@ def evaluation_of(
     on_part: told the figures on the first share of the data, where it is scored in parts. device: `cpu` or `cuda`, for training.
     """
     if job.fidelity.probe:
-        return prepared.evaluator.probe(job.candidate, prepared.space.groups, saliencies)
+        return prepared.evaluator.probe(job)
 
     def few_steps(module: nn.Module) -> nn.Module:
         settings = prepared.definition.recover or RecoverDefinition()
@@ -79,8 +79,6 @@ def evaluation_of(
 
     return prepared.evaluator.evaluate(
         job,
-        prepared.space.groups,
-        saliencies,
         first_images=prepared.definition.search.fidelities.first_images,
         refine=few_steps if job.fidelity.steps else None,
         on_part=on_part,
@@ -102,14 +100,13 @@ def problem_of(
     """The search problem of a definition."""
     definition, space = prepared.definition, prepared.space
 
-    def exact(candidate: Candidate) -> dict[str, float]:
-        removals = resolve(candidate, space.groups, saliencies)
-        return {"macs": prepared.costs.after(removals), "parameters": parameters_after(prepared.model, removals)}
+    def exact(plan: Plan) -> dict[str, float]:
+        return {"macs": prepared.costs.after(plan), "parameters": parameters_after(prepared.model, plan)}
 
     return Problem(
         space,
         definition.evaluator.objectives,
-        key=lambda candidate: resolve(candidate, space.groups, saliencies).key,
+        resolve=lambda candidate: resolve(candidate, space.groups, saliencies),
         exact=exact,
         dense=dense,
         goals=goals_on(prepared, dense),
@@ -123,7 +120,7 @@ def adapted(prepared: Prepared, prior: Sequence[Candidate]) -> tuple[Candidate, 
     """An earlier front in this space. Raises DefinitionError where the two have no group in common."""
     fitting = [c for c in map(prepared.space.adapted, prior) if c is not None]
     if prior and not fitting:
-        cut = {name for c in prior for name, cut in c.cuts.items() if cut.method is not None}
+        cut = {name for c in prior for name in c.edits}
         search = prepared.definition.search
         raise DefinitionError(
             f"{search.where('warm_start')}: nothing that run '{search.warm_start}' has cut is in this search space: it cut "

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from secateur.compression.saliency import Saliencies
 from secateur.compression.storage import weights_digest
 from secateur.definition import load_pipeline
 from secateur.errors import StateError
@@ -19,12 +18,12 @@ from secateur.execution.protocol import serve
 from secateur.pipelines.calibration import load_predictor
 from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.preparation import Prepared, prepare
-from secateur.pipelines.stages import evaluation_of, saliencies_of
+from secateur.pipelines.stages import evaluation_of
 from secateur.pipelines.state import read_run
 from secateur.records import Evaluation, Job
 
 
-def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
+def rebuilt(folder: Path) -> Prepared:
     """What a run's folder describes.
 
     Raises what `secateur.pipelines.preparation.prepare` raises, and StateError where the weights are not those of the run.
@@ -42,7 +41,7 @@ def rebuilt(folder: Path) -> tuple[Prepared, Saliencies]:
         )
     load_predictor(prepared, run)
     give_grams(prepared, run)
-    return prepared, saliencies_of(prepared, run)
+    return prepared
 
 
 def prepared_worker(folder: Path, training_threads: int, device: str) -> Callable[[Job], Evaluation]:
@@ -50,12 +49,12 @@ def prepared_worker(folder: Path, training_threads: int, device: str) -> Callabl
 
     One small network at a time keeps one thread busy; more of them only wait for each other. Training is worth more.
     """
-    prepared, saliencies = rebuilt(folder)
+    prepared = rebuilt(folder)
     threads = prepared.definition.evaluator.threads
 
     def evaluate(job: Job) -> Evaluation:
         torch.set_num_threads(training_threads if job.fidelity.steps else threads)
-        return evaluation_of(prepared, saliencies, job, device=device)
+        return evaluation_of(prepared, job, device=device)
 
     return evaluate
 

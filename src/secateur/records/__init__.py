@@ -1,13 +1,13 @@
 """The value types, in the order in which data flows. All of them are frozen.
 
-Workload → Group → Candidate → Removals → CompressedModel → Measurement → Evaluation → Trial → Recovered → Verdict → Version.
+Workload → Group → Candidate → Plan → CompressedModel → Measurement → Evaluation → Trial → Recovered → Verdict → Version.
 Definitions (what a person writes) are in `secateur.definition`; the search space in `secateur.search_spaces`.
 """
 
 from secateur.records.evaluations import Direction, Evaluation, Fidelity, Goal, Job, Measurement, Provenance
 from secateur.records.finalists import Check, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side
-from secateur.records.plans import Candidate, CompressedModel, Cut, Removals
+from secateur.records.plans import CHANNELS, Candidate, CompressedModel, Edit, Plan, Remove, Step
 from secateur.records.run import GroupSummary, Refitted, RunRecord
 from secateur.records.trials import (
     BASELINES,
@@ -25,6 +25,7 @@ from secateur.records.workload import ROLES, SHARE, DataRoles, Workload
 
 __all__ = [
     "BASELINES",
+    "CHANNELS",
     "LEAST_COMPARED",
     "ROLES",
     "SEARCH",
@@ -35,9 +36,9 @@ __all__ = [
     "Candidate",
     "Check",
     "CompressedModel",
-    "Cut",
     "DataRoles",
     "Direction",
+    "Edit",
     "Evaluation",
     "Excluded",
     "Fidelity",
@@ -47,15 +48,17 @@ __all__ = [
     "Job",
     "Measurement",
     "Member",
+    "Plan",
     "PredictionAudit",
     "Provenance",
     "Recovered",
     "Refitted",
-    "Removals",
+    "Remove",
     "RunRecord",
     "Rung",
     "Sensitivity",
     "Side",
+    "Step",
     "Trial",
     "Verdict",
     "Version",

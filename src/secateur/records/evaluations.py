@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from secateur.records.plans import Candidate
+from secateur.records.plans import Candidate, Plan
 
 Direction = Literal["maximize", "minimize"]
 Provenance = Literal["measured", "predicted", "computed", "emulated"]
@@ -67,7 +67,7 @@ class Evaluation:
     """
 
     candidate: Candidate
-    removals_key: str
+    plan_key: str
     measurements: Mapping[str, Measurement]
     failure: str | None = None
     seconds: float = 0.0
@@ -102,13 +102,14 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is asked to do.
+    """What a worker is asked to do: the plan is carried out; the candidate is named in the evaluation.
 
     hurdles: values (objective → figure) of networks on the front; a candidate that cannot get past one of them may be given up.
     allowance: seconds that it may wait for a quiet device.
     """
 
     candidate: Candidate
+    plan: Plan
     hurdles: tuple[Mapping[str, float], ...] = ()
     fidelity: Fidelity = Fidelity()
     allowance: float = 0.0

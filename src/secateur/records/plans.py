@@ -1,60 +1,110 @@
-"""What is done to a network: a choice for each group, and the choice spelt out as data."""
+"""What is done to a network: edits for each group, and the edits spelt out as steps that can be replayed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+from secateur.records.groups import Side
 
 if TYPE_CHECKING:
     from torch import nn
 
+CHANNELS = "channels"
+"""The transform that removes channels."""
+
 
 @dataclass(frozen=True)
-class Cut:
-    """What is done to one group: keep `kept` channels, ranked by `method`; `method` is None where nothing is removed."""
+class Edit:
+    """One thing done to one group.
 
-    method: str | None
-    kept: int
+    transform: a name in `secateur.compression.transforms.TRANSFORMS`. level: which of its levels; of `channels`, how many
+    channels stay. by: the criterion that chooses what goes.
+    """
+
+    transform: str
+    level: int
+    by: str
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A choice for every group of the search space."""
+    """What is done to each group, by name: its edits in the order of their stages. An untouched group is absent."""
 
-    cuts: Mapping[str, Cut]
+    edits: Mapping[str, tuple[Edit, ...]]
+
+    @classmethod
+    def of(cls, edits: Mapping[str, Sequence[Edit]]) -> Candidate:
+        """A candidate from the edits of groups, of which some may have none."""
+        return cls({group: tuple(chosen) for group, chosen in edits.items() if chosen})
 
     @property
     def key(self) -> str:
-        """Hash of methods and resolved widths: equal cuts are one candidate."""
-        listed = [[name, cut.method, cut.kept] for name, cut in sorted(self.cuts.items())]
-        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+        """Hash of all edits: equal edits are one candidate."""
+        return _digest((group, *astuple(edit)) for group, edits in self.edits.items() for edit in edits)
+
+    def edit(self, group: str, transform: str = CHANNELS) -> Edit | None:
+        """What a transform does to a group; None where it leaves it alone."""
+        return next((edit for edit in self.edits.get(group, ()) if edit.transform == transform), None)
+
+    def width(self, group: str, whole: int) -> int:
+        """How many channels of a group stay. whole: how many it has."""
+        edit = self.edit(group)
+        return whole if edit is None else edit.level
 
 
 @dataclass(frozen=True)
-class Removals:
-    """Which indices leave which side of which layer: replayable onto the original module, without tracing it again.
+class Remove:
+    """Indices that leave one side of one layer, sorted; they refer to the original tensors.
 
-    out, in_: layer name → sorted indices into the *original* tensors. roots: group name → root channels removed.
+    layer: the name of a layer, tensor or number, as `secateur.compression.removal` has them.
     """
 
-    out: Mapping[str, tuple[int, ...]]
-    in_: Mapping[str, tuple[int, ...]]
-    roots: Mapping[str, tuple[int, ...]]
+    layer: str
+    side: Side
+    indices: tuple[int, ...]
 
-    @property
+
+Step: TypeAlias = Remove
+"""What a plan consists of."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in the order in which they are taken: replayable onto the original module, without tracing it again.
+
+    A layer is in at most one step of a kind and side.
+    """
+
+    steps: tuple[Step, ...] = ()
+
+    @cached_property
     def key(self) -> str:
-        """Hash of the channels that leave: two methods that agree give the same network."""
-        listed = sorted((name, list(channels)) for name, channels in self.roots.items() if channels)
-        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+        """Hash of all steps: two candidates with the same steps are one network."""
+        return _digest((type(step).__name__, *astuple(step)) for step in self.steps)
+
+    @cached_property
+    def removed(self) -> Mapping[Side, Mapping[str, tuple[int, ...]]]:
+        """Which indices leave: side → layer → indices into the original tensors."""
+        found: dict[Side, dict[str, tuple[int, ...]]] = {"out": {}, "in": {}}
+        for step in self.steps:
+            found[step.side][step.layer] = step.indices
+        return found
+
+
+def _digest(rows: Iterable[tuple[object, ...]]) -> str:
+    listed = sorted(json.dumps(row) for row in rows)
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A cut network: the candidate it realises, the removals, the module (float32, evaluation mode)."""
+    """A compressed network: the candidate it realises, the plan, the module (float32, evaluation mode)."""
 
     candidate: Candidate
-    removals: Removals
+    plan: Plan
     module: nn.Module

@@ -88,13 +88,14 @@ def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]
     return points
 
 
-def finalist_parameters(finalist: Recovered) -> dict[str, str]:
-    """What was cut."""
+def finalist_parameters(record: RunRecord, finalist: Recovered) -> dict[str, str]:
+    """The channels of every group that stay, and the criterion that chose them."""
     found = {}
-    for name, cut in finalist.candidate.cuts.items():
-        found[f"{name}.kept"] = str(cut.kept)
-        if cut.method is not None:
-            found[f"{name}.method"] = cut.method
+    for group in record.groups:
+        edit = finalist.candidate.edit(group.name)
+        found[f"{group.name}.channels"] = str(finalist.candidate.width(group.name, group.width))
+        if edit is not None:
+            found[f"{group.name}.by"] = edit.by
     return found
 
 

@@ -137,10 +137,10 @@ def _loading(target: Target) -> str:
 
 
 def _lineage(record: RunRecord, finalist: Recovered) -> str:
-    cut = sum(c.method is not None for c in finalist.candidate.cuts.values())
+    cut = len(finalist.candidate.edits)
     commit = record.environment.get("git_commit")
     return (
-        f"Run `{record.run_id}`, trial {finalist.trial}; {cut} of {len(finalist.candidate.cuts)} groups cut (the run's parameters "
+        f"Run `{record.run_id}`, trial {finalist.trial}; {cut} of {len(record.groups)} groups cut (the run's parameters "
         f"say which, and by which criterion); torch {record.environment.get('torch', 'unknown')}"
         + (f"; commit `{commit[:12]}`" if commit else "")
         + "."

@@ -133,7 +133,7 @@ class _Publisher:
         self.server.log(
             run,
             finalist_points(finalist, record.verdicts.get(finalist.name)),
-            finalist_parameters(finalist),
+            finalist_parameters(record, finalist),
             {_SENT: "true"} | ({_MODEL: model} if model else {}),
             model=model or None,
         )

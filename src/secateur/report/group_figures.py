@@ -21,7 +21,7 @@ def cuts_figure(record: RunRecord) -> go.Figure:
     """What was cut: a strip per finalist, a bar per group (the removed share of its channels), coloured by method."""
     names = [g.name for g in record.groups]
     widths = {g.name: g.width for g in record.groups}
-    methods = sorted({cut.method for f in record.finalists for cut in f.candidate.cuts.values() if cut.method})
+    methods = sorted({edit.by for f in record.finalists for edits in f.candidate.edits.values() for edit in edits})
     finalists = sorted(record.finalists, key=lambda f: -_kept_share(f.candidate, widths))
     figure = make_subplots(
         rows=len(finalists), cols=1, shared_xaxes=True, vertical_spacing=0.18 / len(finalists),
@@ -30,20 +30,18 @@ def cuts_figure(record: RunRecord) -> go.Figure:
     shown = set()
     for row, finalist in enumerate(finalists, start=1):
         for i, method in enumerate(methods):
-            cuts = {
-                name: finalist.candidate.cuts[name] for name in names if finalist.candidate.cuts[name].method == method
-            }
-            if not cuts:
+            edits = {name: edit for name in names if (edit := finalist.candidate.edit(name)) and edit.by == method}
+            if not edits:
                 continue
             figure.add_trace(
                 go.Bar(
-                    x=list(cuts),
-                    y=[round(1 - cut.kept / widths[name], 4) for name, cut in cuts.items()],
+                    x=list(edits),
+                    y=[round(1 - edit.level / widths[name], 4) for name, edit in edits.items()],
                     name=method,
                     legendgroup=method,
                     showlegend=method not in shown,
                     marker={"color": METHOD_COLOURS[i % len(METHOD_COLOURS)]},
-                    text=[f"{cut.kept}/{widths[name]}" for name, cut in cuts.items()],
+                    text=[f"{edit.level}/{widths[name]}" for name, edit in edits.items()],
                     textposition="auto" if len(names) <= LABELLED else "none",
                     insidetextfont={"color": "white"},
                     outsidetextfont={"color": MUTED},
@@ -62,7 +60,7 @@ def cuts_figure(record: RunRecord) -> go.Figure:
 
 
 def _kept_share(candidate: Candidate, widths: Mapping[str, int]) -> float:
-    return sum(cut.kept / widths[name] for name, cut in candidate.cuts.items())
+    return sum(candidate.width(name, width) / width for name, width in widths.items())
 
 
 def sensitivity_figure(record: RunRecord) -> go.Figure:

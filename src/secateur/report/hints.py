@@ -63,7 +63,7 @@ def _arithmetic(record: RunRecord, finalist: Recovered) -> Hint | None:
 def _widths(record: RunRecord, finalist: Recovered) -> Hint:
     """Widths off the step in which a device gets faster."""
     cause = "A width off the device's step"
-    cut = {g: finalist.candidate.cuts[g.name].kept for g in record.groups if _is_cut(g, finalist)}
+    cut = {g: edit.level for g in record.groups if (edit := finalist.candidate.edit(g.name))}
     if not cut:
         return Hint(cause, "No group was cut.")
     step = record.device_step
@@ -142,12 +142,8 @@ def _zeros(finalist: Recovered) -> Hint:
     )
 
 
-def _is_cut(group: GroupSummary, finalist: Recovered) -> bool:
-    return finalist.candidate.cuts[group.name].kept < group.width
-
-
 def _kept(group: GroupSummary, finalist: Recovered) -> float:
-    return finalist.candidate.cuts[group.name].kept / group.width
+    return finalist.candidate.width(group.name, group.width) / group.width
 
 
 def _listed(names: list[str]) -> str:

@@ -110,10 +110,10 @@ class AdditiveModel:
         harmed = np.zeros((len(seen), len(self.pairs)))
         saved = {cost: np.zeros((len(seen), len(self._group))) for cost in self.costs}
         for i, evaluation in enumerate(seen):
-            for name, cut in evaluation.candidate.cuts.items():
-                if cut.method is not None and name in self._position:
-                    position = self._position[name][cut.kept]
-                    harmed[i, self._column[name, cut.method]] = self._damage[name, cut.method][position]
+            for name in self._position:
+                if (edit := evaluation.candidate.edit(name)) is not None:
+                    position = self._position[name][edit.level]
+                    harmed[i, self._column[name, edit.by]] = self._damage[name, edit.by][position]
                     for cost, curves in self._saving.items():
                         saved[cost][i, self._group[name]] = curves[name][position]
         damages = np.array([e.measurements["damage"].value for e in seen])

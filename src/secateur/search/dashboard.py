@@ -50,9 +50,9 @@ def trial_attributes(
         attributes["feasible"] = not broken(violations)
     attributes |= {name: m.value for name, m in evaluation.measurements.items() if name not in objectives}
     attributes |= _speed(evaluation.measurements)
-    cuts = evaluation.candidate.cuts
-    attributes["channels removed"] = sum(original.widths[name] - cut.kept for name, cut in cuts.items())
-    chosen = Counter(cut.method for cut in cuts.values())
+    widths, candidate = original.widths, evaluation.candidate
+    attributes["channels removed"] = sum(width - candidate.width(name, width) for name, width in widths.items())
+    chosen = Counter(edit.by for edits in candidate.edits.values() for edit in edits)
     attributes |= {f"groups by {method}": chosen[method] for method in original.methods}
     attributes["seconds"] = round(evaluation.seconds, 3)
     return attributes
@@ -154,12 +154,12 @@ def _number(value: float) -> str:
 
 
 def _cuts(candidate: Candidate, widths: Mapping[str, int]) -> str:
-    cuts = {name: cut for name, cut in candidate.cuts.items() if cut.kept < widths[name]}
-    if not cuts:
+    cut = {name: edit for name in widths if (edit := candidate.edit(name)) is not None}
+    if not cut:
         return "Nothing is cut."
-    named = [f"{name} {widths[name]} → {cut.kept} ({cut.method})" for name, cut in [*cuts.items()][:LISTED]]
-    rest = f", and {len(cuts) - LISTED} more (groups.csv)" if len(cuts) > LISTED else ""
-    return f"Cuts {len(cuts)} of {len(candidate.cuts)} groups: {', '.join(named)}{rest}."
+    named = [f"{name} {widths[name]} → {edit.level} ({edit.by})" for name, edit in [*cut.items()][:LISTED]]
+    rest = f", and {len(cut) - LISTED} more (groups.csv)" if len(cut) > LISTED else ""
+    return f"Cuts {len(cut)} of {len(widths)} groups: {', '.join(named)}{rest}."
 
 
 def group_table(candidate: Candidate, widths: Mapping[str, int]) -> str:
@@ -167,7 +167,9 @@ def group_table(candidate: Candidate, widths: Mapping[str, int]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "channels", "kept", "removed", "share removed", "method"])
-    for name, cut in candidate.cuts.items():
-        width = widths[name]
-        writer.writerow([name, width, cut.kept, width - cut.kept, round(1 - cut.kept / width, 4), cut.method or ""])
+    for name, whole in widths.items():
+        width, edit = candidate.width(name, whole), candidate.edit(name)
+        writer.writerow(
+            [name, whole, width, whole - width, round(1 - width / whole, 4), "" if edit is None else edit.by]
+        )
     return text.getvalue()

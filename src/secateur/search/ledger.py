@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secateur.records import Arm, Candidate, Direction, Evaluation, Goal, Measurement, Trial
+from secateur.records import Arm, Candidate, Direction, Evaluation, Goal, Measurement, Plan, Trial
 from secateur.search.forecast import Forecast
 from secateur.search.front import Archive, as_costs, choose, reference_point
 from secateur.search.goals import holds, violations
@@ -26,15 +26,15 @@ RACED: tuple[Arm, ...] = ("knapsack", "sampler", "prior")
 class Problem:
     """What is searched, and what is known without evaluating anything.
 
-    key: identifies the network a candidate leads to, in milliseconds. exact: its MACs and parameters. dense: the original's
-    figures on search data. saliencies: for the global baseline. warm_starts: False leaves everything to the sampler.
+    resolve: spells a candidate out, in milliseconds. exact: MACs and parameters of the network that a plan leads to. dense: the
+    original's figures on search data. saliencies: for the global baseline. warm_starts: False leaves everything to the sampler.
     prior: candidates of an earlier front. seed: of what is drawn outside the sampler.
     """
 
     space: SearchSpace
     objectives: Mapping[str, Direction]
-    key: Callable[[Candidate], str]
-    exact: Callable[[Candidate], Mapping[str, float]]
+    resolve: Callable[[Candidate], Plan]
+    exact: Callable[[Plan], Mapping[str, float]]
     dense: Mapping[str, Measurement]
     goals: tuple[Goal, ...] = ()
     saliencies: Saliencies = field(default_factory=dict)
@@ -74,9 +74,9 @@ class Ledger:
         trial = self._known.get(key)
         return None if trial is not None and trial.evaluation.stopped and arm not in RACED else trial
 
-    def rejection(self, candidate: Candidate, key: str) -> Evaluation | None:
+    def rejection(self, candidate: Candidate, plan: Plan) -> Evaluation | None:
         """Why a candidate need not be evaluated, as an evaluation without accuracy; None where nothing speaks against it."""
-        exact = self.problem.exact(candidate)
+        exact = self.problem.exact(plan)
         found = self.forecast.rejects(self.problem.goals, exact)
         if found is None:
             return None
@@ -87,7 +87,9 @@ class Ledger:
             computed[goal.metric] = Measurement(
                 foreseen.value, self.problem.dense[goal.metric].unit, "predicted", interval=interval
             )
-        return Evaluation(candidate, key, computed, stopped=f"rejected unseen: {goal.metric} would miss '{goal.text}'")
+        return Evaluation(
+            candidate, plan.key, computed, stopped=f"rejected unseen: {goal.metric} would miss '{goal.text}'"
+        )
 
     def hurdles(self, arm: Arm) -> tuple[Mapping[str, float], ...]:
         """What a candidate of this arm must be able to get past: the points of the front."""
@@ -96,7 +98,7 @@ class Ledger:
     def tell(self, asked: Asked, key: str, evaluation: Evaluation) -> Trial:
         """Store one evaluation; a network that is known already shares that trial's."""
         known = self.known(key, asked.arm)
-        evaluation = known.evaluation if known is not None else replace(evaluation, removals_key=key)
+        evaluation = known.evaluation if known is not None else replace(evaluation, plan_key=key)
         told = [goal for goal in self.problem.goals if goal.metric in evaluation.measurements]
         missed = violations(told, evaluation.measurements, in_search=True) if evaluation.failure is None else {}
         trial = self.study.tell(asked, evaluation, missed, known.number if known else None)
@@ -111,7 +113,7 @@ class Ledger:
         if trial.same_as is not None:
             self.fruitless += 1
             return
-        self._known[evaluation.removals_key] = trial
+        self._known[evaluation.plan_key] = trial
         if evaluation.stopped and not self.problem.objectives.keys() <= evaluation.measurements.keys():
             self.fruitless += 1
             return

@@ -130,12 +130,13 @@ class _Work:
         """Evaluate a trial, or tell it at once where its figures are known or not wanted. False: it waits for its twin."""
         ledger, problem = self._ledger, self._ledger.problem
         candidate = problem.space.candidate(asked.values)
-        key = problem.key(candidate)
+        plan = problem.resolve(candidate)
+        key = plan.key
         if key in self._twins:
             self._twins[key].append(asked)
             return False
         known = ledger.known(key, asked.arm)
-        rejected = ledger.rejection(candidate, key) if known is None and asked.arm in RACED else None
+        rejected = ledger.rejection(candidate, plan) if known is None and asked.arm in RACED else None
         if known is not None:
             ledger.tell(asked, key, known.evaluation)
         elif rejected is not None:
@@ -144,7 +145,7 @@ class _Work:
             self._submitted += 1
             self.under_way[self._submitted] = (asked, key)
             self._twins[key] = []
-            self._executor.submit(self._submitted, Job(candidate, ledger.hurdles(asked.arm)))
+            self._executor.submit(self._submitted, Job(candidate, plan, ledger.hurdles(asked.arm)))
         return True
 
     def finish(self) -> None:

@@ -57,7 +57,7 @@ def score(
     """One number for one network, more is better, for an optimiser that is told a number once and cannot be told another.
 
     Each objective counts as a share of the way from the best that there could be (the dense network's score, at no cost) to the
-    reference point (`front.reference_point`). The weights are drawn for each network, from `seed` and its `removals_key`, so the
+    reference point (`front.reference_point`). The weights are drawn for each network, from `seed` and its `plan_key`, so the
     same network always has the same number. Feasible networks lie in [-1 - RHO, 0]; infeasible ones below, by the goals that
     they miss; failed ones below all others.
     """
@@ -70,5 +70,5 @@ def score(
     worst = np.array(reference_point(objectives, dense, goals))
     span = np.where(worst > best, worst - best, 1.0)
     shares = np.clip((as_costs([evaluation], objectives) - best) / span, 0.0, 1.0)
-    weights = np.random.default_rng([seed, int(evaluation.removals_key, 16)]).dirichlet(np.ones(len(objectives)))
+    weights = np.random.default_rng([seed, int(evaluation.plan_key, 16)]).dirichlet(np.ones(len(objectives)))
     return -float(chebyshev(weights, shares)[0])

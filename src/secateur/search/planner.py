@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from secateur.records import Candidate, Sensitivity
+from secateur.records import Candidate, Plan, Sensitivity
 from secateur.search.additive import AdditiveModel, cheapest
 from secateur.search.knapsack import Curve, solve
 from secateur.search.ledger import Ledger, own
@@ -50,7 +50,7 @@ def knapsack(ledger: Ledger, count: int) -> Iterator[Planned]:
     for proposal in _by_gain(ledger, proposals, rng):
         if planned == count:
             return
-        if ledger.known(problem.key(proposal.candidate)) is None:
+        if ledger.known(problem.resolve(proposal.candidate).key) is None:
             yield Planned(proposal.candidate, "knapsack", f"knapsack {start}.{planned}")
             planned += 1
 
@@ -80,15 +80,15 @@ def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
                 if any(foreseen[goal.metric] > goal.limit_in_search for goal in limits):
                     continue
                 foreseen["accuracy"] = score_of(sum(weighted[name].damage[i] for name, i in position.items()))
-                cuts = dict(problem.space.mildest().cuts)
+                edits = dict(problem.space.mildest().edits)
                 for name, i in position.items():
                     choice = problem.space.choices[name]
-                    cuts[name] = choice.cut(1 - kept[name] / choice.group.width, best[name][1][i])
+                    edits[name] = choice.edits(1 - kept[name] / choice.group.width, best[name][1][i])
                 figures = [
                     foreseen.get(name, 0.0) * (1 if direction == "minimize" else -1)
                     for name, direction in problem.objectives.items()
                 ]
-                yield Proposal(Candidate(cuts), tuple(figures))
+                yield Proposal(Candidate.of(edits), tuple(figures))
 
 
 class _ScoreOfDamage:
@@ -149,7 +149,7 @@ def additive_model(ledger: Ledger, sensitivities: Sequence[Sensitivity]) -> Addi
     problem = ledger.problem
     if not sensitivities or not own(ledger.trials):
         return None
-    whole = problem.exact(problem.space.dense())
+    whole = problem.exact(Plan())
     costs = [n for n, d in problem.objectives.items() if d == "minimize" and _foresees(ledger, n)] or ["macs"]
     damage: dict[str, dict[str, dict[int, float]]] = {}
     savings: dict[str, dict[str, dict[int, float]]] = {cost: {} for cost in costs}
@@ -167,7 +167,7 @@ def additive_model(ledger: Ledger, sensitivities: Sequence[Sensitivity]) -> Addi
 
 def _foresees(ledger: Ledger, cost: str) -> bool:
     """Whether a cost can be told from MACs and parameters; one that the dense model does not have cannot be saved."""
-    whole = ledger.problem.exact(ledger.problem.space.dense())
+    whole = ledger.problem.exact(Plan())
     return ledger.problem.dense[cost].value > 0 and ledger.forecast.of(cost, whole) is not None
 
 

@@ -39,13 +39,14 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
     while waiting or under_way:
         while waiting and under_way < executor.workers:
             number, (_, _, candidate) = waiting.pop()
-            executor.submit(number, Job(candidate, fidelity=Fidelity(probe=True)))
+            executor.submit(number, Job(candidate, ledger.problem.resolve(candidate), fidelity=Fidelity(probe=True)))
             under_way += 1
         number, evaluation = executor.wait()
         found[number] = evaluation
         under_way -= 1
+    widths = {group.name: group.width for group in space.groups}
     sensitivities = tuple(
-        Sensitivity(group, used, candidate.cuts[group].kept, space.choices[group].group.width, *_figures(found[number]))
+        Sensitivity(group, used, candidate.width(group, widths[group]), widths[group], *_figures(found[number]))
         for number, (group, used, candidate) in enumerate(probes)
         if found[number].failure is None
     )

@@ -8,6 +8,7 @@ That study is the record of the search, and the memory is filled from it at a st
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from secateur.databases import Schema, ensure
 from secateur.errors import StateError, first_line
-from secateur.records import Arm, Direction, Evaluation, Trial
+from secateur.records import Arm, Direction, Evaluation, Trial, earlier
 from secateur.search.board import ARTIFACTS, Board, store_artifact
 from secateur.search.dashboard import Original, group_table, trial_attributes, trial_note
 from secateur.search.samplers import SAMPLERS
@@ -112,7 +113,7 @@ class Study:
     def tell(
         self, asked: Asked, evaluation: Evaluation, constraints: Mapping[str, float], same_as: int | None = None
     ) -> Trial:
-        """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial with equal cuts."""
+        """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial of the same network."""
         asking = self._asked.pop(asked.token, None)
         told = Trial(self._stored, asked.arm, asked.label, evaluation, same_as, asked.method, asked.fraction)
         # Samplers keep notes of their own (NSGA-II its generations): without them a restarted one would begin anew.
@@ -165,9 +166,13 @@ class Study:
 
 def _told(trial: FrozenTrial) -> Trial:
     """A stored trial as ours."""
-    attributes, evaluation = trial.user_attrs, _EVALUATION.validate_json(trial.system_attrs[_STORED])
+    attributes, evaluation = trial.user_attrs, _stored(trial)
     planned = trial.system_attrs.get(_PLANNED, {})
     return Trial(trial.number, attributes["arm"], attributes["label"], evaluation, attributes.get("same_as"), **planned)
+
+
+def _stored(trial: FrozenTrial) -> Evaluation:
+    return _EVALUATION.validate_python(earlier.evaluation(json.loads(trial.system_attrs[_STORED])))
 
 
 def _remembered(

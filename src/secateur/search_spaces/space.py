@@ -16,9 +16,10 @@ import numpy as np
 from secateur.compression.channel_tensors import WRITING
 from secateur.compression.groups import FoundGroups
 from secateur.compression.saliency import METHODS, Saliencies, available_methods
+from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest
-from secateur.records import Candidate, Cut, Excluded, Group
+from secateur.records import CHANNELS, Candidate, Edit, Excluded, Group
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ class Choice:
         target = self.group.width * (1 - removed_fraction)
         return min(self.widths, key=lambda width: (abs(width - target), -width))
 
-    def cut(self, removed_fraction: float, method: str) -> Cut:
-        """Nothing removed means no method: such cuts are all the same."""
-        kept = self.nearest_width(removed_fraction)
-        return Cut(None if kept == self.group.width else method, kept)
+    def edits(self, removed_fraction: float, method: str) -> tuple[Edit, ...]:
+        """What leads to the nearest width; nothing where that is the whole one."""
+        return self.narrowed(self.nearest_width(removed_fraction), method)
+
+    def narrowed(self, width: int, method: str) -> tuple[Edit, ...]:
+        """What leads to a width; nothing where it is the whole one."""
+        return () if width == self.group.width else (Edit(CHANNELS, width, method),)
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,11 @@ class SearchSpace:
 
     def candidate(self, values: Mapping[str, float | str]) -> Candidate:
         """A sampler's numbers, rounded to widths."""
-        return Candidate(
+        return Candidate.of(
             {
-                name: choice.cut(float(values[f"{name}.removed"]), str(values.get(f"{name}.method", choice.methods[0])))
+                name: choice.edits(
+                    float(values[f"{name}.removed"]), str(values.get(f"{name}.method", choice.methods[0]))
+                )
                 for name, choice in self.choices.items()
             }
         )
@@ -124,17 +130,17 @@ class SearchSpace:
         """The numbers that lead to a candidate: the other way round."""
         values: dict[str, float | str] = {}
         for name, choice in self.choices.items():
-            cut = candidate.cuts[name]
-            values[f"{name}.removed"] = 1 - cut.kept / choice.group.width
+            edit = candidate.edit(name)
+            values[f"{name}.removed"] = 1 - candidate.width(name, choice.group.width) / choice.group.width
             if len(choice.methods) > 1:
-                values[f"{name}.method"] = cut.method or choice.methods[0]
+                values[f"{name}.method"] = choice.methods[0] if edit is None else edit.by
         return values
 
     def uniform(self, removed_fraction: float, method: str) -> Candidate:
         """The same fraction of every group, as far as its widths allow; a method that a group lacks becomes its first."""
-        return Candidate(
+        return Candidate.of(
             {
-                name: choice.cut(removed_fraction, method if method in choice.methods else choice.methods[0])
+                name: choice.edits(removed_fraction, method if method in choice.methods else choice.methods[0])
                 for name, choice in self.choices.items()
             }
         )
@@ -146,54 +152,52 @@ class SearchSpace:
         share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel.
         """
         alone = [name for name, choice in self.choices.items() if _writers(choice.group) == 1]
-        cuts = dict(self.mildest().cuts)
+        edits = dict(self.mildest().edits)
         for name in alone or self.choices:
             choice = self.choices[name]
             used = method if method in choice.methods else choice.methods[0]
             scores = np.sort(saliencies[name][used].numpy())
             gone = int((np.cumsum(scores) <= removed_share * scores.sum()).sum())
-            cuts[name] = choice.cut(gone / choice.group.width, used)
-        return Candidate(cuts)
+            edits[name] = choice.edits(gone / choice.group.width, used)
+        return Candidate.of(edits)
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """A fraction and a method for every group, drawn evenly."""
-        return Candidate(
+        return Candidate.of(
             {
-                name: choice.cut(float(rng.uniform(*choice.removed)), str(rng.choice(choice.methods)))
+                name: choice.edits(float(rng.uniform(*choice.removed)), str(rng.choice(choice.methods)))
                 for name, choice in self.choices.items()
             }
         )
 
-    def only(self, group: str, kept: int, method: str) -> Candidate:
-        """One group cut, all others whole."""
-        cuts = {name: Cut(None, choice.group.width) for name, choice in self.choices.items()}
-        cuts[group] = Cut(None if kept == self.choices[group].group.width else method, kept)
-        return Candidate(cuts)
+    def only(self, group: str, width: int, method: str) -> Candidate:
+        """One group cut to a width, all others whole."""
+        return Candidate.of({group: self.choices[group].narrowed(width, method)})
 
     def smallest(self) -> Candidate:
         """Every group at its narrowest."""
-        return Candidate({name: Cut(c.methods[0], c.widths[-1]) for name, c in self.choices.items()})
+        return Candidate.of({name: c.narrowed(c.widths[-1], c.methods[0]) for name, c in self.choices.items()})
 
     def mildest(self) -> Candidate:
         """Every group at its widest: the dense network, where the space holds it."""
-        return Candidate({name: c.cut(c.removed[0], c.methods[0]) for name, c in self.choices.items()})
+        return Candidate.of({name: c.narrowed(c.widths[0], c.methods[0]) for name, c in self.choices.items()})
 
     def adapted(self, candidate: Candidate) -> Candidate | None:
         """A candidate of another space as this one has it: groups by name, the nearest width, a method of the group's.
 
         Groups that the other space did not cut become the mildest; None where no group that it cut is in this space.
         """
-        known = {name: cut for name, cut in candidate.cuts.items() if cut.method is not None and name in self.choices}
-        cuts = dict(self.mildest().cuts)
-        for name, cut in known.items():
+        known = {name: edit for name in self.choices if (edit := candidate.edit(name)) is not None}
+        edits = dict(self.mildest().edits)
+        for name, edit in known.items():
             choice = self.choices[name]
-            method = cut.method if cut.method in choice.methods else choice.methods[0]
-            cuts[name] = choice.cut(1 - cut.kept / choice.group.width, str(method))
-        return Candidate(cuts) if known else None
+            method = edit.by if edit.by in choice.methods else choice.methods[0]
+            edits[name] = choice.edits(1 - edit.level / choice.group.width, method)
+        return Candidate.of(edits) if known else None
 
     def dense(self) -> Candidate:
         """Nothing cut; in the space only where `whole` says so."""
-        return Candidate({name: Cut(None, choice.group.width) for name, choice in self.choices.items()})
+        return Candidate({})
 
 
 def build_space(
@@ -220,7 +224,9 @@ def build_space(
             reason = "no rule matches it"
         else:
             multiple = _multiple(group, rule, step or 1)
-            choice = Choice(group, available_methods(group, rule.methods), _widths(group, rule, multiple), multiple)
+            whole = (group.width,) if rule.removed[0] == 0 else ()
+            widths = whole + TRANSFORMS[CHANNELS].levels(group, rule, multiple)
+            choice = Choice(group, available_methods(group, rule.methods), widths, multiple)
             if not choice.methods:
                 reason = f"none of its methods ({', '.join(rule.methods)}) applies: it lacks what they need"
             elif choice.widths in ((), (group.width,)):
@@ -248,18 +254,6 @@ def _multiple(group: Group, rule: GroupRule, asked: int) -> int:
     while asked >= group.width and asked > 1:
         asked //= 2
     return asked
-
-
-def _widths(group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
-    """Channel counts that may stay: multiples within the rule's range, and the whole width where its range begins at 0."""
-    least_removed, most_removed = rule.removed
-    floor = max(rule.at_least, group.width - len(group.removable), group.least)
-    widths = {
-        width
-        for width in range(multiple, group.width, multiple)
-        if width >= floor and least_removed <= 1 - width / group.width <= most_removed
-    }
-    return tuple(sorted(widths | ({group.width} if least_removed == 0 else set()), reverse=True))
 
 
 def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:

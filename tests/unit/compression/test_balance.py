@@ -10,7 +10,8 @@ from torch import nn
 from nets import images, shaken
 from odd_nets import Interleaved, Odd, SplitBlock
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.compression.plan import apply, reference
+from secateur.compression.transforms.channels import without
 
 
 class EverySecond(Odd):
@@ -46,9 +47,9 @@ def test_channels_that_must_leave_in_step_are_one_unit(kind, owned):
     root = next(m for m in group.members if (m.module, m.side) == ("first", "out"))
     for unit, channels in owned.items():
         assert {i for r, i in zip(root.roots, root.indices, strict=True) if r == unit} == channels
-    removals = removals_of([group], {"first": (0, 3, 4)})
+    plan = without([group], {"first": (0, 3, 4)})
     x = images(3, seed=4)
-    torch.testing.assert_close(cut(model, removals)(x), zeroed(model, removals)(x))
+    torch.testing.assert_close(apply(model, plan)(x), reference(model, plan)(x))
 
 
 class Unequal(Odd):

@@ -7,7 +7,8 @@ from torch import nn
 from nets import NETWORKS, images, network
 from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 
 WITH_NORMS = [name for name in NETWORKS if batch_norms(network(name))]
 
@@ -16,14 +17,14 @@ WITH_NORMS = [name for name in NETWORKS if batch_norms(network(name))]
 def test_the_uncut_network_does_not_move(name):
     model = network(name)
     statistics = dense_statistics(model, (images(16),))
-    untouched = cut(model, removals_of([], {}))
-    recalibrate(untouched, removals_of([], {}), statistics)
+    untouched = apply(model, without([], {}))
+    recalibrate(untouched, without([], {}), statistics)
     for key, tensor in model.state_dict().items():
         torch.testing.assert_close(untouched.state_dict()[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
 
 
 def reference(
-    model: nn.Module, removals, dense_model: nn.Module, x: torch.Tensor
+    model: nn.Module, plan, dense_model: nn.Module, x: torch.Tensor
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The rule written down naively: layer by layer, each with its input from the layers corrected before it."""
     expected = {}
@@ -45,7 +46,7 @@ def reference(
             model(x)  # all layers before this one are corrected by now
         hook.remove()
         axes = (0, *range(2, inputs[name].dim()))
-        keep = [c for c in range(dense_inputs[name].shape[1]) if c not in removals.out.get(name, ())]
+        keep = [c for c in range(dense_inputs[name].shape[1]) if c not in plan.removed["out"].get(name, ())]
         v_c, m_c = torch.var_mean(inputs[name], axes, correction=0)
         v_d, m_d = torch.var_mean(dense_inputs[name][:, keep], axes, correction=0)
         stretch = (v_c + layer.eps) / (v_d + layer.eps)
@@ -59,10 +60,10 @@ def reference(
 def test_one_pass_equals_the_rule_applied_layer_by_layer(name):
     model, x = network(name), images(16)
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {g.name: g.removable[::3] for g in groups})
-    fast, slow = cut(model, removals), cut(model, removals)
-    recalibrate(fast, removals, dense_statistics(model, (x,)))
-    expected = reference(slow, removals, model, x)
+    plan = without(groups, {g.name: g.removable[::3] for g in groups})
+    fast, slow = apply(model, plan), apply(model, plan)
+    recalibrate(fast, plan, dense_statistics(model, (x,)))
+    expected = reference(slow, plan, model, x)
     for layer, (mean, variance) in expected.items():
         found = fast.get_submodule(layer)
         torch.testing.assert_close(found.running_mean, mean, rtol=1e-3, atol=1e-4, msg=layer)
@@ -72,10 +73,10 @@ def test_one_pass_equals_the_rule_applied_layer_by_layer(name):
 def test_only_statistics_change_and_the_layers_are_left_in_evaluation_mode():
     model, x = network("residual"), images(16)
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {g.name: g.removable[::2] for g in groups})
-    smaller = cut(model, removals)
+    plan = without(groups, {g.name: g.removable[::2] for g in groups})
+    smaller = apply(model, plan)
     before = {key: tensor.clone() for key, tensor in smaller.state_dict().items()}
-    recalibrate(smaller, removals, dense_statistics(model, (x,)))
+    recalibrate(smaller, plan, dense_statistics(model, (x,)))
     changed = {key for key, tensor in smaller.state_dict().items() if not torch.equal(tensor, before[key])}
     assert changed
     assert all(key.endswith(("running_mean", "running_var")) for key in changed)
@@ -89,7 +90,7 @@ def test_dead_channels_give_no_nan():
         model[0][0].weight[0] = 0.0  # its variance is zero
     x = images(8)
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {groups[0].name: [1, 2]})
-    smaller = cut(model, removals)
-    recalibrate(smaller, removals, dense_statistics(model, (x,)))
+    plan = without(groups, {groups[0].name: [1, 2]})
+    smaller = apply(model, plan)
+    recalibrate(smaller, plan, dense_statistics(model, (x,)))
     assert all(torch.isfinite(tensor).all() for tensor in smaller.state_dict().values())

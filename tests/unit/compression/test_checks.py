@@ -14,7 +14,8 @@ from nets import TwoConvolutions, images, network, shaken
 from secateur.compression.copies import copied
 from secateur.compression.costs import parameter_count, parameters_after
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.compression.plan import apply, reference
+from secateur.compression.transforms.channels import without
 from secateur.errors import ModelError
 
 
@@ -113,18 +114,18 @@ def test_parametrized_weights_are_cut_like_plain_ones():
     groups = find_groups(model, (images(),)).groups
     assert [group.name for group in groups] == ["one", "two"]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    removals = removals_of(groups, {"one": (0, 3, 4), "two": (1,)})
+    plan = without(groups, {"one": (0, 3, 4), "two": (1,)})
     x = images(3, seed=5)
-    torch.testing.assert_close(cut(model, removals, shared=True)(x), zeroed(model, removals)(x))
-    torch.testing.assert_close(cut(model, removals)(x), zeroed(model, removals)(x))
-    assert parameters_after(model, removals) == parameter_count(cut(model, removals))
+    torch.testing.assert_close(apply(model, plan, shared=True)(x), reference(model, plan)(x))
+    torch.testing.assert_close(apply(model, plan)(x), reference(model, plan)(x))
+    assert parameters_after(model, plan) == parameter_count(apply(model, plan))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_shared_copy_owns_only_what_it_loses():
     model = network("residual")
     group = find_groups(model, (images(),)).groups[1]
-    smaller = cut(model, removals_of([group], {group.name: group.removable[:2]}), shared=True)
+    smaller = apply(model, without([group], {group.name: group.removable[:2]}), shared=True)
     touched = {member.module for member in group.members}
     original = dict(model.named_parameters())
     for name, parameter in smaller.named_parameters():

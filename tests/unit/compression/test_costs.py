@@ -7,7 +7,8 @@ from torch import nn
 from nets import NETWORKS, images, network
 from secateur.compression.costs import layer_costs, parameter_count, parameters_after, within_reach
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.workloads.resnet import cifar_resnet
 
 
@@ -29,10 +30,10 @@ def test_a_convolution_and_a_linear_layer_by_hand():
 def test_costs_after_a_cut_are_those_counted_on_the_cut_network(name):
     model = network(name)
     found = find_groups(model, (images(),))
-    removals = removals_of(found.groups, {g.name: g.removable[::2] for g in found.groups})
-    smaller = cut(model, removals)
-    assert found.costs.after(removals) == layer_costs(smaller, (images(),)).total
-    assert parameters_after(model, removals) == parameter_count(smaller)
+    plan = without(found.groups, {g.name: g.removable[::2] for g in found.groups})
+    smaller = apply(model, plan)
+    assert found.costs.after(plan) == layer_costs(smaller, (images(),)).total
+    assert parameters_after(model, plan) == parameter_count(smaller)
 
 
 def test_what_is_within_reach_is_what_groups_touch():

@@ -12,7 +12,8 @@ from generated import BLOCKS, ENDS, generated
 from nets import images
 from secateur.compression.costs import layer_costs, parameter_count, parameters_after
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.compression.plan import apply, reference
+from secateur.compression.transforms.channels import without
 from secateur.errors import ModelError
 
 NETWORKS = {
@@ -35,15 +36,15 @@ def check(blocks, end, seed, times=4):
         some = draw.sample(found.groups, draw.randint(1, len(found.groups)))
         for groups in ([draw.choice(found.groups)], some):
             removed = {g.name: draw.sample(g.removable, draw.randint(1, g.width - g.least)) for g in groups}
-            removals = removals_of(groups, removed)
-            smaller = cut(model, removals)
+            plan = without(groups, removed)
+            smaller = apply(model, plan)
             with torch.no_grad():
-                actual, expected = smaller(x), zeroed(model, removals)(x)
+                actual, expected = smaller(x), reference(model, plan)(x)
             torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
-            assert parameters_after(model, removals) == parameter_count(smaller)
-            assert found.costs.after(removals) <= found.costs.total
+            assert parameters_after(model, plan) == parameter_count(smaller)
+            assert found.costs.after(plan) <= found.costs.total
             if found.costs.other == 0:
-                assert found.costs.after(removals) == layer_costs(smaller, (images(),)).total
+                assert found.costs.after(plan) == layer_costs(smaller, (images(),)).total
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)

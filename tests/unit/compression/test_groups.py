@@ -8,8 +8,9 @@ from torch import nn
 from nets import Grouped, HardCoded, Normed, images, network, shaken
 from secateur.compression.costs import layer_costs, parameter_count, parameters_after
 from secateur.compression.groups import find_groups
+from secateur.compression.plan import apply, reference
 from secateur.compression.proof import Proof
-from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.compression.transforms.channels import without
 from secateur.errors import ModelError
 from secateur.records import Group, Member
 
@@ -27,7 +28,7 @@ def test_padded_shortcuts_couple_with_their_offset():
 def test_padded_shortcuts_leave_the_padding_whole():
     model = network("option-A residual")
     groups = find_groups(model, (images(),)).groups
-    smaller = cut(model, removals_of(groups, {"conv1": range(6)}))
+    smaller = apply(model, without(groups, {"conv1": range(6)}))
     assert smaller.get_submodule("layer1.0.conv2").weight.shape[0] == 2
     assert smaller.get_submodule("layer2.0.conv2").weight.shape[0] == 10
     assert smaller.get_submodule("layer3.0.conv2").weight.shape[0] == 26
@@ -65,7 +66,7 @@ def test_norms_over_channels_are_cut_and_then_see_those_that_stay():
     model = shaken(Normed())
     groups = find_groups(model, (images(),)).groups
     assert [g.name for g in groups] == ["one", "two", "hidden"]
-    smaller = cut(model, removals_of(groups, {"one": (0, 5), "hidden": (1, 2, 7)}))
+    smaller = apply(model, without(groups, {"one": (0, 5), "hidden": (1, 2, 7)}))
     one, hidden = [1, 2, 3, 4, 6, 7], [0, 3, 4, 5, 6]
     with torch.no_grad():
         y = model.one(images())[:, one]
@@ -83,7 +84,7 @@ def test_the_groups_of_a_convolution_leave_whole():
     model = shaken(Grouped())
     group = find_groups(model, (images(),)).groups[0]
     assert (group.name, group.width, group.removable) == ("one.0", 2, (0, 1)), "two units of four channels each"
-    smaller = cut(model, removals_of([group], {"one.0": [0]}))
+    smaller = apply(model, without([group], {"one.0": [0]}))
     grouped = smaller.get_submodule("two.0")
     assert (grouped.groups, grouped.in_channels, grouped.out_channels) == (1, 4, 4)
     assert torch.equal(grouped.weight, model.get_submodule("two.0").weight[4:])
@@ -129,15 +130,15 @@ def test_a_stream_is_cut_with_everything_that_holds_its_channels():
     assert {g.name: g.width for g in found.groups} == {"up": 16, "down": 12}
     members = {member.module for member in found.groups[1].members}
     assert members == {"embed", ":positions:2", ":mean:0", "norm", "last", "up", "down", ":scale:0", "head"}
-    removals = removals_of(found.groups, {"up": (0, 9), "down": (1, 3, 11)})
-    smaller = cut(model, removals)
+    plan = without(found.groups, {"up": (0, 9), "down": (1, 3, 11)})
+    smaller = apply(model, plan)
     assert smaller.positions.shape == (1, 8, 9)
     assert smaller.mean.shape == (9,)
     assert smaller.up.weight.shape == (9, 14)
     assert smaller.head.weight is smaller.embed.weight, "what was tied stays tied"
-    torch.testing.assert_close(smaller(tokens), zeroed(model, removals)(tokens))
-    assert parameters_after(model, removals) == parameter_count(smaller)
-    assert found.costs.after(removals) == layer_costs(smaller, (tokens,)).total
+    torch.testing.assert_close(smaller(tokens), reference(model, plan)(tokens))
+    assert parameters_after(model, plan) == parameter_count(smaller)
+    assert found.costs.after(plan) == layer_costs(smaller, (tokens,)).total
 
 
 def test_whoever_waits_is_told_how_far_it_is():
@@ -218,7 +219,7 @@ def test_whatever_is_offered_for_a_reused_layer_is_right():
     except ModelError:
         return  # nothing offered is right as well
     for group in groups:
-        smaller = cut(model, removals_of([group], {group.name: group.removable[:3]}))
+        smaller = apply(model, without([group], {group.name: group.removable[:3]}))
         assert smaller(images()).shape == (2, 5)
 
 

@@ -14,9 +14,10 @@ from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.readers import answers, columns, matrix, readers
 from secateur.compression.compensation.sequential import dense_answers, refit_in_order
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.errors import WorkloadError
-from secateur.records import Removals
+from secateur.records import Plan, Remove
 
 LAYERS = {
     "convolution": (nn.Conv2d(4, 6, 3), (5, 4, 12, 13)),
@@ -111,12 +112,12 @@ def test_what_other_channels_say_as_well_is_taken_from_them(monkeypatch):
     model, x = Repeated().eval(), images(32)
     model.two.padding = (0, 0)  # the border would tell a constant from a bias
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {"one": (0, 3)})
-    smaller = cut(model, removals)
+    plan = without(groups, {"one": (0, 3)})
+    smaller = apply(model, plan)
     solver, fresh = fitted(model, x), images(16, seed=5)
     with torch.no_grad():
         assert (smaller(fresh) - model(fresh)).abs().max() > 0.05
-        solver.refit(smaller, removals)
+        solver.refit(smaller, plan)
         torch.testing.assert_close(smaller(fresh), model(fresh), rtol=1e-2, atol=1e-3)
 
 
@@ -125,12 +126,12 @@ def test_no_layer_is_worse_on_what_the_dense_network_reads(name):
     """And the ridge only goes where it is better for the sum of error and distance: the solution of a linear system, naively."""
     model, x = network(name), images(32)
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {g.name: g.removable[::2][: g.width - g.least] for g in groups})
-    plain, refitted = cut(model, removals), cut(model, removals)
+    plan = without(groups, {g.name: g.removable[::2][: g.width - g.least] for g in groups})
+    plain, refitted = apply(model, plan), apply(model, plan)
     solver = fitted(model, x)
-    solver.refit(refitted, removals)
+    solver.refit(refitted, plan)
     moved = 0
-    for n, gone in removals.in_.items():
+    for n, gone in plan.removed["in"].items():
         before, after = plain.get_submodule(n), refitted.get_submodule(n)
         if n not in solver.grams or len(solver.grams[n]) > 1:
             continue
@@ -140,7 +141,7 @@ def test_no_layer_is_worse_on_what_the_dense_network_reads(name):
         gram = gram[: weight.shape[1], : weight.shape[1]]
         size = dense.weight[0, 0].numel()
         stay = [c for c in range(weight.shape[1]) if c // size not in gone or c >= dense.weight[0].numel()]
-        rows = [r for r in range(len(weight)) if r not in removals.out.get(n, ())]
+        rows = [r for r in range(len(weight)) if r not in plan.removed["out"].get(n, ())]
 
         def error(layer, *, rows=rows, stay=stay, weight=weight, gram=gram):
             difference = weight[rows].clone()
@@ -162,10 +163,10 @@ def test_groups_of_a_convolution_are_problems_of_their_own():
     torch.manual_seed(0)
     dense, x = nn.Conv2d(6, 4, 3, groups=2), torch.randn(16, 6, 9, 9)
     model = nn.Sequential(dense)
-    removals = Removals({}, {"0": (1, 3)}, {})
+    plan = Plan((Remove("0", "in", (1, 3)),))
     smaller = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2))
     solver = LeastSquares(model, gather_grams(model, ["0"], stream(x, 16)))
-    solver.refit(smaller, removals)
+    solver.refit(smaller, plan)
     with torch.no_grad():
         for g, gone in enumerate((1, 0)):  # channel 1 is the first group's second, channel 3 the second group's first
             alone = nn.Sequential(nn.Conv2d(3, 2, 3))
@@ -173,7 +174,7 @@ def test_groups_of_a_convolution_are_problems_of_their_own():
             alone[0].bias.copy_(dense.bias[2 * g : 2 * g + 2])
             part = nn.Sequential(nn.Conv2d(2, 2, 3))
             grams = gather_grams(alone, ["0"], stream(x[:, 3 * g : 3 * g + 3], 16))
-            LeastSquares(alone, grams).refit(part, Removals({}, {"0": (gone,)}, {}))
+            LeastSquares(alone, grams).refit(part, Plan((Remove("0", "in", (gone,)),)))
             torch.testing.assert_close(smaller[0].weight[2 * g : 2 * g + 2], part[0].weight, rtol=1e-4, atol=1e-5)
 
 
@@ -183,15 +184,15 @@ def test_what_is_solved_once_serves_all_candidates_with_the_same_inputs(monkeypa
     asked = []
     monkeypatch.setattr(least_squares, "solved", lambda *given: asked.append(1) or solve(*given))
     name, other = "layer1.0.conv1", "layer2.0.conv1"
-    first = removals_of(groups.values(), {name: (1, 4)})
-    second = removals_of(groups.values(), {name: (1, 4), other: (0, 2)})
+    first = without(groups.values(), {name: (1, 4)})
+    second = without(groups.values(), {name: (1, 4), other: (0, 2)})
     solver = fitted(model, x)
-    solver.refit(cut(model, first), first)
+    solver.refit(apply(model, first), first)
     count = len(asked)
-    again = cut(model, second)
+    again = apply(model, second)
     solver.refit(again, second)
     assert len(asked) == 2 * count == 2  # one reader each
-    alone = cut(model, second)
+    alone = apply(model, second)
     fitted(model, x).refit(alone, second)
     for key, tensor in alone.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key
@@ -206,8 +207,8 @@ def test_solutions_are_forgotten_where_they_are_many(monkeypatch):
     solver = fitted(model, x)
     monkeypatch.setattr(least_squares, "MOST_REMEMBERED", 2000)
     for channel in range(4):
-        removals = removals_of(groups, {g.name: (channel,) for g in groups})
-        solver.refit(cut(model, removals), removals)
+        plan = without(groups, {g.name: (channel,) for g in groups})
+        solver.refit(apply(model, plan), plan)
         assert len(solver._solutions) == 1 or sum(s.numel() for s in solver._solutions.values()) <= 2000
 
 
@@ -218,9 +219,9 @@ def test_a_layer_whose_inputs_are_all_zero_keeps_its_weights():
         layer.bn1.weight.zero_()
         layer.bn1.bias.zero_()
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {"layer1.0.conv1": (1, 4)})
-    plain, refitted = cut(model, removals), cut(model, removals)
-    fitted(model, x).refit(refitted, removals)
+    plan = without(groups, {"layer1.0.conv1": (1, 4)})
+    plain, refitted = apply(model, plan), apply(model, plan)
+    fitted(model, x).refit(refitted, plan)
     assert torch.equal(plain.layer1[0].conv2.weight, refitted.layer1[0].conv2.weight)
 
 
@@ -269,8 +270,8 @@ def test_grams_are_gathered_on_so_many_samples_of_calibration_data():
 def test_in_order_the_uncut_network_keeps_its_answers(name):
     model, x = network(name), images(32)
     names, _ = readers(model, find_groups(model, (x,)).groups)
-    whole = removals_of([], {})
-    same = cut(model, whole)
+    whole = without([], {})
+    same = apply(model, whole)
     outputs = refit_in_order(same, model, whole, dense_answers(model, names, (x,)))
     with torch.no_grad():
         torch.testing.assert_close(outputs, model(x), rtol=1e-3, atol=1e-4)
@@ -282,13 +283,13 @@ def test_one_pass_in_order_is_layer_after_layer(name):
     """Naively: for each layer another pass, which finds the layers before it refitted."""
     model, x = network(name), images(16)
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {g.name: g.removable[::3] for g in groups})
+    plan = without(groups, {g.name: g.removable[::3] for g in groups})
     names, _ = readers(model, groups)
     dense = dense_answers(model, names, (x,))
-    fast, slow = cut(model, removals), cut(model, removals)
-    refit_in_order(fast, model, removals, dense)
+    fast, slow = apply(model, plan), apply(model, plan)
+    refit_in_order(fast, model, plan, dense)
     for n in called(slow, names, x):
-        refit_in_order(slow, model, removals, type(dense)((x,), {n: dense.outputs[n]}))
+        refit_in_order(slow, model, plan, type(dense)((x,), {n: dense.outputs[n]}))
     for key, tensor in slow.state_dict().items():
         torch.testing.assert_close(fast.state_dict()[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
@@ -306,11 +307,11 @@ def called(model: nn.Module, names, x) -> list[str]:
 def test_in_order_is_nearer_to_the_dense_network_than_layer_by_layer():
     model, x = shaken(network("VGG"), 3), images(64)
     groups = find_groups(model, (x,)).groups
-    removals = removals_of(groups, {g.name: g.removable[::2] for g in groups})
+    plan = without(groups, {g.name: g.removable[::2] for g in groups})
     names, _ = readers(model, groups)
-    plain, refitted, ordered = (cut(model, removals) for _ in range(3))
-    fitted(model, x).refit(refitted, removals)
-    refit_in_order(ordered, model, removals, dense_answers(model, names, (x,)))
+    plain, refitted, ordered = (apply(model, plan) for _ in range(3))
+    fitted(model, x).refit(refitted, plan)
+    refit_in_order(ordered, model, plan, dense_answers(model, names, (x,)))
     with torch.no_grad():
         errors = [float((module(x) - model(x)).square().mean()) for module in (plain, refitted, ordered)]
     assert errors[0] > errors[1] > errors[2]

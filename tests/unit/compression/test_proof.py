@@ -11,8 +11,9 @@ from torch import nn
 from nets import NETWORKS, images, network, residual, shaken
 from odd_nets import ODD, Decoder, Heads
 from secateur.compression.groups import FoundGroups, find_groups
-from secateur.compression.proof import PLANS, SHARES, Proof, plans
-from secateur.compression.surgery import cut, removals_of, zeroed
+from secateur.compression.plan import apply, reference
+from secateur.compression.proof import SAMPLES, SHARES, Proof, samples
+from secateur.compression.transforms.channels import without
 from secateur.records import Group, Member
 from secateur.workloads.attention import opened
 
@@ -26,9 +27,9 @@ def check_random_cuts(model: nn.Module, found: FoundGroups, x: torch.Tensor, tim
             for group in groups:
                 most = group.width - group.least
                 removed[group.name] = draw.sample(group.removable, draw.randint(1, most))
-            removals = removals_of(groups, removed)
+            plan = without(groups, removed)
             with torch.no_grad():
-                smaller, masked = cut(model, removals)(x), zeroed(model, removals)(x)
+                smaller, masked = apply(model, plan)(x), reference(model, plan)(x)
             torch.testing.assert_close(smaller, masked, rtol=1e-3, atol=1e-4, msg=f"without {removed}")
 
 
@@ -48,7 +49,7 @@ def test_attention_heads_leave_with_the_number_that_counts_them():
     found = find_groups(model, (tokens,))
     group = next(g for g in found.groups if g.name == "q")
     assert (group.width, group.removable) == (4, (0, 1, 2, 3))
-    smaller = cut(model, removals_of([group], {"q": (1,)}))
+    smaller = apply(model, without([group], {"q": (1,)}))
     assert smaller.heads == 3
     assert smaller.o.weight.shape == (16, 12)
     check_random_cuts(model, found, tokens)
@@ -62,7 +63,7 @@ def test_a_decoder_loses_heads_of_keys_with_their_queries_neurons_and_its_stream
     widths = {"layers.0.q": 2, "layers.0.o": 64, "layers.0.gate": 128, "layers.1.q": 2, "layers.1.gate": 128}
     assert {group.name: group.width for group in found.groups} == widths
     assert [e.name for e in found.excluded] == ["head"]
-    smaller = cut(model, removals_of(found.groups, {"layers.0.q": (0,)}))
+    smaller = apply(model, without(found.groups, {"layers.0.q": (0,)}))
     assert (smaller.layers[0].heads, smaller.layers[0].kv_heads, smaller.layers[1].heads) == (2, 1, 4)
     check_random_cuts(model, found, tokens, times=3)
 
@@ -89,14 +90,14 @@ def test_torchs_attention_loses_heads_and_its_stream():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_groups_that_are_right_share_their_plans(name, monkeypatch):
+def test_groups_that_are_right_share_their_samples(name, monkeypatch):
     model = network(name)
     groups = find_groups(model, (images(),)).groups
     proof, counted = Proof(model, (images(),)), []
     disproof = proof.disproof
-    monkeypatch.setattr(proof, "disproof", lambda removals: (counted.append(removals), disproof(removals))[1])
+    monkeypatch.setattr(proof, "disproof", lambda plan: (counted.append(plan), disproof(plan))[1])
     assert proof.proven(groups) == (list(groups), {})
-    assert len(counted) <= PLANS + 1, "however many groups there are"
+    assert len(counted) <= SAMPLES + 1, "however many groups there are"
 
 
 def a_group(name: str, width: int = 16, removable: int | None = None) -> Group:
@@ -107,8 +108,8 @@ def a_group(name: str, width: int = 16, removable: int | None = None) -> Group:
 
 def test_every_group_meets_every_share_and_never_loses_its_last_channel():
     groups = [a_group("one"), a_group("two", 7), a_group("three", 2), a_group("pinned", 16, 8)]
-    drawn = plans(groups)
-    assert len(drawn) == PLANS, "a subset for each group, as there are four of them"
+    drawn = samples(groups)
+    assert len(drawn) == SAMPLES, "a subset for each group, as there are four of them"
     for group in groups:
         counts = [len(plan[group.name]) for plan in drawn if group.name in plan]
         assert len(counts) == len(SHARES) + 1
@@ -116,7 +117,7 @@ def test_every_group_meets_every_share_and_never_loses_its_last_channel():
         assert max(counts) == (8 if group.name == "pinned" else group.width - 1)
         assert all(set(plan[group.name]) <= set(group.removable) for plan in drawn if group.name in plan)
     assert any(len(plan["one"]) % 2 for plan in drawn if "one" in plan)
-    assert plans(groups) == drawn, "seeded: a resumed run proves the same"
+    assert samples(groups) == drawn, "seeded: a resumed run proves the same"
 
 
 class _Accuser(Proof):
@@ -125,8 +126,8 @@ class _Accuser(Proof):
     def __init__(self, *wrong: set[str]) -> None:
         self.wrong, self._watch = wrong, lambda *_: None
 
-    def disproof(self, removals):
-        guilty = [names for names in self.wrong if names <= set(removals.out)]
+    def disproof(self, plan):
+        guilty = [names for names in self.wrong if names <= set(plan.removed["out"])]
         return f"{sorted(guilty[0])} is wrong" if guilty else None
 
 
@@ -142,11 +143,11 @@ def test_groups_that_are_built_like_a_wrong_one_are_tried_next_and_judged_by_the
     wrong = [f"block{i}.one" for i in (1, 2, 3, 5, 6, 7)]
     proof, asked = _Accuser(*({name} for name in wrong)), []
     disproof = proof.disproof
-    monkeypatch.setattr(proof, "disproof", lambda removals: (asked.append(removals), disproof(removals))[1])
+    monkeypatch.setattr(proof, "disproof", lambda plan: (asked.append(plan), disproof(plan))[1])
     proven, refuted = proof.proven(groups)
     assert set(refuted) == set(wrong)
     assert {"block0.one", "block4.one"} <= {group.name for group in proven}
-    assert len(asked) <= PLANS + 1 + 2 * 4 + 8, "one bisection of 16 groups, then those that are built alike"
+    assert len(asked) <= SAMPLES + 1 + 2 * 4 + 8, "one bisection of 16 groups, then those that are built alike"
 
 
 def test_heads_of_further_layers_take_the_shared_plans_and_no_trials_of_their_own(monkeypatch):
@@ -155,9 +156,7 @@ def test_heads_of_further_layers_take_the_shared_plans_and_no_trials_of_their_ow
         model, counted = Decoder(layers).eval(), []
         disproof = Proof.disproof
         with monkeypatch.context() as patch:
-            patch.setattr(
-                Proof, "disproof", lambda self, removals: (counted.append(removals), disproof(self, removals))[1]
-            )
+            patch.setattr(Proof, "disproof", lambda self, plan: (counted.append(plan), disproof(self, plan))[1])
             found = find_groups(model, (torch.randint(0, 32, (2, 6)),))
         assert sum(group.name.endswith(".q") for group in found.groups) == layers
         return len(counted)

@@ -14,8 +14,9 @@ from secateur.compression.channel_tensors import ChannelTensors
 from secateur.compression.compensation.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.obs import Reading
+from secateur.compression.plan import apply
 from secateur.compression.saliency import METHODS, Method, available_methods, compute_saliencies
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.transforms.channels import without
 from secateur.errors import WorkloadError
 from secateur.workloads.roles import collect
 
@@ -104,8 +105,8 @@ def scored(model, method="taylor"):
     scores = compute_saliencies(model, [group], [method], workload, batches=1)["write"][method]
     with torch.no_grad():
         whole = workload.loss(model(x), y)
-        without = [workload.loss(cut(model, removals_of([group], {"write": (c,)}))(x), y) for c in range(group.width)]
-    return scores, torch.stack(without) - whole
+        losses = [workload.loss(apply(model, without([group], {"write": (c,)}))(x), y) for c in range(group.width)]
+    return scores, torch.stack(losses) - whole
 
 
 @pytest.mark.parametrize("function", [nn.functional.relu, nn.functional.silu, torch.sigmoid, torch.cos])
@@ -153,11 +154,11 @@ def test_the_shift_that_bn_scale_leaves_out_is_given_back_by_recalibration():
         model[1].weight[2], model[1].bias[2] = 0.0, 2.0
     x = images(32)
     group = next(g for g in find_groups(model, (x[:2],)).groups if g.name == "0")
-    removals = removals_of([group], {"0": (2,)})
-    module = cut(model, removals)
+    plan = without([group], {"0": (2,)})
+    module = apply(model, plan)
     with torch.no_grad():
         assert (module(x) - model(x)).abs().max() > 0.05
-        recalibrate(module, removals, dense_statistics(model, (x,)))
+        recalibrate(module, plan, dense_statistics(model, (x,)))
         torch.testing.assert_close(module(x), model(x), rtol=1e-4, atol=1e-4)
 
 

@@ -10,8 +10,9 @@ from nets import NETWORKS, images, network
 from secateur import load_compressed
 from secateur.compression.compensation.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
+from secateur.compression.plan import apply
 from secateur.compression.storage import save_compressed
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.transforms.channels import without
 from secateur.errors import WorkloadError
 from secateur.records import Candidate, CompressedModel
 
@@ -20,14 +21,14 @@ WORKLOAD = {"factory": "somewhere:workload"}
 
 def compressed(model: nn.Module, *, tuned: bool) -> CompressedModel:
     groups = find_groups(model, (images(),)).groups
-    removals = removals_of(groups, {g.name: g.removable[::2] for g in groups})
-    module = cut(model, removals)
-    recalibrate(module, removals, dense_statistics(model, (images(8),)))
+    plan = without(groups, {g.name: g.removable[::2] for g in groups})
+    module = apply(model, plan)
+    recalibrate(module, plan, dense_statistics(model, (images(8),)))
     if tuned:
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.mul_(1.01)
-    return CompressedModel(Candidate({}), removals, module)
+    return CompressedModel(Candidate({}), plan, module)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -88,7 +89,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     tensors.write_bytes(whole)
     description = json.loads((tmp_path / "compressed.json").read_text())
     (tmp_path / "compressed.json").write_text(json.dumps(description | {"format": 99}))
-    with pytest.raises(WorkloadError, match="format 99 is not 1"):
+    with pytest.raises(WorkloadError, match="format 99 is not 2"):
         load_compressed(tmp_path, model)
     with pytest.raises(WorkloadError, match="no complete compressed model"):
         load_compressed(tmp_path / "nowhere", model)

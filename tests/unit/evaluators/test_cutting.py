@@ -10,9 +10,11 @@ from nets import NETWORKS, images, network
 from secateur.compression.compensation.batch_norm import recalibrate
 from secateur.compression.compensation.gram import grams_of
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.cutting import Cutting
+from secateur.records import Plan
 from secateur.workloads.roles import collect
 
 
@@ -24,7 +26,7 @@ def cutting(name: str, *, refitting: bool = True):
     made = Cutting(model, workload)
     if refitting:
         made.grams = grams_of(model, groups, workload, 64)
-    return made, removals_of(groups, {g.name: g.removable[::2][: g.width - g.least] for g in groups}), workload, model
+    return made, without(groups, {g.name: g.removable[::2][: g.width - g.least] for g in groups}), workload, model
 
 
 def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
@@ -35,8 +37,8 @@ def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
 def test_candidates_are_nearer_to_the_dense_network_with_their_readers_refitted(name):
     errors = []
     for refitting in (False, True):
-        made, removals, workload, model = cutting(name, refitting=refitting)
-        module, outputs = made.cut(removals, 0)
+        made, plan, workload, model = cutting(name, refitting=refitting)
+        module, outputs = made.cut(plan, 0)
         (x,), _ = collect(workload.data.calibration, 64)
         with torch.no_grad():
             torch.testing.assert_close(outputs, module(x))
@@ -45,34 +47,34 @@ def test_candidates_are_nearer_to_the_dense_network_with_their_readers_refitted(
 
 
 def test_two_processes_with_the_same_gram_matrices_reach_the_same_weights():
-    (one, removals, *_), (other, *_) = cutting("residual"), cutting("residual")
+    (one, plan, *_), (other, *_) = cutting("residual"), cutting("residual")
     other.grams = one.grams
-    other.cut(removals_of([], {}), 16)  # what was asked before does not matter
-    assert same(one.cut(removals, 16)[0], other.cut(removals, 16)[0])
-    assert same(one.refined(removals, 16, 64), other.refined(removals, 16, 64))
+    other.cut(without([], {}), 16)  # what was asked before does not matter
+    assert same(one.cut(plan, 16)[0], other.cut(plan, 16)[0])
+    assert same(one.refined(plan, 16, 64), other.refined(plan, 16, 64))
 
 
 def test_without_gram_matrices_nothing_is_refitted():
-    made, removals, _, model = cutting("residual", refitting=False)
+    made, plan, _, model = cutting("residual", refitting=False)
     assert made.grams == {}
-    plain = cut(model, removals)
-    assert same(made.cut(removals, 0)[0], plain)
-    recalibrate(plain, removals, made._dense(16))
-    assert same(made.cut(removals, 16)[0], plain)
-    assert same(made.refined(removals, 16, 64), plain)
+    plain = apply(model, plan)
+    assert same(made.cut(plan, 0)[0], plain)
+    recalibrate(plain, plan, made._dense(16))
+    assert same(made.cut(plan, 16)[0], plain)
+    assert same(made.refined(plan, 16, 64), plain)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_finalist_has_the_least_loss_on_calibration_data(name):
-    made, removals, workload, _ = cutting(name)
+    made, plan, workload, _ = cutting(name)
     (x,), y = collect(workload.data.calibration, 64)
     with torch.no_grad():
-        refined = float(workload.loss(made.refined(removals, 32, 64)(x), y))
-        assert refined <= float(workload.loss(made.cut(removals, 32)[0](x), y)) + 1e-5
+        refined = float(workload.loss(made.refined(plan, 32, 64)(x), y))
+        assert refined <= float(workload.loss(made.cut(plan, 32)[0](x), y)) + 1e-5
 
 
 def test_statistics_that_do_harm_are_not_carried_over(monkeypatch):
-    made, removals, *_ = cutting("residual")
+    made, plan, *_ = cutting("residual")
 
     def harmful(module, *_):
         with torch.no_grad():
@@ -80,20 +82,20 @@ def test_statistics_that_do_harm_are_not_carried_over(monkeypatch):
             return module(images())
 
     monkeypatch.setattr("secateur.evaluators.cutting.recalibrate", harmful)
-    assert float(made.refined(removals, 16, 64).linear.weight.detach().abs().max()) < 10
-    assert float(made.cut(removals, 16)[0].linear.weight.detach().abs().max()) > 10
+    assert float(made.refined(plan, 16, 64).linear.weight.detach().abs().max()) < 10
+    assert float(made.cut(plan, 16)[0].linear.weight.detach().abs().max()) > 10
 
 
 def test_a_loss_that_is_no_number_is_the_worst_one():
-    made, removals, workload, _ = cutting("residual")
+    made, plan, workload, _ = cutting("residual")
     losses = iter([float("nan"), 2.0, float("nan")])
     made._workload = dataclasses.replace(workload, loss=lambda *_: torch.tensor(next(losses)))
-    assert not same(made.refined(removals, 16, 64), made.cut(removals, 16)[0])
+    assert not same(made.refined(plan, 16, 64), made.cut(plan, 16)[0])
 
 
 def test_a_network_that_does_not_run_any_more_is_the_candidates_failure():
-    made, removals, *_ = cutting("residual")
-    broken = dataclasses.replace(removals, in_={})
+    made, plan, *_ = cutting("residual")
+    broken = Plan(tuple(step for step in plan.steps if step.side == "out"))
     for call in (lambda: made.cut(broken, 16), lambda: made.refined(broken, 16, 64)):
         with pytest.raises(EvaluationFailed, match="the cut network does not run"):
             call()

@@ -14,8 +14,10 @@ from nets import NETWORKS, TwoConvolutions, images, network, shaken
 from secateur.agent.latency import Protocol
 from secateur.compression.costs import layer_costs
 from secateur.compression.groups import find_groups
+from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.transforms.channels import without
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import DenseModel, Evaluator, Place
@@ -34,6 +36,10 @@ from secateur.workloads.roles import collect, drawn
 FAST = Protocol(block=2, copies=2, rounds=1)
 
 
+def job(space, saliencies, candidate, *hurdles, **options):
+    return Job(candidate, resolve(candidate, space.groups, saliencies), *hurdles, **options)
+
+
 def run_onnx(file: bytes, x: Tensor) -> Tensor:
     return torch.from_numpy(host_for("onnxruntime", {}, 1).open(file).run([x.numpy()])[0])
 
@@ -49,7 +55,7 @@ def test_rewritten_files_say_what_the_cut_module_says(name, templates):
     groups = find_groups(model, (images(),)).groups
     x = images(5, seed=4)
     for share in (3, 2):
-        smaller = cut(model, removals_of(groups, {g.name: g.removable[::share] for g in groups}))
+        smaller = apply(model, without(groups, {g.name: g.removable[::share] for g in groups}))
         with torch.no_grad():
             torch.testing.assert_close(run_onnx(templates[name].render(smaller), x), smaller(x), rtol=1e-3, atol=1e-4)
 
@@ -58,7 +64,7 @@ def test_rewritten_files_say_what_the_cut_module_says(name, templates):
 def test_rewritten_files_are_as_large_as_exported_ones(name, templates):
     model = network(name)
     groups = find_groups(model, (images(),)).groups
-    smaller = cut(model, removals_of(groups, {g.name: g.removable[::2] for g in groups}))
+    smaller = apply(model, without(groups, {g.name: g.removable[::2] for g in groups}))
     exported = export(smaller, (images(),)).SerializeToString()
     assert len(templates[name].render(smaller)) == pytest.approx(len(exported), abs=64)
 
@@ -120,7 +126,7 @@ def tiny():
 
 def test_the_dense_candidate_is_the_dense_network(tiny):
     evaluator, space, saliencies = tiny
-    found = evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
+    found = evaluator.evaluate(job(space, saliencies, space.dense()))
     assert found.failure is None
     assert found.measurements["damage"].value == pytest.approx(0.0, abs=1e-6)
     assert found.measurements["macs"].value == evaluator.costs.total
@@ -167,19 +173,17 @@ def test_a_file_of_other_weights_is_noticed_though_the_example_is_zeros():
 
 
 def test_a_probe_tells_the_damage_on_calibration_images(tiny):
-    from secateur.compression.selection import resolve
-
     evaluator, space, saliencies = tiny
     candidate = space.uniform(0.4, "l2")
-    probed = evaluator.probe(candidate, space.groups, saliencies)
-    full = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    probed = evaluator.probe(job(space, saliencies, candidate))
+    full = evaluator.evaluate(job(space, saliencies, candidate))
     module = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies)).module
     (x,), _ = collect(evaluator.workload.data.calibration, 64)
     with torch.no_grad():
         dense, outputs = evaluator.model(x), module(x)
     expected = ((outputs - dense).square().sum() / (dense - dense.mean(0)).square().sum()).item()
     assert probed.measurements["damage"].value == pytest.approx(expected, rel=1e-3)
-    assert probed.removals_key == full.removals_key
+    assert probed.plan_key == full.plan_key
     assert all(probed.measurements[n] == full.measurements[n] for n in ("macs", "parameters"))
     assert probed.measurements.keys() == {"damage", "macs", "parameters"}
 
@@ -188,15 +192,15 @@ def test_a_hopeless_candidate_is_scored_on_the_first_images_only(tiny):
     evaluator, space, saliencies = tiny
     candidate = space.smallest()
     better = {"accuracy": 2.0, "latency": 0.0, "size": 0.0}  # beyond any bound
-    stopped = evaluator.evaluate(Job(candidate, (better,)), space.groups, saliencies, first_images=0.25)
-    full = evaluator.evaluate(Job(candidate), space.groups, saliencies, first_images=0.25)
+    stopped = evaluator.evaluate(job(space, saliencies, candidate, (better,)), first_images=0.25)
+    full = evaluator.evaluate(job(space, saliencies, candidate), first_images=0.25)
     assert full.complete
     assert stopped.failure is None
     assert "the front has 2.000 at no higher cost" in stopped.stopped
     seen, everything = (e.measurements["accuracy"].samples for e in (stopped, full))
     assert seen == -(-everything // 4)
     unbeatable = {"accuracy": 2.0, "latency": 0.0, "size": 1e9}
-    assert evaluator.evaluate(Job(candidate, (unbeatable,)), space.groups, saliencies, first_images=0.25).complete
+    assert evaluator.evaluate(job(space, saliencies, candidate, (unbeatable,)), first_images=0.25).complete
 
 
 def test_the_question_is_asked_once(tiny, monkeypatch):
@@ -204,7 +208,7 @@ def test_the_question_is_asked_once(tiny, monkeypatch):
     asked = []
     monkeypatch.setattr(Race, "lost", lambda _, scores, *__: asked.append(len(scores)))
     hurdle = {"accuracy": 1.0, "latency": 0.0, "size": 0.0}
-    found = evaluator.evaluate(Job(space.smallest(), (hurdle,)), space.groups, saliencies, first_images=0.25)
+    found = evaluator.evaluate(job(space, saliencies, space.smallest(), (hurdle,)), first_images=0.25)
     assert found.complete
     assert asked == [-(-len(evaluator.workload.data.search) // 4)]
 
@@ -221,7 +225,7 @@ def test_a_refined_network_is_what_is_measured(tiny):
         return module
 
     found = evaluator.evaluate(
-        Job(space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), space.groups, saliencies, refine=refine
+        job(space, saliencies, space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), refine=refine
     )
     assert len(seen) == 1
     targets = [int(y) for _, y in evaluator.workload.data.search]
@@ -238,7 +242,7 @@ def test_the_users_faults_over_a_network_are_its_failure_and_a_sample_that_canno
             raise error
 
         return evaluator.evaluate(
-            Job(space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), space.groups, saliencies, refine=refine
+            job(space, saliencies, space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), refine=refine
         )
 
     assert trained(WorkloadError("the loss raised ValueError")).failure == "the loss raised ValueError"
@@ -247,11 +251,9 @@ def test_the_users_faults_over_a_network_are_its_failure_and_a_sample_that_canno
 
 
 def test_accuracy_is_that_of_the_torch_module(tiny):
-    from secateur.compression.selection import resolve
-
     evaluator, space, saliencies = tiny
     candidate = space.uniform(0.4, "l2")
-    found = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    found = evaluator.evaluate(job(space, saliencies, candidate))
     module = evaluator.compress(candidate, resolve(candidate, space.groups, saliencies)).module
     (x,), y = collect(evaluator.workload.data.search)
     with torch.no_grad():
@@ -262,7 +264,7 @@ def test_accuracy_is_that_of_the_torch_module(tiny):
 
 def test_every_figure_says_where_it_comes_from(tiny):
     evaluator, space, saliencies = tiny
-    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies).measurements
+    found = evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2"))).measurements
     assert found["accuracy"].samples == len(evaluator.workload.data.search)
     low, high = found["accuracy"].interval
     assert low < found["accuracy"].value < high
@@ -277,9 +279,7 @@ def test_every_figure_says_where_it_comes_from(tiny):
 
 def test_smaller_is_smaller(tiny):
     evaluator, space, saliencies = tiny
-    mild, strong = (
-        evaluator.evaluate(Job(space.uniform(f, "l2")), space.groups, saliencies).measurements for f in (0.2, 0.7)
-    )
+    mild, strong = (evaluator.evaluate(job(space, saliencies, space.uniform(f, "l2"))).measurements for f in (0.2, 0.7))
     for name in ("size", "macs", "parameters"):
         assert strong[name].value < mild[name].value
     assert strong["damage"].value > mild["damage"].value
@@ -289,7 +289,7 @@ def test_several_samples_per_run_give_the_same_score(tiny):
     one, space, saliencies = tiny
     many, *_ = evaluator_for(one.model, batch=7)
     candidate = space.uniform(0.4, "l2")
-    scores = [e.evaluate(Job(candidate), space.groups, saliencies).measurements["accuracy"].value for e in (one, many)]
+    scores = [e.evaluate(job(space, saliencies, candidate)).measurements["accuracy"].value for e in (one, many)]
     assert scores[0] == scores[1]
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_rewritten_is_exported(monkeypatch):
     evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
     broken = dataclasses.replace(evaluator.files.template, unexplained=("w",), fixed={"hidden": torch.ones(2)})
     evaluator.files.template = broken
-    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
+    found = evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2")))
     assert found.failure is None
     assert evaluator.files.exports == 1
     assert "hidden changes, from which forward() computes" in evaluator.files.why_exported
@@ -310,7 +310,7 @@ def test_a_wrong_rule_is_caught_by_parity():
     right = rules[name]
     rules[name] = lambda tensors: right(tensors) * 1.5
     evaluator.files.template = dataclasses.replace(evaluator.files.template, rules=rules)
-    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
+    found = evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2")))
     assert found.failure is None
     assert evaluator.files.exports == 1
     assert found.measurements["accuracy"].value > 0
@@ -339,7 +339,7 @@ def test_outputs_that_are_not_finite_are_a_failure_of_that_candidate(tiny, monke
         return made
 
     monkeypatch.setattr(evaluator, "compress", poisoned)
-    found = evaluator.evaluate(Job(space.uniform(0.4, "l2")), space.groups, saliencies)
+    found = evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2")))
     assert found.failure is not None
     assert found.measurements == {}
 
@@ -373,8 +373,8 @@ def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
 
 def test_the_figures_on_a_first_part_are_told_where_someone_listens(tiny):
     evaluator, space, saliencies = tiny
-    job, told = Job(space.uniform(0.4, "l2")), []
-    full = evaluator.evaluate(job, space.groups, saliencies, first_images=0.25, on_part=told.append)
+    told = []
+    full = evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2")), first_images=0.25, on_part=told.append)
     (part,) = told
     total = len(evaluator.workload.data.search)
     assert part["accuracy"].samples == -(-total // 4)
@@ -406,6 +406,6 @@ class Particular(TwoConvolutions):
 def test_a_cut_that_the_users_forward_refuses_is_that_candidates_failure(calibration_images, monkeypatch):
     evaluator, space, saliencies = evaluator_for(shaken(Particular()), calibration_images=calibration_images)
     monkeypatch.setattr(Particular, "later", True)
-    refused = evaluator.evaluate(Job(space.only("one", 7, "l2")), space.groups, saliencies)
+    refused = evaluator.evaluate(job(space, saliencies, space.only("one", 7, "l2")))
     assert refused.failure == "the cut network does not run: AssertionError"
-    assert evaluator.evaluate(Job(space.only("one", 4, "l2")), space.groups, saliencies).failure is None
+    assert evaluator.evaluate(job(space, saliencies, space.only("one", 4, "l2"))).failure is None

@@ -18,15 +18,15 @@ from conftest import REPOSITORY
 from nets import conv_bn, images, shaken
 from secateur.agent.latency import Protocol
 from secateur.compression.groups import find_groups
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
-from secateur.compression.selection import resolve
 from secateur.definition import DistillDefinition, EvaluatorDefinition, RecoverDefinition, SearchSpaceDefinition
 from secateur.errors import DefinitionError, WorkloadError
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_export import export
-from secateur.records import ROLES, DataRoles, Job, Workload
+from secateur.records import ROLES, DataRoles, Job, Plan, Workload
 from secateur.recovery.fine_tune import train_steps
 from secateur.recovery.terms import Batch, terms_of, total
 from secateur.search_spaces import build_space
@@ -116,11 +116,12 @@ def test_every_output_is_in_the_file_by_its_name(evaluated):
 
 def test_a_candidate_is_scored_and_measured(evaluated):
     evaluator, space, saliencies = evaluated
-    found = evaluator.evaluate(Job(space.uniform(0.5, "l2")), space.groups, saliencies)
+    half = space.uniform(0.5, "l2")
+    found = evaluator.evaluate(Job(half, resolve(half, space.groups, saliencies)))
     assert found.failure is None
     assert not found.exported
     assert found.measurements["damage"].value > 0.01
-    dense = evaluator.evaluate(Job(space.dense()), space.groups, saliencies)
+    dense = evaluator.evaluate(Job(space.dense(), Plan()))
     assert dense.measurements["damage"].value == pytest.approx(0, abs=1e-6)
     here = evaluator.score(evaluator.files.dense, "search", ["accuracy"])
     assert here.measurements["accuracy"].value == dense.measurements["accuracy"].value
@@ -225,7 +226,7 @@ def test_a_model_that_takes_keywords_goes_all_the_way():
     assert [entry.name for entry in dense.graph.output] == ["logits", "output_attention_mask"]
     assert {group.name for group in space.groups} == {"embed", "up"}
     candidate = space.uniform(0.5, "l2")
-    found = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    found = evaluator.evaluate(Job(candidate, resolve(candidate, space.groups, saliencies)))
     assert found.failure is None
     assert not found.exported
     tuned = train_steps(model, model, made, RecoverDefinition(batch=16), 2)
@@ -243,7 +244,7 @@ def test_axes_that_the_workload_declares_are_free_in_the_file():
     assert inspect_workload(made, model).looked_at["train"] == (80, 80)
     evaluator, space, saliencies = evaluator_of(made, model)
     candidate = space.uniform(0.5, "l2")
-    found = evaluator.evaluate(Job(candidate), space.groups, saliencies)
+    found = evaluator.evaluate(Job(candidate, resolve(candidate, space.groups, saliencies)))
     assert found.failure is None
     assert not found.exported
     assert found.measurements["accuracy"].samples == 80

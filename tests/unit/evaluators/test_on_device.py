@@ -22,7 +22,7 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.metrics import Metric
 from secateur.evaluators.on_device import Answer
-from secateur.records import ROLES, Candidate, Job, Measurement
+from secateur.records import ROLES, Candidate, Job, Measurement, Plan
 from secateur.workloads.roles import collect
 
 
@@ -150,7 +150,7 @@ NOTHING_CUT = Candidate({})
 
 
 def test_a_candidate_that_may_reach_the_front_is_measured_again_when_the_device_is_quiet(sampling, loud):
-    found = sampling.evaluate(Job(NOTHING_CUT, allowance=1.0), (), {})
+    found = sampling.evaluate(Job(NOTHING_CUT, Plan(), allowance=1.0))
     assert loud == [0.0, 1.0]
     assert found.measurements["latency"].interval == (0.49, 0.51)
     assert found.waited > 0
@@ -164,7 +164,7 @@ def test_a_candidate_that_fails_after_it_has_waited_is_charged_for_it(sampling, 
         return Measurement(1.0, "none", "computed")
 
     monkeypatch.setitem(sampling.registry, "damage", Metric(fails, "minimize", ""))
-    found = sampling.evaluate(Job(NOTHING_CUT, allowance=1.0), (), {})
+    found = sampling.evaluate(Job(NOTHING_CUT, Plan(), allowance=1.0))
     assert loud == [0.0, 1.0]
     assert "too quiet" in found.failure
     assert found.waited > 0
@@ -189,14 +189,14 @@ def test_the_budget_is_charged_for_a_measurement_that_fails(sampling, loud, monk
 
 def test_nobody_waits_for_a_candidate_that_the_front_has_passed(sampling, loud):
     hurdle = {"accuracy": 1.0, "latency": 0.1}
-    found = sampling.evaluate(Job(NOTHING_CUT, (hurdle,), allowance=1.0), (), {})
+    found = sampling.evaluate(Job(NOTHING_CUT, Plan(), (hurdle,), allowance=1.0))
     assert loud == [0.0]
     assert found.waited == 0.0
     assert found.complete, "it was looked at in full"
 
 
 def test_nobody_waits_without_an_allowance(sampling, loud):
-    found = sampling.evaluate(Job(NOTHING_CUT), (), {})
+    found = sampling.evaluate(Job(NOTHING_CUT, Plan()))
     assert loud == [0.0]
     assert found.measurements["latency"].interval == (0.4, 0.6), "the interval says so instead"
     assert found.measurements["latency"].details["disturbed"] == 1.0

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations
 
 from nets import images, shaken
 from secateur.compression.groups import find_groups
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.plan import apply
+from secateur.compression.transforms.channels import without
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_template import make_template
 from secateur.workloads.transformer import VisionTransformer
@@ -58,8 +59,8 @@ def rewritten_like_the_module(model: nn.Module, names: set[str]) -> None:
     found = find_groups(model, (images(),))
     groups = [group for group in found.groups if group.name in names]
     assert {group.name for group in groups} == names
-    smaller = cut(
-        model, removals_of(groups, {group.name: group.removable[1 : min(4, group.width - 1)] for group in groups})
+    smaller = apply(
+        model, without(groups, {group.name: group.removable[1 : min(4, group.width - 1)] for group in groups})
     )
     file = make_template(model, (images(),)).render(smaller)
     x = images(3, seed=4)

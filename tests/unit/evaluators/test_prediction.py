@@ -372,7 +372,7 @@ EIGHTS = tuple(range(64, 7, -8))
 def test_calibration_networks_are_spread_over_sizes_and_groups():
     made = space(*[EIGHTS] * 6)
     chosen = calibration_candidates(made, 12, seed=3)
-    widths = np.array([[cut.kept for cut in candidate.cuts.values()] for candidate in chosen])
+    widths = np.array([[candidate.width(g.name, g.width) for g in made.groups] for candidate in chosen])
     assert widths.shape == (12, 6)
     assert len({tuple(row) for row in widths}) == 12
     assert not (widths == 64).all(axis=1).any(), "the dense network's share is known"
@@ -396,11 +396,11 @@ def test_calibration_networks_are_allowed_different_and_repeatable(widths, count
     chosen = calibration_candidates(made, count, seed)
     assert chosen == calibration_candidates(made, count, seed)
     assert len(chosen) <= count
-    keys = {tuple(cut.kept for cut in candidate.cuts.values()) for candidate in chosen}
+    keys = {tuple(candidate.width(g.name, g.width) for g in made.groups) for candidate in chosen}
     assert len(keys) == len(chosen)
     for candidate in chosen:
-        for name, cut in candidate.cuts.items():
-            assert cut.kept in made.choices[name].widths
+        for name, choice in made.choices.items():
+            assert candidate.width(name, choice.group.width) in choice.widths
     possible = int(np.prod([len(w) for w in widths])) - 1
     assert len(chosen) <= possible
     assert len(chosen) == count or possible < 4 * count, "there were more"

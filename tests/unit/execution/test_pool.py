@@ -14,7 +14,7 @@ import pytest
 
 from secateur.errors import DataUnreadable, StateError
 from secateur.execution import Inline, Pool
-from secateur.records import Candidate, Cut, Evaluation, Fidelity, Job
+from secateur.records import Candidate, Edit, Evaluation, Fidelity, Job, Plan
 from waiting import LIMIT, until
 
 WORKER = """
@@ -27,7 +27,7 @@ WORKER = """
     folder = Path(sys.argv[1])
 
     def evaluate(job):
-        (what, cut), = job.candidate.cuts.items()
+        (what, (edit,)), = job.candidate.edits.items()
         print("chatter of a user's code", flush=True)
         with (folder / "begun").open("a") as log:
             log.write(what + "\\n")
@@ -45,7 +45,7 @@ WORKER = """
         if what == "eat":
             eaten = [bytearray(2**20) for _ in range(4096)]
         time.sleep(1.2 if what == "train" else 0.02)
-        return Evaluation(job.candidate, "", {"size": Measurement(float(cut.kept), "bytes", "computed")})
+        return Evaluation(job.candidate, "", {"size": Measurement(float(edit.level), "bytes", "computed")})
 
     def prepare():
         if "refuse" in sys.argv:
@@ -79,8 +79,8 @@ def pool(tmp_path):
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(script) in (p.info["cmdline"] or ())]
 
 
-def job(what, kept=1):
-    return Job(Candidate({what: Cut("l2", kept)}))
+def job(what, level=1):
+    return Job(Candidate({what: (Edit("channels", level, "l2"),)}), Plan())
 
 
 def begun(tmp_path):
@@ -206,10 +206,10 @@ def test_no_worker_outlives_a_driver_that_is_killed(tmp_path):
         import sys
         from pathlib import Path
         from secateur.execution import Pool
-        from secateur.records import Candidate, Cut, Job
+        from secateur.records import Candidate, Edit, Job, Plan
         pool = Pool([sys.executable, {str(script)!r}, {str(tmp_path)!r}], 2, Path({str(tmp_path)!r}) / "logs")
         for number, what in enumerate(["hang", "hang"]):
-            pool.submit(number, Job(Candidate({{what: Cut("l2", 1)}})))
+            pool.submit(number, Job(Candidate({{what: (Edit("channels", 1, "l2"),)}}), Plan()))
         pool.wait()
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(driver)])

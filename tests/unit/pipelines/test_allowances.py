@@ -5,7 +5,7 @@ from __future__ import annotations
 from secateur.evaluators.waiting import CANDIDATE, WaitingBudget
 from secateur.execution import Inline
 from secateur.pipelines.allowances import WithAllowances
-from secateur.records import Candidate, Evaluation, Job, Measurement
+from secateur.records import Candidate, Evaluation, Job, Measurement, Plan
 
 CANDIDATE_ = Candidate({})
 
@@ -21,14 +21,14 @@ def test_jobs_are_lent_an_allowance_and_what_they_spend_is_gone():
     lending = WithAllowances(Inline(evaluate), budget, 0.0)
     for number in range(4):
         now[0] += 3.0
-        lending.submit(number, Job(CANDIDATE_))
+        lending.submit(number, Job(CANDIDATE_, Plan()))
         number_done, _ = lending.wait()
         assert number_done == number
         now[0] += lent[-1]
     assert lent == [0.75] * 4
     assert budget.spent == 3.0
     now[0] += 1000.0
-    lending.submit(9, Job(CANDIDATE_))
+    lending.submit(9, Job(CANDIDATE_, Plan()))
     lending.wait()
     assert lent[-1] == CANDIDATE
 
@@ -38,7 +38,7 @@ def test_latency_intervals_leave_with_the_width_that_the_self_comparison_asks_fo
     lending = WithAllowances(
         Inline(lambda job: Evaluation(job.candidate, "k", {"latency": latency})), WaitingBudget(), 0.1
     )
-    lending.submit(1, Job(CANDIDATE_))
+    lending.submit(1, Job(CANDIDATE_, Plan()))
     _, evaluation = lending.wait()
     low, high = evaluation.measurements["latency"].bounds
     assert low < 0.45

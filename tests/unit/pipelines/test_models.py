@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 
 import finished
 from secateur.compression.groups import find_groups
+from secateur.compression.plan import apply
 from secateur.compression.storage import load_compressed, save_compressed
-from secateur.compression.surgery import cut, removals_of
+from secateur.compression.transforms.channels import without
 from secateur.errors import ModelError, WorkloadError
 from secateur.pipelines import models
 from secateur.pipelines.models import export_finalist
@@ -74,11 +75,11 @@ def run(tmp_path, plain):
     dense = opened(plain.build())
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     groups = find_groups(dense, (x,)).groups
-    removals = removals_of(groups, {group.name: group.removable[::2] for group in groups})
-    smaller = cut(dense, removals)
+    plan = without(groups, {group.name: group.removable[::2] for group in groups})
+    smaller = apply(dense, plan)
     smaller[1].running_mean += 0.3
     folder = tmp_path / "mlruns" / "runs" / "r-1"
-    compressed = CompressedModel(Candidate({}), removals, smaller)
+    compressed = CompressedModel(Candidate({}), plan, smaller)
     save_compressed(compressed, dense, {"factory": "plain.py:build"}, folder / "f1" / "compressed")
     double = helper.make_node("Add", ["input", "input"], ["output"])
     places = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3, 8, 8]) for name in ("input", "output")]

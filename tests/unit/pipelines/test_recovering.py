@@ -13,8 +13,8 @@ import torch
 
 from conftest import make_workload
 from secateur.compression.groups import find_groups
+from secateur.compression.plan import apply
 from secateur.compression.storage import weights_digest
-from secateur.compression.surgery import cut
 from secateur.definition import RecoverDefinition, SearchSpaceDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
@@ -47,8 +47,8 @@ class Evaluator:
         if name in self.fails:
             raise self.fails.pop(name)
 
-    def refined(self, removals):
-        return cut(self.model, removals)
+    def refined(self, plan):
+        return apply(self.model, plan)
 
     def exported(self, module, macs):
         self._called("export")

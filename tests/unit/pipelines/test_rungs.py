@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import make_workload
+from invented import narrowed, resolve
 from secateur.definition import FidelitiesDefinition, RecoverDefinition
 from secateur.pipelines.rungs import Rungs, share_of_rungs
-from secateur.records import Candidate, Cut, Evaluation, Measurement, Trial
+from secateur.records import Evaluation, Measurement, Trial
 
 OBJECTIVES = {"accuracy": "maximize", "latency": "minimize"}
 
@@ -21,7 +22,7 @@ def figures(accuracy, latency=None):
 
 
 def trial(number, accuracy, latency):
-    candidate = Candidate({"a": Cut("l2", number)})
+    candidate = narrowed({"a": number})
     return Trial(number, "sampler", "", Evaluation(candidate, str(number), figures(accuracy, latency)), None)
 
 
@@ -44,7 +45,7 @@ class Trains:
 
     def wait(self):
         number, job = self.queue.pop()
-        score = self.after[job.candidate.cuts["a"].kept]
+        score = self.after[job.candidate.width("a", 0)]
         failure = "the loss became nan" if score is None else None
         return number, Evaluation(job.candidate, "", {} if score is None else figures(score), failure)
 
@@ -60,10 +61,11 @@ def rungs(tmp_path):
             evaluator=SimpleNamespace(objectives=OBJECTIVES, constraints={}),
         )
         prepared = SimpleNamespace(definition=definition, workload=workload)
+        problem = SimpleNamespace(dense=figures(0.9, 1.0), resolve=resolve)
         executor = Trains(after)
         said = []
         run = SimpleNamespace(path=tmp_path)
-        return Rungs(prepared, figures(0.9, 1.0), executor, run, said.append), executor, said
+        return Rungs(prepared, problem, executor, run, said.append), executor, said
 
     return made
 
@@ -140,4 +142,4 @@ def test_candidates_outside_the_limits_are_not_looked_at(rungs):
     dense = replace(TRIALS[-2], arm="dense")
     made, executor, _ = rungs({t.number: 0.6 for t in TRIALS}, finalists=8)
     made.finalists([*TRIALS[:-2], dense, failed])
-    assert {job.candidate.cuts["a"].kept for job in executor.jobs} == set(range(1, 19))
+    assert {job.candidate.width("a", 0) for job in executor.jobs} == set(range(1, 19))

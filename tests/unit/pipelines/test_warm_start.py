@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from invented import make_space
+from invented import make_space, narrowed
 from secateur.definition import load_pipeline
 from secateur.errors import DefinitionError
 from secateur.pipelines import check, run
 from secateur.pipelines.stages import adapted
-from secateur.records import Candidate, Cut
+from secateur.records import Candidate
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def prepared():
 
 def test_other_groups_widths_and_methods_are_mapped_onto_the_space(prepared):
     earlier = [
-        Candidate({"a": Cut("taylor", 17), "b": Cut(None, 32), "gone": Cut("l1", 3)}),
-        Candidate({"a": Cut("taylor", 15), "b": Cut(None, 32)}),
+        Candidate({**narrowed({"a": 17}, "taylor").edits, **narrowed({"gone": 3}, "l1").edits}),
+        narrowed({"a": 15}, "taylor"),
     ]
     (one,) = adapted(prepared, earlier)
-    assert one.cuts == {"a": Cut("l1", 16), "b": Cut(None, 32), "c": Cut(None, 32)}, "both are this one here"
+    assert one == narrowed({"a": 16}, "l1"), "both are this one here"
     assert adapted(prepared, []) == ()
 
 
@@ -34,7 +34,7 @@ def test_a_run_that_has_nothing_in_common_is_refused(prepared):
     with pytest.raises(
         DefinitionError, match=r"mine.yaml:7: search.warm_start: nothing .*'earlier-1'.* it cut x; here"
     ):
-        adapted(prepared, [Candidate({"x": Cut("l1", 3), "a": Cut(None, 32)})])
+        adapted(prepared, [narrowed({"x": 3}, "l1")])
 
 
 PIPELINE = """\

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finished import DENSE, RECORD, figures, finalist, make
-from secateur.records import Candidate, Cut, GroupSummary, Measurement
+from invented import narrowed
+from secateur.records import GroupSummary, Measurement
 from secateur.report.hints import hints
 
 GROUPS = (
@@ -16,9 +17,7 @@ def seen(heavy, light, latency=0.9, macs=0.5, dense_ms=20.0, step=None, groups=G
     measured = figures(0.88, latency, 5e5)
     measured["macs"] = Measurement(macs * DENSE["macs"].value, "MACs", "computed")
     measured["latency"] = replace(measured["latency"], details={"dense_min_ms": dense_ms})
-    candidate = Candidate(
-        {"heavy": Cut("l2" if heavy < 64 else None, heavy), "light": Cut("l2" if light < 64 else None, light)}
-    )
+    candidate = narrowed({name: width for name, width in (("heavy", heavy), ("light", light)) if width < 64})
     record = make([finalist("f1", 0.88, latency, candidate=candidate, measurements=measured)], "f1")
     return {hint.cause: hint for hint in hints(replace(record, groups=groups, device_step=step))}
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invented import HARM, exact, make_space
-from secateur.records import Candidate, Cut, Evaluation, Measurement
+from invented import HARM, exact, make_space, resolve
+from secateur.records import CHANNELS, Candidate, Edit, Evaluation, Measurement
 from secateur.search.additive import AdditiveModel, Regression, cheapest
 
 SPACE = make_space()
@@ -29,9 +29,11 @@ def model(evaluations=()):
 
 def observed(count, rng):
     for _ in range(count):
-        candidate = Candidate({g: Cut(str(rng.choice(["l1", "l2"])), int(rng.choice([24, 16, 8]))) for g in HARM})
-        harm = sum(TRUE[g, c.method] * alone(g, c.kept) for g, c in candidate.cuts.items())
-        figures = {"damage": harm, "macs": exact(candidate)["macs"]}
+        candidate = Candidate(
+            {g: (Edit(CHANNELS, by=str(rng.choice(["l1", "l2"])), level=int(rng.choice([24, 16, 8]))),) for g in HARM}
+        )
+        harm = sum(TRUE[g, edit.by] * alone(g, edit.level) for g, (edit,) in candidate.edits.items())
+        figures = {"damage": harm, "macs": exact(resolve(candidate))["macs"]}
         yield Evaluation(candidate, "", {n: Measurement(v, "", "computed") for n, v in figures.items()})
 
 

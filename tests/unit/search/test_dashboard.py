@@ -15,10 +15,11 @@ import optuna_dashboard
 import pytest
 from optuna.artifacts import FileSystemArtifactStore
 
+from invented import narrowed
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import DefinitionError, StateError
-from secateur.records import Candidate, Cut, Evaluation, Group, Measurement, Member, Recovered, Trial
+from secateur.records import Candidate, Evaluation, Group, Measurement, Member, Recovered, Trial
 from secateur.search.board import ARTIFACTS, Board, store_artifact
 from secateur.search.dashboard import (
     LISTED,
@@ -43,7 +44,7 @@ def figures(accuracy, latency):
 
 
 ORIGINAL = Original(figures(0.9, 1.0), {"a": 16, "b": 32, "c": 8}, ("l1", "l2"))
-CUT = Candidate({"a": Cut("l2", 8), "b": Cut("l2", 24), "c": Cut(None, 8)})
+CUT = narrowed({"a": 8, "b": 24})
 TRIAL = Trial(4, "uniform", "uniform 0.5 l2", Evaluation(CUT, "k", figures(0.8, 0.5), seconds=1.5), None)
 OBJECTIVES = ("accuracy", "latency")
 
@@ -96,7 +97,7 @@ def test_a_note_says_where_a_trial_comes_from_and_what_was_cut():
         (without_figures(failure="the session died"), {}, "**Failed:** the session died"),
         (without_figures(stopped="too many MACs"), {}, "**Not evaluated in full:** too many MACs"),
         (replace(TRIAL, same_as=2), {}, "The same network as trial 2, whose figures these are."),
-        (replace(TRIAL, evaluation=Evaluation(Candidate({"c": Cut(None, 8)}), "k", {})), {}, "Nothing is cut."),
+        (replace(TRIAL, evaluation=Evaluation(Candidate({}), "k", {})), {}, "Nothing is cut."),
     ],
 )
 def test_a_note_says_what_became_of_a_trial(trial, violations, expected):
@@ -128,7 +129,7 @@ def test_the_original_of_a_space():
 def test_a_note_names_a_dozen_groups_and_points_at_the_table_for_the_rest():
     names = [f"g{i}" for i in range(LISTED + 3)]
     wide = Original({}, dict.fromkeys(names, 8), ("l1",))
-    trial = replace(TRIAL, evaluation=Evaluation(Candidate(dict.fromkeys(names, Cut("l1", 4))), "k", {}))
+    trial = replace(TRIAL, evaluation=Evaluation(narrowed(dict.fromkeys(names, 4), "l1"), "k", {}))
     note = trial_note(trial, {}, wide)
     assert f"g{LISTED - 1} 8 → 4 (l1), and 3 more (groups.csv)." in note
     assert f"g{LISTED} " not in note

@@ -9,7 +9,7 @@ import optuna
 import pytest
 import torch
 
-from invented import HARM, OBJECTIVES, evaluate, exact, make_space, worker
+from invented import HARM, OBJECTIVES, evaluate, exact, make_space, resolve, worker
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import StateError
@@ -33,7 +33,7 @@ def problem(space=None, **changes):
     space = space or make_space()
     saliencies = {name: {m: torch.linspace(0, 1, 32) for m in ("l1", "l2")} for name in HARM}
     dense = evaluate(space.dense()).measurements
-    return dataclasses.replace(Problem(space, OBJECTIVES, lambda c: c.key, exact, dense, GOALS, saliencies), **changes)
+    return dataclasses.replace(Problem(space, OBJECTIVES, resolve, exact, dense, GOALS, saliencies), **changes)
 
 
 def study(folder, name="s", sampler="tpe", seed=0, space=None, objectives=None):
@@ -86,9 +86,9 @@ def test_warm_starts_come_first_and_in_order(tmp_path):
 def test_knapsack_points_cut_what_hurts_least(tmp_path):
     points = [t.evaluation.candidate for t in run(tmp_path, 60).trials if t.arm == "knapsack"]
     assert len(points) > 10
-    kept = {name: sum(c.cuts[name].kept for c in points) for name in HARM}
+    kept = {name: sum(c.width(name, 32) for c in points) for name in HARM}
     assert kept["a"] < kept["c"] < kept["b"]
-    chosen = [cut.method for c in points for cut in c.cuts.values() if cut.method]
+    chosen = [edit.by for c in points for (edit,) in c.edits.values()]
     assert chosen.count("l2") > 2 * chosen.count("l1"), "the better method is seen to be better"
 
 
@@ -207,7 +207,7 @@ def test_a_search_told_to_its_end_evaluates_nothing_more(tmp_path):
 
 def test_failures_count_and_are_kept_with_their_reason(tmp_path):
     def fragile(candidate):
-        if candidate.cuts["b"].kept < 16:
+        if candidate.width("b", 32) < 16:
             return Evaluation(candidate, candidate.key, {}, "it broke")
         return evaluate(candidate)
 
@@ -235,7 +235,7 @@ def test_a_space_without_the_dense_network_is_searched_and_every_group_is_cut(tm
     made = run(tmp_path, 40, space=space)
     assert made.evaluated == 40
     assert {t.arm for t in made.trials} == {"global", "knapsack", "uniform", "random", "sampler"}
-    assert all(cut.kept <= 16 for t in made.trials for cut in t.evaluation.candidate.cuts.values())
+    assert all(t.evaluation.candidate.width(name, 32) <= 16 for t in made.trials for name in HARM)
 
 
 def test_negative_scores_that_are_a_constraint_and_no_objective(tmp_path):
@@ -286,7 +286,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path):
     space = build_space(declared, FoundGroups((group,), (), None))
 
     def simple(candidate):
-        kept = candidate.cuts["a"].kept
+        kept = candidate.width("a", 32)
         figures = {"accuracy": kept / 4, "macs": kept / 4, "damage": 1 - kept / 4}
         return Evaluation(candidate, candidate.key, {n: Measurement(v, "", "computed") for n, v in figures.items()})
 
@@ -309,7 +309,7 @@ def test_the_search_spares_the_sensitive_group_and_beats_every_baseline(tmp_path
     made = run(tmp_path, 80)
     good = [t.evaluation for t in own(made.trials) if t.arm in ("sampler", "knapsack")]
     good = [e for e in good if e.measurements["accuracy"].value > 0.7 and e.measurements["macs"].value < 0.6]
-    assert sum(e.candidate.cuts["b"].kept for e in good) > sum(e.candidate.cuts["a"].kept for e in good) > 0
+    assert sum(e.candidate.width("b", 32) for e in good) > sum(e.candidate.width("a", 32) for e in good) > 0
     arms = arm_results(made.trials, OBJECTIVES, made.problem.dense, GOALS)
     assert [a.arm for a in arms] == ["search", *BASELINES]
     assert all(a.networks for a in arms)

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invented import narrowed
 from nets import images, network
 from secateur.compression.groups import find_groups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import DefinitionError
-from secateur.records import Cut
+from secateur.records import Candidate, Edit
 from secateur.search_spaces import build_space
 
 FOUND = find_groups(network("residual"), (images(),))
@@ -45,7 +46,7 @@ def test_a_lowest_removed_fraction_is_a_demand():
     candidates = [made.random(rng), made.uniform(0.0, "l2"), made.mildest(), made.smallest()]
     candidates.append(made.ranked(0.0, "l1", saliencies(made)))
     for candidate in candidates:
-        assert all(1 - cut.kept / made.choices[n].group.width >= 0.5 for n, cut in candidate.cuts.items())
+        assert all(1 - candidate.width(g.name, g.width) / g.width >= 0.5 for g in made.groups)
         values = made.values(candidate)
         assert made.candidate(values) == candidate
         for parameter in made.parameters():
@@ -63,8 +64,7 @@ def test_a_group_that_cannot_lose_that_much_stays_whole_with_the_reason():
 def test_a_candidate_of_another_space_is_taken_over_as_far_as_it_goes():
     there, here = space(RULE), space({"match": "layer2.*", "methods": ["l2"], "multiple_of": 8})
     adapted = here.adapted(there.uniform(0.75, "l1"))
-    assert set(adapted.cuts) == set(here.choices)
-    assert set(adapted.cuts.values()) == {Cut("l2", 8)}, "the nearest width, and a method that there is"
+    assert adapted == narrowed(dict.fromkeys(here.choices, 8), "l2"), "the nearest width, and a method that there is"
     assert here.adapted(there.only("conv1", 4, "l1")) is None, "nothing of it is here"
     assert here.adapted(here.uniform(0.5, "l2")) == here.uniform(0.5, "l2")
 
@@ -101,22 +101,20 @@ def test_numbers_become_allowed_widths_and_come_back(data):
         else:
             values[parameter.name] = data.draw(st.floats(parameter.low, parameter.high))
     candidate = made.candidate(values)
-    for name, cut in candidate.cuts.items():
-        choice = made.choices[name]
-        assert cut.kept in choice.widths
-        assert (cut.method is None) == (cut.kept == choice.group.width)
-        off = abs(cut.kept - choice.group.width * (1 - values[f"{name}.removed"]))
+    for name, choice in made.choices.items():
+        width = candidate.width(name, choice.group.width)
+        assert width in choice.widths
+        assert (candidate.edit(name) is None) == (width == choice.group.width)
+        off = abs(width - choice.group.width * (1 - values[f"{name}.removed"]))
         assert all(off <= abs(w - choice.group.width * (1 - values[f"{name}.removed"])) + 1e-9 for w in choice.widths)
     assert made.candidate(made.values(candidate)) == candidate
 
 
 def test_planned_candidates():
     made = space(RULE)
-    assert all(cut == Cut(None, made.choices[name].group.width) for name, cut in made.dense().cuts.items())
-    assert made.uniform(0.5, "l2").cuts["layer2.0.conv1"] == Cut("l2", 8)
-    only = made.only("conv1", 4, "l1")
-    assert only.cuts["conv1"] == Cut("l1", 4)
-    assert sum(cut.method is not None for cut in only.cuts.values()) == 1
+    assert made.dense() == Candidate({})
+    assert made.uniform(0.5, "l2").edit("layer2.0.conv1") == Edit("channels", 8, "l2")
+    assert made.only("conv1", 4, "l1") == narrowed({"conv1": 4}, "l1")
 
 
 def test_the_number_of_choices():
@@ -148,29 +146,31 @@ def test_one_threshold_cuts_what_one_layer_writes_and_leaves_streams_whole():
     made = space(RULE | {"removed": [0.0, 0.8]})
     candidate = made.ranked(0.25, "l2", saliencies(made))
     streams = {"conv1", "layer2.0.conv2"}
-    assert {name for name, cut in candidate.cuts.items() if cut.method is None} == streams & set(made.choices)
+    assert set(made.choices) - set(candidate.edits) == streams & set(made.choices)
     for name in set(made.choices) - streams:
         # Of rising saliencies half of the channels hold a quarter of the sum.
-        assert candidate.cuts[name] == Cut("l2", made.choices[name].group.width // 2)
+        assert candidate.width(name, 0) == made.choices[name].group.width // 2
     assert made.ranked(0.0, "l2", saliencies(made)).key == made.dense().key
 
 
 def test_where_every_group_is_a_stream_all_of_them_are_cut():
     made = space(RULE | {"match": "conv1", "removed": [0.0, 0.8]})
-    assert made.ranked(0.25, "l1", saliencies(made)).cuts == {"conv1": Cut("l1", 4)}
+    assert made.ranked(0.25, "l1", saliencies(made)) == narrowed({"conv1": 4}, "l1")
 
 
 @given(st.integers(0, 50))
 def test_random_draws_keep_the_rules(seed):
     made = space(RULE | {"removed": [0.25, 0.8]})
-    for name, cut in made.random(np.random.default_rng(seed)).cuts.items():
-        assert cut.kept in made.choices[name].widths
-        assert cut.method in (None, "l1", "l2")
+    candidate = made.random(np.random.default_rng(seed))
+    for name, choice in made.choices.items():
+        edit = candidate.edit(name)
+        assert edit.level in choice.widths
+        assert edit.by in ("l1", "l2")
 
 
 def test_the_smallest_network_is_at_every_groups_narrowest():
     made = space(RULE | {"removed": [0.0, 0.5]})
-    assert {c.kept / made.choices[n].group.width for n, c in made.smallest().cuts.items()} == {0.5}
+    assert {made.smallest().width(g.name, g.width) / g.width for g in made.groups} == {0.5}
 
 
 def test_the_measured_step_of_the_device_is_kept_and_halved_for_groups_that_are_no_wider():

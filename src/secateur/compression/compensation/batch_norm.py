@@ -21,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from secateur.records import Removals
+from secateur.records import Plan
 from secateur.workloads.pytrees import PyTree, call
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -73,13 +73,13 @@ def dense_statistics(model: nn.Module, images: PyTree) -> DenseStatistics:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, removals: Removals, dense: DenseStatistics) -> PyTree:
+def recalibrate(model: nn.Module, plan: Plan, dense: DenseStatistics) -> PyTree:
     """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass.
 
     Returns the recalibrated network's outputs for the calibration images, which that pass gives anyway.
     """
     prepared = [
-        _Layer.prepare(layer, name, removals, dense)
+        _Layer.prepare(layer, name, plan, dense)
         for name, layer in batch_norms(model.eval()).items()
         if name in dense.mean
     ]
@@ -105,8 +105,8 @@ class _Layer:
     momentum: float | None
 
     @classmethod
-    def prepare(cls, layer: _BatchNorm, name: str, removals: Removals, dense: DenseStatistics) -> _Layer:
-        gone = removals.out.get(name, ())
+    def prepare(cls, layer: _BatchNorm, name: str, plan: Plan, dense: DenseStatistics) -> _Layer:
+        gone = plan.removed["out"].get(name, ())
         keep = torch.ones(layer.num_features + len(gone), dtype=torch.bool)
         keep[list(gone)] = False
         mean, variance = cast("Tensor", layer.running_mean), cast("Tensor", layer.running_var)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.readers import Reader, kept_columns, kept_rows, matrix, overwrite
-from secateur.records import Removals
+from secateur.records import Plan
 
 RIDGE = 1e-3
 MOST_REMEMBERED = 2**26
@@ -56,12 +56,12 @@ class LeastSquares:
     _solutions: OrderedDict[tuple[str, tuple[int, ...]], Tensor] = field(default_factory=OrderedDict)
 
     @torch.no_grad()
-    def refit(self, module: nn.Module, removals: Removals) -> None:
+    def refit(self, module: nn.Module, plan: Plan) -> None:
         """Overwrite, in place, the weights (and biases) of the layers that read cut channels and have a Gram matrix."""
-        for name, gone in removals.in_.items():
+        for name, gone in plan.removed["in"].items():
             dense = cast("Reader", self.dense.get_submodule(name))
             if name in self.grams and (weights := self._weights(name, dense, gone)) is not None:
-                kept = kept_rows(dense, removals.out.get(name, ()))
+                kept = kept_rows(dense, plan.removed["out"].get(name, ()))
                 overwrite(cast("Reader", module.get_submodule(name)), weights[kept])
 
     def _weights(self, name: str, dense: Reader, gone: tuple[int, ...]) -> Tensor | None:

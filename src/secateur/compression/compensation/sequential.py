@@ -23,7 +23,7 @@ from secateur.compression.compensation.readers import (
     matrix,
     overwrite,
 )
-from secateur.records import Removals
+from secateur.records import Plan
 from secateur.workloads.pytrees import PyTree, call
 
 
@@ -54,7 +54,7 @@ def dense_answers(model: nn.Module, names: Sequence[str], inputs: PyTree) -> Den
 
 
 @torch.no_grad()
-def refit_in_order(module: nn.Module, dense: nn.Module, removals: Removals, given: DenseAnswers) -> PyTree:
+def refit_in_order(module: nn.Module, dense: nn.Module, plan: Plan, given: DenseAnswers) -> PyTree:
     """Refit, in place and in one pass, every layer of which the dense answers are known. Returns the refitted network's outputs."""
 
     def refit(name: str, layer: Reader, inputs: Tensor) -> None:
@@ -63,7 +63,7 @@ def refit_in_order(module: nn.Module, dense: nn.Module, removals: Removals, give
         biases = int(layer.bias is not None)
         if biases:
             x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], 2)
-        kept = kept_rows(cast("Reader", dense.get_submodule(name)), removals.out.get(name, ()))
+        kept = kept_rows(cast("Reader", dense.get_submodule(name)), plan.removed["out"].get(name, ()))
         y = given.outputs[name][:, kept].double().mT.reshape(*weight.shape[:2], -1)  # (groups, out, rows)
         rows = x.shape[1]
         overwrite(layer, solved(weight, y @ x / rows, x.mT @ x / rows, biases).flatten(0, 1).float())

@@ -90,7 +90,7 @@ def mirror(ledger: Ledger, finished: Finished) -> None:
     problem = ledger.problem
     candidate = problem.space.candidate(finished.values)
     asked = Asked(-1, finished.values, "sampler", "")
-    ledger.tell(asked, problem.key(candidate), evaluation_in(finished, candidate))
+    ledger.tell(asked, problem.resolve(candidate).key, evaluation_in(finished, candidate))
 
 
 def evaluation_in(finished: Finished, candidate: Candidate) -> Evaluation:

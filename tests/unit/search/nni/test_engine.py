@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from pydantic import TypeAdapter
 
+from invented import resolve
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import StateError
@@ -36,16 +37,16 @@ SPACE = make_space()
 PLENTY = Stopping(100)
 
 
-def exact(candidate):
-    share = sum(cut.kept / 32 for cut in candidate.cuts.values()) / 2
+def exact(plan):
+    share = 1 - sum(len(step.indices) / 32 for step in plan.steps) / 2
     return {"macs": share, "parameters": 1000 * share}
 
 
 def evaluate(candidate, **changes):
-    costs = exact(candidate)
+    costs = exact(resolve(candidate))
     figures = {"accuracy": 0.9 - (1 - costs["macs"]) ** 2, "damage": 1 - costs["macs"], **costs}
     measured = {name: Measurement(value, "", "computed") for name, value in figures.items()}
-    return Evaluation(candidate, candidate.key, measured, **changes)
+    return Evaluation(candidate, resolve(candidate).key, measured, **changes)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def open_ledger(folder):
     )
     dense = evaluate(SPACE.dense()).measurements
     goals = (Goal("accuracy", "at_least", 0.5, 0.3, "accuracy at least 0.5"),)
-    problem = Problem(SPACE, OBJECTIVES, lambda c: c.key, exact, dense, goals, warm_starts=False, seed=7)
+    problem = Problem(SPACE, OBJECTIVES, resolve, exact, dense, goals, warm_starts=False, seed=7)
     return Ledger(problem, study)
 
 

@@ -1,0 +1,78 @@
+"""Plans and modules: a plan carried out for good (smaller tensors), or as zeros (the reference that proofs compare with)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from secateur.compression.copies import copied, tie
+from secateur.compression.removal import layer_at, remove, silence
+from secateur.records import Plan, Remove, Side, Step
+
+
+def united(steps: Iterable[Step]) -> Plan:
+    """A plan of steps in any order. What several of them take from one side of one layer (a concatenation) becomes one step.
+
+    All indices refer to the original tensors, so it does not matter in which order groups lose channels.
+    """
+    sides: dict[Side, dict[str, set[int]]] = {"out": {}, "in": {}}
+    for step in steps:
+        sides[step.side].setdefault(step.layer, set()).update(step.indices)
+    return Plan(
+        tuple(
+            Remove(layer, side, tuple(sorted(gone))) for side, layers in sides.items() for layer, gone in layers.items()
+        )
+    )
+
+
+def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
+    """A copy of the module to which the plan has been done. Tensors keep dtype and device.
+
+    Parametrized tensors (weight norm, say) of layers that lose channels become plain ones.
+    shared: layers that keep all their channels share their tensors with the original, for whoever only runs the copy.
+    Raises ModelError where the module cannot be copied.
+    """
+    smaller = _copy(model, plan) if shared else copied(model)
+    _make_plain(smaller, plan)
+    for step in plan.steps:
+        remove(smaller, step.layer, step.side, step.indices)
+    tie(smaller, model)
+    return smaller
+
+
+@torch.no_grad()
+def reference(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of the module, same shapes, in which removed channels are zero where they arise and where they are read.
+
+    For running only: layers that keep all their channels share their tensors with the original.
+    """
+    masked = _copy(model, plan)
+    _make_plain(masked, plan)
+    for step in reversed(plan.steps):  # readers first: what silences a norm replaces the layer
+        silence(masked, step.layer, step.side, step.indices)
+    return masked
+
+
+def _copy(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy that has tensors of its own only in the layers that lose channels."""
+    own = {id(t) for step in plan.steps for t in layer_at(model, step.layer).parameters()}
+    own |= {id(t) for name in plan.removed["out"] for t in layer_at(model, name).buffers()}
+    return copied(model, [t for t in (*model.parameters(), *model.buffers()) if id(t) not in own])
+
+
+def _make_plain(model: nn.Module, plan: Plan) -> None:
+    """Turn parametrized tensors of layers that lose channels into what they compute, in place: those can be cut.
+
+    torch's own `remove_parametrizations` takes the property away from the class, which all copies of the layer share.
+    """
+    for name in {step.layer for step in plan.steps}:
+        layer = layer_at(model, name)
+        if parametrize.is_parametrized(layer):
+            values = {tensor: getattr(layer, tensor) for tensor in layer.parametrizations}  # type: ignore[union-attr] # a ModuleDict, by torch's construction
+            layer.__class__ = type(layer).__bases__[0]
+            del layer.parametrizations
+            for tensor, value in values.items():
+                layer.register_parameter(tensor, nn.Parameter(value.detach().clone()))
