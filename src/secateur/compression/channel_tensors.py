@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.readers import Reader, matrix
 from secateur.compression.obs import Reading
-from secateur.records import Group, Member
+from secateur.records import Group, Member, Side
 
 WRITING = ("convolution", "transposed convolution", "linear", "transposed linear")
 """Kinds of members whose weights write channels or read them."""
@@ -50,28 +50,51 @@ def arranged(
     tensors = ChannelTensors(group.name, group.width, [], [], [], [], [], [], [], [], group.removable, [])
     for member in group.members:
         layer, width = modules.get(member.module), group.width  # None: a tensor that belongs to no layer
-        weight, bias = (cast("Tensor | None", getattr(layer, name, None)) for name in ("weight", "bias"))
-        if weight is None:
-            continue
-        if member.kind == "batch norm":
-            tensors.scales.append(_by_root(weight, 0, member, width))
-        elif member.kind in WRITING:
-            transposed = member.kind.startswith("transposed")
-            dimension = int((member.side == "in") != transposed)
-            if member.side == "in":
-                tensors.consumers.append(_by_root(weight, dimension, member, width))
-                if grams is not None and isinstance(layer, Reader):
-                    tensors.readings.append(_reading(layer, member, width, grams.get(member.module)))
-            else:
-                tensors.producers.append(_by_root(weight, dimension, member, width))
-                tensors.biases.append(_by_root(bias, 0, member, width))
-                tensors.written.append(torch.zeros(width).index_fill(0, torch.tensor(member.roots), 1).bool())
-            if graded and member.side == "in":
-                tensors.consumers_grad.append(_by_root(_gradient(weight), dimension, member, width))
-            elif graded:
-                tensors.producers_grad.append(_by_root(_gradient(weight), dimension, member, width))
-                tensors.biases_grad.append(_by_root(_gradient(bias), 0, member, width))
+        if member.kind == "batch norm" and layer is not None and isinstance(layer.weight, Tensor):
+            tensors.scales.append(_by_root(layer.weight, member, width))
+        for side, weight, bias, rows in _weights(layer, member):
+            if side == "in":
+                tensors.consumers.append(_by_root(rows(weight), member, width))
+                if graded:
+                    tensors.consumers_grad.append(_by_root(rows(_gradient(weight)), member, width))
+                continue
+            tensors.producers.append(_by_root(rows(weight), member, width))
+            tensors.biases.append(_by_root(None if bias is None else rows(bias), member, width))
+            tensors.written.append(torch.zeros(width).index_fill(0, torch.tensor(member.roots), 1).bool())
+            if graded:
+                tensors.producers_grad.append(_by_root(rows(_gradient(weight)), member, width))
+                tensors.biases_grad.append(_by_root(None if bias is None else rows(_gradient(bias)), member, width))
+        if grams is not None and member.side == "in" and member.kind in WRITING and isinstance(layer, Reader):
+            tensors.readings.append(_reading(layer, member, width, grams.get(member.module)))
     return tensors
+
+
+def _weights(
+    layer: nn.Module | None, member: Member
+) -> Iterator[tuple[Side, Tensor, Tensor | None, Callable[[Tensor], Tensor]]]:
+    """What writes ("out") or reads ("in") a member's channels: weight, bias, and how either becomes (channels, …)."""
+    if isinstance(layer, nn.RNNBase):
+        yield from _recurrent_weights(layer, member.side)
+    elif member.kind in WRITING and layer is not None:
+        transposed = member.kind.startswith("transposed")
+        axis = int((member.side == "in") != transposed)
+        bias = cast("Tensor | None", layer.bias)
+        yield member.side, cast("Tensor", layer.weight), bias, lambda x: x.movedim(min(axis, x.dim() - 1), 0)
+
+
+def _recurrent_weights(
+    layer: nn.RNNBase, side: Side
+) -> Iterator[tuple[Side, Tensor, Tensor | None, Callable[[Tensor], Tensor]]]:
+    """Gates write hidden units; all weights but those of the input read them."""
+    size = layer.input_size if side == "in" else layer.hidden_size
+    for name, weight in layer.named_parameters(recurse=False):
+        if not name.startswith("weight"):
+            continue
+        if side == "out":
+            bias = cast("Tensor | None", getattr(layer, name.replace("weight", "bias"), None))
+            yield "out", weight, bias, lambda x: torch.unflatten(x, 0, (-1, size)).movedim(1, 0)
+        if name.startswith("weight_ih_l0") == (side == "in"):
+            yield "in", weight, None, lambda x: torch.unflatten(x, 1, (-1, size)).movedim(2, 0)
 
 
 def _reading(layer: Reader, member: Member, width: int, gram: Tensor | None) -> Reading:
@@ -87,22 +110,16 @@ def _reading(layer: Reader, member: Member, width: int, gram: Tensor | None) -> 
     return Reading(weight, torch.eye(size) if gram is None else gram[0, :size, :size], blocks)
 
 
-def _gradient(tensor: Tensor | None) -> Tensor | None:
+def _gradient(tensor: Tensor) -> Tensor:
     """What the backward pass has left; zero where the loss does not depend on the tensor."""
-    if tensor is None:
-        return None
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def _by_root(tensor: Tensor | None, dimension: int, member: Member, width: int) -> Tensor:
-    """Rows of a tensor along `dimension`, gathered by root channel: (width, elements); roots without a row read zero."""
+def _by_root(tensor: Tensor | None, member: Member, width: int) -> Tensor:
+    """(channels, …), gathered by root channel: (width, elements); roots without a row read zero."""
     if tensor is None:
         return torch.zeros(width, 0)
-    rows = (
-        tensor.detach().float().movedim(dimension, 0).flatten(1)
-        if tensor.dim() > 1
-        else tensor.detach().float()[:, None]
-    )
+    rows = tensor.detach().float().reshape(len(tensor), -1)
     per_root: dict[int, list[int]] = {}
     for root, index in zip(member.roots, member.indices, strict=True):
         per_root.setdefault(root, []).append(index)

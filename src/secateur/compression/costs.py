@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.compression.copies import viewed
-from secateur.compression.coupling.layers import layer_of
+from secateur.compression.coupling.layers import RECURRENT, layer_of
 from secateur.compression.removal import lost, parameters_at
 from secateur.records import Group, Plan
 from secateur.workloads.pytrees import PyTree, call, rows
@@ -89,7 +89,7 @@ def _kept(width: int, removed: tuple[int, ...] | None) -> float:
 
 def layer_costs(model: nn.Module, example_inputs: PyTree) -> LayerCosts:
     """Count the MACs of every convolution and linear layer with one forward pass of one sample."""
-    counted = viewed(model).eval()
+    counted = viewed(model).eval().requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call(counted, rows(example_inputs, slice(1)))
     by_module = counter.get_flop_counts()
@@ -97,7 +97,7 @@ def layer_costs(model: nn.Module, example_inputs: PyTree) -> LayerCosts:
     layers, widths_out, widths_in = {}, {}, {}
     for name, module in counted.named_modules():
         layer = layer_of(name, module)
-        if layer is not None and layer.reads and layer.computes:
+        if layer is not None and layer.reads and layer.computes and layer.kind != RECURRENT:
             widths_out[name], widths_in[name] = layer.writes, layer.reads
             layers[name] = sum(by_module.get(f"{prefix}.{name}", {}).values()) // 2
     return LayerCosts(layers, widths_out, widths_in, counter.get_total_flops() // 2 - sum(layers.values()))

@@ -2,7 +2,7 @@
 
 A name is that of a layer, `module:tensor:dimension` for a tensor that belongs to no layer, or `module:attribute` for a number that
 counts channels. torch-pruning removes the indices of torch's plain layers (Fang et al. 2023, arXiv:2301.12900); what it does not
-know is here.
+know is here, and so are layer norms: of those it may leave the channels that stay in another order.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def silence(model: nn.Module, name: str, side: Side, indices: Sequence[int]) -> 
     elif _mixes(module):
         model.set_submodule(name, _Remaining(module, width_of(model, name, side), indices))
     elif not isinstance(module, nn.PReLU):  # it maps zero to zero
+        width = width_of(model, name, side)
         for _, tensor, axis in _losing(module, side):
-            tensor.index_fill_(axis, gone, 0.0)
+            tensor.index_fill_(axis, torch.tensor(_entries(module, indices, width, tensor.shape[axis])), 0.0)
 
 
 def lost(model: nn.Module, name: str, side: Side, count: int) -> Iterator[tuple[str, int, int]]:
@@ -96,9 +97,11 @@ def lost(model: nn.Module, name: str, side: Side, count: int) -> Iterator[tuple[
             holder = name.partition(":")[0]
             yield f"{holder}.{part[0]}".removeprefix("."), int(part[1]), count
         return
+    width = width_of(model, name, side)
     for parameter, tensor, axis in _losing(module, side):
         of_groups = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1
-        yield f"{name}.{parameter}", axis, count * len(tensor) // module.out_channels if of_groups else count
+        left = len(_entries(module, range(count), width, tensor.shape[axis]))
+        yield f"{name}.{parameter}", axis, count * len(tensor) // module.out_channels if of_groups else left
 
 
 def weight_axis(module: nn.Module, side: Side) -> int:
@@ -111,11 +114,30 @@ def weight_axis(module: nn.Module, side: Side) -> int:
 def _losing(module: nn.Module, side: Side) -> Iterator[tuple[str, Tensor, int]]:
     """The parameters of a layer that hold the channels of one side, each with the axis."""
     plain = {name: getattr(module, name) for name in getattr(module, "parametrizations", ())}
+    if isinstance(module, nn.RNNBase):
+        yield from _losing_units(module, side)
+        return
     for name, tensor in (*module.named_parameters(recurse=False), *plain.items()):
         if tensor.dim() > 1:
             yield name, tensor, weight_axis(module, side)
         elif side == "out" and len(tensor) > 1:
             yield name, tensor, 0
+
+
+def _losing_units(module: nn.RNNBase, side: Side) -> Iterator[tuple[str, Tensor, int]]:
+    """Of a recurrent layer: what reads its input; or the rows of all gates, and what reads hidden units."""
+    for name, tensor in module.named_parameters(recurse=False):
+        reads_input = name.startswith("weight_ih_l0")
+        if side == "out":
+            yield name, tensor, 0
+        if tensor.dim() > 1 and reads_input == (side == "in"):
+            yield name, tensor, 1
+
+
+def _entries(module: nn.Module, indices: Sequence[int], width: int, size: int) -> list[int]:
+    """Where channels lie along an axis of so many entries: a recurrent layer has them once for each gate or direction."""
+    times = size // width if isinstance(module, nn.RNNBase) else 1
+    return [number * width + index for number in range(times) for index in indices]
 
 
 class _Remaining(nn.Module):
@@ -141,18 +163,19 @@ def _mixes(module: nn.Module) -> bool:
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether torch-pruning knows how to cut this layer. Of a layer norm it may leave the channels that stay in another order."""
+    """Whether torch-pruning knows how to cut this layer."""
     known = layer_of("", module) is not None
-    return known and not isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and not is_turned_linear(module)
+    return known and not isinstance(module, (nn.LayerNorm, nn.RMSNorm, nn.RNNBase)) and not is_turned_linear(module)
 
 
 def _narrow(module: nn.Module, width: int, side: Side, indices: Sequence[int]) -> None:
     """Cut a layer that torch-pruning does not know: its tensors, and the attributes that hold how many channels it has."""
     for name, tensor, axis in list(_losing(module, side)):
-        _replace(module, name, _without(tensor, axis, indices))
+        gone = _entries(module, indices, width, tensor.shape[axis])
+        _replace(module, name, _without(getattr(module, name), axis, gone))
     kept = width - len(indices)
-    attributes = {"in": ("nx",), "out": ("nf",)}[side] if is_turned_linear(module) else tuple(vars(module))
-    for attribute in attributes:
+    named = {"in": {"nx", "input_size"}, "out": {"nf", "hidden_size"}}[side] & vars(module).keys()
+    for attribute in named or tuple(vars(module)):
         value = getattr(module, attribute)
         if type(value) is int and value == width:
             setattr(module, attribute, kept)

@@ -108,9 +108,11 @@ class SplitAttention(nn.Module):
         """Both masks as what is added to the scores (n, heads, queries, keys), None where there is neither."""
         masks = []
         if attention is not None:
-            masks.append(attention[None, None] if attention.dim() == 2 else torch.unflatten(attention, 0, (len(q), -1)))
+            masks.append(
+                attention[None, None] if attention.dim() == 2 else torch.unflatten(attention, 0, (q.shape[0], -1))
+            )
         if padding is not None:
-            masks.append(padding.view(len(q), 1, 1, -1))
+            masks.append(padding.view(q.shape[0], 1, 1, -1))
         added = [
             torch.zeros(m.shape, dtype=q.dtype, device=q.device).masked_fill(m, -torch.inf)
             if m.dtype == torch.bool

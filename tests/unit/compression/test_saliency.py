@@ -10,7 +10,7 @@ from torch import nn
 
 from conftest import make_workload
 from nets import images, network, shaken
-from secateur.compression.channel_tensors import ChannelTensors
+from secateur.compression.channel_tensors import ChannelTensors, arranged
 from secateur.compression.compensation.batch_norm import dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.obs import Reading
@@ -18,6 +18,7 @@ from secateur.compression.plan import apply
 from secateur.compression.saliency import METHODS, Method, available_methods, compute_saliencies
 from secateur.compression.transforms.channels import without
 from secateur.errors import WorkloadError
+from secateur.records import Group, Member
 from secateur.workloads.roles import collect
 
 
@@ -260,3 +261,21 @@ def test_a_loss_that_is_not_finite_is_said(workload):
     groups = find_groups(model, workload.example_inputs).groups
     with pytest.raises(WorkloadError, match="loss of the dense model on calibration batch 0 is inf"):
         compute_saliencies(model, groups, ["taylor"], broken)
+
+
+def test_hidden_units_are_ranked_by_all_their_gates():
+    torch.manual_seed(0)
+    layer = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+    gates = torch.arange(4) * 4 + 2  # of unit 2
+    with torch.no_grad():
+        for name, tensor in layer.named_parameters():
+            if name.startswith("weight"):
+                tensor[gates] *= 0.01
+    units = tuple(range(4))
+    member = Member("0", "out", "recurrent", units, units)
+    group = Group("0", "LSTM", (member,), 4, units, 0, 0)
+    scores = METHODS["l2"].score(arranged(group, {"0": layer}))
+    weights = [tensor.unflatten(0, (4, 4)) for name, tensor in layer.named_parameters() if name.startswith("weight")]
+    expected = sum(tensor.square().sum((0, 2)) for tensor in weights).sqrt()
+    torch.testing.assert_close(scores, expected)
+    assert scores.argmin() == 2

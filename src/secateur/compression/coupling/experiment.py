@@ -51,7 +51,7 @@ class Experiment:
     def __init__(self, model: nn.Module, example_inputs: PyTree) -> None:
         """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`."""
         self._model = viewed(model).requires_grad_(False)
-        self._clean: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._clean: dict[str, list[tuple[Tensor, Any]]] = {}
         self._calls: dict[str, int] = {}
         self._marked: Mapping[str, Tensor] = {}
         self._mark = NAN
@@ -140,11 +140,11 @@ class Experiment:
         x = _first(given, named)
         before = x.clone() if isinstance(x, Tensor) else None
         output = forward(*given, **named)
-        if before is not None and isinstance(output, Tensor):
-            self._clean.setdefault(name, []).append((before, output.clone()))
+        if before is not None and isinstance(output, (Tensor, tuple)):
+            self._clean.setdefault(name, []).append((before, mapped(torch.clone, output)))
         return output
 
-    def _passed(self, layer: Layer, *given: Any, **named: Any) -> Tensor:
+    def _passed(self, layer: Layer, *given: Any, **named: Any) -> Any:
         """What a layer gives in a marked pass; notes which marks have arrived at it."""
         number = self._calls[layer.name] = self._calls.get(layer.name, -1) + 1
         if number >= len(self._clean[layer.name]):
@@ -152,15 +152,15 @@ class Experiment:
         before, after = self._clean[layer.name][number]
         marked = self._marked.get(layer.name)
         with torch._C.DisableTorchFunction():  # these steps are not the model's
-            output = after.clone()
+            output = mapped(torch.clone, after)
             if layer.reads:
                 self._note(layer, _first(given, named), before, output)
-            if marked is not None:
-                channels = output.movedim(layer.axis, 0)
+            for tensor in tensors(output) if marked is not None else ():
+                channels = torch.unflatten(tensor, layer.axis, (-1, layer.writes)).movedim(layer.axis, 0)
                 channels[marked] = self._as_marked(channels[marked])
         return output
 
-    def _note(self, layer: Layer, x: Tensor, before: Tensor, output: Tensor) -> None:
+    def _note(self, layer: Layer, x: Tensor, before: Tensor, output: Any) -> None:
         if x.shape != before.shape:
             raise Astray(f"'{layer.name}' is given {tuple(x.shape)} instead of {tuple(before.shape)}")
         if torch.equal(x, before):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 PARAMETER = "parameter"
 """The kind of a dimension of a tensor that belongs to no layer."""
+RECURRENT = "recurrent"
+"""The kind of an LSTM and the like: an output channel is a hidden unit, in all its layers and directions."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ def _linear(name: str, module: Any) -> Layer:
     return Layer(name, "linear", -1, module.in_features, module.out_features)
 
 
+def _recurrent(name: str, module: Any) -> Layer | None:
+    if module.proj_size:  # what it gives is not its hidden units
+        return None
+    return Layer(name, RECURRENT, -1, module.input_size, module.hidden_size)
+
+
 def is_turned_linear(module: nn.Module) -> bool:
     """Whether it is the linear layer of GPT-2 in `transformers`, whose weight is (inputs, outputs)."""
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and not isinstance(module, nn.Conv1d)
@@ -160,6 +168,7 @@ def _prelu(name: str, module: Any) -> Layer | None:
 _KINDS: tuple[tuple[type | tuple[type, ...], Callable[[str, Any], Layer | None]], ...] = (
     (nn.modules.conv._ConvNd, _convolution),
     (nn.Linear, _linear),
+    (nn.RNNBase, _recurrent),
     (nn.Embedding, _embedding),
     (nn.modules.batchnorm._BatchNorm, _batch_norm),
     (nn.modules.instancenorm._InstanceNorm, _instance_norm),
