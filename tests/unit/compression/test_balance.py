@@ -31,6 +31,16 @@ class Pairs(Odd):
         return torch.cat([F.relu(pairs[:, :, 1]), torch.tanh(pairs[:, :, 0])], 1)
 
 
+class ShapedLikeItsInput(Odd):
+    """A convolution whose output is given the shape of its input, as where attention reduces its sequence in SegFormer."""
+
+    def build(self):
+        self.inner = nn.Conv2d(24, 24, 3, padding=1)
+
+    def middle(self, x):
+        return F.relu(self.inner(x).reshape(x.shape))
+
+
 @pytest.mark.parametrize(
     ("kind", "owned"),
     [
@@ -38,6 +48,7 @@ class Pairs(Odd):
         (Interleaved, {5: {5, 11, 17, 23}}),
         (EverySecond, {5: {10, 11}}),
         (Pairs, {5: {10, 11}}),
+        (ShapedLikeItsInput, {5: {5}}),
     ],
 )
 def test_channels_that_must_leave_in_step_are_one_unit(kind, owned):

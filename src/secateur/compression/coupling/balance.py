@@ -1,7 +1,8 @@
 """Units that can only leave in step: where forward() divides channels evenly, all parts must lose equally many.
 
-Halves of a layer that are taken apart by `chunk(2)`, channels that a `view` shuffles, a norm over blocks of channels: no mark shows
-this, since each channel goes its own way. So larger units are proposed of what the proof has refuted: one channel of each part.
+Halves of a layer that are taken apart by `chunk(2)`, channels that a `view` shuffles, a norm over blocks of channels, a layer whose
+output is shaped like its input: no mark shows this, since each channel goes its own way. So larger units are proposed of what the
+proof has refuted: one channel of each part.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ MOST_PARTS = 8
 def balanced(refuted: Sequence[Coupling]) -> Iterator[tuple[Coupling, Sequence[Coupling]]]:
     """Larger units of refuted groups, each proposal with those that it stands for.
 
-    Of groups of one layer with equally many units, the first of each are one unit, the second, and so on. Of one group, units at
-    the same position in each of its parts, or neighbours.
+    Of groups with equally many units that have a layer in common, the first of each are one unit, the second, and so on. Of one
+    group, units at the same position in each of its parts, or neighbours.
     """
     for coupling in refuted:
-        siblings = [c for c in refuted if c.root == coupling.root and len(c.roots) == len(coupling.roots)]
+        layers = {member.module for member in coupling.members}
+        siblings = [
+            other
+            for other in refuted
+            if len(other.roots) == len(coupling.roots) and any(member.module in layers for member in other.members)
+        ]
         if len(siblings) > 1 and siblings[0] is coupling:
             yield _joined(siblings), siblings
         for parts in range(2, MOST_PARTS + 1):
