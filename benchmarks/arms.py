@@ -18,7 +18,6 @@ from judging import Judge, Meter, Step
 from secateur.compression.costs import layer_costs
 from secateur.execution import Inline
 from secateur.records import Evaluation, Job
-from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping, search
 from secateur.search.study import Study, Subject
@@ -28,11 +27,8 @@ def run_search(problem: Problem, work: Callable[[Job], Evaluation], budget: int,
     """Our search with its own sampler, in a storage of its own. Evaluations run in this process, in full: nobody is given up."""
     problem = replace(problem, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        original = Original.of(problem.space, problem.dense)
-        parameters = problem.space.parameters()
-        study = Study(
-            Path(folder) / "s.db", "benchmark", Subject(parameters, problem.objectives, original), "tpe", seed
-        )
+        subject = Subject(problem.space, problem.objectives, problem.dense)
+        study = Study(Path(folder) / "s.db", "benchmark", subject, "tpe", seed)
         search(Ledger(problem, study), Inline(work), Stopping(budget))
 
 

@@ -30,7 +30,6 @@ from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
 from secateur.records import Measurement, Recovered, RunRecord, Trial
 from secateur.report.page import write_report
-from secateur.search.dashboard import Original
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping, search
@@ -90,8 +89,7 @@ class Driver:
         prepared, run, settings = self._prepared, self._run, self._prepared.definition.search
         self._listener.stage("search")
         self._listener.step("starting workers, probing groups")
-        original = Original.of(problem.space, problem.dense)
-        subject = Subject(problem.space.parameters(), problem.objectives, original)
+        subject = Subject(problem.space, problem.objectives, problem.dense)
         study = Study(run.state / DATABASE, run.run_id, subject, settings.sampler, settings.seed)
         ledger = Ledger(problem, study, self._listener.trial)
         seconds = None if settings.minutes is None else 60 * settings.minutes - self._watch.spent("search")

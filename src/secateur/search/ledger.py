@@ -97,7 +97,7 @@ class Ledger:
 
     def tell(self, asked: Asked, key: str, evaluation: Evaluation) -> Trial:
         """Store one evaluation; a network that is known already shares that trial's."""
-        known = self.known(key, asked.arm)
+        known = self.known(key, asked.proposal.arm)
         evaluation = known.evaluation if known is not None else replace(evaluation, plan_key=key)
         told = [goal for goal in self.problem.goals if goal.metric in evaluation.measurements]
         missed = violations(told, evaluation.measurements, in_search=True) if evaluation.failure is None else {}

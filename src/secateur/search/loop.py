@@ -12,8 +12,8 @@ from secateur.search.executor import Executor
 from secateur.search.ledger import RACED, Ledger
 from secateur.search.planner import knapsack
 from secateur.search.sensitivity import sweep
-from secateur.search.study import Asked
-from secateur.search.warm_start import Planned, best_method, controls, prior, probe, probed, thresholds
+from secateur.search.study import Asked, Proposal
+from secateur.search.warm_start import best_method, controls, prior, probe, probed, thresholds
 
 FRUITLESS = 300
 """Consecutive proposals that yield no new network (known, or rejected unseen) after which the space counts as exhausted."""
@@ -86,7 +86,7 @@ class _Turns:
         self._ledger, self._phases_only = ledger, phases_only
         self._phases = _phases(ledger, executor, budget)
         self._in_phases = ledger.problem.warm_starts
-        self._plan: deque[Planned] = deque()
+        self._plan: deque[Proposal] = deque()
         self._sampled = SAMPLED
 
     def next(self, *, idle: bool) -> Asked | None:
@@ -107,14 +107,7 @@ class _Turns:
         if not self._plan:
             self._sampled += 1
             return study.ask()
-        planned = self._plan.popleft()
-        return study.ask(
-            problem.space.values(planned.candidate),
-            planned.arm,
-            planned.label,
-            method=planned.method,
-            fraction=planned.fraction,
-        )
+        return study.ask(self._plan.popleft())
 
 
 class _Work:
@@ -129,14 +122,14 @@ class _Work:
     def begin(self, asked: Asked) -> bool:
         """Evaluate a trial, or tell it at once where its figures are known or not wanted. False: it waits for its twin."""
         ledger, problem = self._ledger, self._ledger.problem
-        candidate = problem.space.candidate(asked.values)
+        candidate, arm = asked.proposal.candidate, asked.proposal.arm
         plan = problem.resolve(candidate)
         key = plan.key
         if key in self._twins:
             self._twins[key].append(asked)
             return False
-        known = ledger.known(key, asked.arm)
-        rejected = ledger.rejection(candidate, plan) if known is None and asked.arm in RACED else None
+        known = ledger.known(key, arm)
+        rejected = ledger.rejection(candidate, plan) if known is None and arm in RACED else None
         if known is not None:
             ledger.tell(asked, key, known.evaluation)
         elif rejected is not None:
@@ -145,7 +138,7 @@ class _Work:
             self._submitted += 1
             self.under_way[self._submitted] = (asked, key)
             self._twins[key] = []
-            self._executor.submit(self._submitted, Job(candidate, plan, ledger.hurdles(asked.arm)))
+            self._executor.submit(self._submitted, Job(candidate, plan, ledger.hurdles(arm)))
         return True
 
     def finish(self) -> None:
@@ -156,7 +149,7 @@ class _Work:
             self._ledger.tell(each, key, evaluation)
 
 
-def _phases(ledger: Ledger, executor: Executor, budget: int) -> Iterator[Iterable[Planned]]:
+def _phases(ledger: Ledger, executor: Executor, budget: int) -> Iterator[Iterable[Proposal]]:
     """Each phase is planned when the one before it has been told; a restarted driver plans what is left.
 
     The controls come late on purpose: nothing rests on them, and a search that is cut short should have used its time well.

@@ -18,10 +18,11 @@ from secateur.search.additive import AdditiveModel, cheapest
 from secateur.search.knapsack import Curve, solve
 from secateur.search.ledger import Ledger, own
 from secateur.search.sensitivity import known_sensitivities
-from secateur.search.warm_start import Planned, method_damages
+from secateur.search.study import Proposal
+from secateur.search.warm_start import method_damages
 
 DRAWS = 4
-"""Models from which proposals come: the most likely one, and draws from the posterior."""
+"""Models from which solutions come: the most likely one, and draws from the posterior."""
 MIXTURES = 2
 """Random mixtures of the costs, beside each cost alone."""
 TARGETS = np.linspace(0.04, 0.96, 16)
@@ -31,31 +32,31 @@ SAMPLES = 4096
 
 
 @dataclass(frozen=True)
-class Proposal:
+class Solution:
     """A candidate and its figures by the model that proposed it, as costs (all to be minimised)."""
 
     candidate: Candidate
     costs: tuple[float, ...]
 
 
-def knapsack(ledger: Ledger, count: int) -> Iterator[Planned]:
+def knapsack(ledger: Ledger, count: int) -> Iterator[Proposal]:
     """Up to `count` networks that are not known yet, those first that should add the most hypervolume."""
     problem, start = ledger.problem, len(ledger.trials)
     model = additive_model(ledger, known_sensitivities(ledger.study))
     if model is None:
         return
     rng = np.random.default_rng([problem.seed, start])
-    proposals = list(_proposals(ledger, model, rng))
+    solutions = list(_solutions(ledger, model, rng))
     planned = 0
-    for proposal in _by_gain(ledger, proposals, rng):
+    for solution in _by_gain(ledger, solutions, rng):
         if planned == count:
             return
-        if ledger.known(problem.resolve(proposal.candidate).key) is None:
-            yield Planned(proposal.candidate, "knapsack", f"knapsack {start}.{planned}")
+        if ledger.known(problem.resolve(solution.candidate).key) is None:
+            yield Proposal(solution.candidate, "knapsack", f"knapsack {start}.{planned}")
             planned += 1
 
 
-def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -> Iterator[Proposal]:
+def _solutions(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -> Iterator[Solution]:
     """Knapsack solutions with what the model foresees of them; those that would miss a goal on a cost are left out."""
     problem = ledger.problem
     score_of = _score_of_damage(ledger)
@@ -88,7 +89,7 @@ def _proposals(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
                     foreseen.get(name, 0.0) * (1 if direction == "minimize" else -1)
                     for name, direction in problem.objectives.items()
                 ]
-                yield Proposal(Candidate.of(edits), tuple(figures))
+                yield Solution(Candidate.of(edits), tuple(figures))
 
 
 class _ScoreOfDamage:
@@ -108,21 +109,21 @@ def _score_of_damage(ledger: Ledger) -> _ScoreOfDamage:
     return _ScoreOfDamage([f["damage"].value for f in figures], [f["accuracy"].value for f in figures])
 
 
-def _by_gain(ledger: Ledger, proposals: Sequence[Proposal], rng: np.random.Generator) -> Iterator[Proposal]:
-    """The proposals, each time the one that adds the most to the front and to those before it; those that add nothing last.
+def _by_gain(ledger: Ledger, solutions: Sequence[Solution], rng: np.random.Generator) -> Iterator[Solution]:
+    """The solutions, each time the one that adds the most to the front and to those before it; those that add nothing last.
 
-    The gain is the share of random points in the box that a proposal newly dominates.
+    The gain is the share of random points in the box that a solution newly dominates.
     """
-    if not proposals:
+    if not solutions:
         return
     reference = ledger.archive.reference
-    costs = np.array([p.costs for p in proposals])
+    costs = np.array([p.costs for p in solutions])
     ideal = np.minimum(costs.min(0), ledger.archive.points.min(0) if len(ledger.archive.points) else reference)
     samples = ideal + (reference - ideal) * rng.random((SAMPLES, len(reference)))
     for point in ledger.archive.points:
         samples = samples[~np.all(point <= samples, axis=1)]
     covered = _dominated(costs, samples)
-    left = list(range(len(proposals)))
+    left = list(range(len(solutions)))
     open_ = np.ones(len(samples), bool)
     while left:
         gains = covered[left] @ open_
@@ -131,13 +132,13 @@ def _by_gain(ledger: Ledger, proposals: Sequence[Proposal], rng: np.random.Gener
             break
         chosen = left.pop(best)
         open_ &= ~covered[chosen]
-        yield proposals[chosen]
+        yield solutions[chosen]
     for chosen in rng.permutation(left):
-        yield proposals[int(chosen)]
+        yield solutions[int(chosen)]
 
 
 def _dominated(costs: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(proposals, samples): which samples a proposal dominates."""
+    """(solutions, samples): which samples a solution dominates."""
     covered = np.ones((len(costs), len(samples)), bool)
     for axis in range(costs.shape[1]):
         covered &= costs[:, axis, None] <= samples[None, :, axis]

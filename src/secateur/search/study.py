@@ -27,11 +27,11 @@ from sqlalchemy.exc import OperationalError
 
 from secateur.databases import Schema, ensure
 from secateur.errors import StateError, first_line
-from secateur.records import Arm, Direction, Evaluation, Trial, earlier
+from secateur.records import Arm, Candidate, Direction, Evaluation, Measurement, Trial, earlier
 from secateur.search.board import ARTIFACTS, Board, store_artifact
 from secateur.search.dashboard import Original, group_table, trial_attributes, trial_note
 from secateur.search.samplers import SAMPLERS
-from secateur.search_spaces import Parameter
+from secateur.search_spaces import Parameter, SearchSpace
 
 _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 _STORED = "secateur:evaluation"
@@ -43,24 +43,36 @@ _VIOLATIONS = "secateur:violations"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A trial that waits for its evaluation. token: its number in memory. method, fraction: as a `Trial` has them."""
+class Proposal:
+    """A candidate that is to be evaluated, and where it comes from: arm, label, method and fraction as a `Trial` has them."""
 
-    token: int
-    values: Mapping[str, float | str]
-    arm: Arm
-    label: str
+    candidate: Candidate
+    arm: Arm = "sampler"
+    label: str = ""
     method: str | None = None
     fraction: float | None = None
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a study is about: what may be chosen, what is wanted, and the original, beside which trials are shown."""
+class Asked:
+    """A trial that waits for its evaluation.
 
-    parameters: Sequence[Parameter]
+    values: of the sampler's parameters, by which Optuna learns from it and shows it. token: its number in the sampler's memory,
+    None where that sampler was not asked.
+    """
+
+    proposal: Proposal
+    values: Mapping[str, float | str]
+    token: int | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study is about: what may be chosen, what is wanted, and the dense model's figures, beside which trials are shown."""
+
+    space: SearchSpace
     objectives: Mapping[str, Direction]
-    original: Original
+    dense: Mapping[str, Measurement]
 
 
 class Study:
@@ -69,9 +81,10 @@ class Study:
     def __init__(self, database: Path, name: str, subject: Subject, sampler: str, seed: int) -> None:
         """Opens or creates the study. Raises StateError where it cannot be written."""
         self.name = name
-        self._original, self._artifacts = subject.original, database.parent / ARTIFACTS
+        self._space, self._original = subject.space, Original.of(subject.space, subject.dense)
+        self._artifacts = database.parent / ARTIFACTS
         self.objectives = dict(subject.objectives)
-        self._distributions = {parameter.name: _distribution(parameter) for parameter in subject.parameters}
+        self._distributions = {parameter.name: _distribution(parameter) for parameter in subject.space.parameters()}
         directions = list(self.objectives.values())
         storage = open_storage(database)
         self._study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
@@ -94,34 +107,26 @@ class Study:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self._finish(_told(trial), trial.system_attrs[_VIOLATIONS])
 
-    def ask(
-        self,
-        values: Mapping[str, float | str] | None = None,
-        arm: Arm = "sampler",
-        label: str = "",
-        *,
-        method: str | None = None,
-        fraction: float | None = None,
-    ) -> Asked:
-        """A trial with these values, or the sampler's next one."""
-        if values is not None:
-            self._memory.enqueue_trial(dict(values))
+    def ask(self, planned: Proposal | None = None) -> Asked:
+        """A trial of a planned candidate, which the sampler then knows to be under way; without one the sampler's next."""
+        if planned is not None:
+            self._memory.enqueue_trial(self._space.values(planned.candidate))
         trial = self._memory.ask(self._distributions)
         self._asked[trial.number] = trial
-        return Asked(trial.number, trial.params, arm, label, method, fraction)
+        return Asked(planned or Proposal(self._space.candidate(trial.params)), trial.params, trial.number)
 
     def tell(
         self, asked: Asked, evaluation: Evaluation, constraints: Mapping[str, float], same_as: int | None = None
     ) -> Trial:
         """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial of the same network."""
-        asking = self._asked.pop(asked.token, None)
-        told = Trial(self._stored, asked.arm, asked.label, evaluation, same_as, asked.method, asked.fraction)
+        asking, origin = None if asked.token is None else self._asked.pop(asked.token), asked.proposal
+        told = Trial(self._stored, origin.arm, origin.label, evaluation, same_as, origin.method, origin.fraction)
         # Samplers keep notes of their own (NSGA-II its generations): without them a restarted one would begin anew.
-        notes = dict(self._memory.get_trials(deepcopy=False)[asked.token].system_attrs) if asking else {}
+        notes = dict(self._memory.get_trials(deepcopy=False)[asking.number].system_attrs) if asking else {}
         if constraints:
             notes["constraints"] = [*constraints.values()]  # Optuna's first format: samplers and dashboard both read it
         notes |= {_STORED: _EVALUATION.dump_json(evaluation).decode(), _VIOLATIONS: dict(constraints)}
-        notes[_PLANNED] = {"method": asked.method, "fraction": asked.fraction}
+        notes[_PLANNED] = {"method": origin.method, "fraction": origin.fraction}
         table = group_table(evaluation.candidate, self._original.widths).encode()
         key, notes[key] = store_artifact(self._artifacts, f"{self.name}/{told.number}", "groups.csv", table)
         written = create_trial(

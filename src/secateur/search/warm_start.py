@@ -7,14 +7,14 @@ plans the same and evaluates nothing twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from secateur.records import Arm, Candidate, Trial
+from secateur.records import Trial
 from secateur.search.front import floor
 from secateur.search.ledger import Ledger, Problem
+from secateur.search.study import Proposal
 from secateur.search_spaces import SearchSpace
 
 SCREENED = 0.4
@@ -25,31 +25,20 @@ FRACTIONS = (0.375, 0.25, 0.5, 0.625)
 """Removed fractions of the uniform family, the most telling first."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A candidate to evaluate, under a label that is the same at every start. method, fraction: as a `Trial` has them."""
-
-    candidate: Candidate
-    arm: Arm
-    label: str
-    method: str | None = None
-    fraction: float | None = None
-
-
-def thresholds(problem: Problem) -> Iterator[Planned]:
+def thresholds(problem: Problem) -> Iterator[Proposal]:
     """The dense network, where it is in the space, and one threshold for all groups, by every method: which suits this network?"""
     if problem.space.whole:
-        yield Planned(problem.space.dense(), "dense", "dense")
+        yield Proposal(problem.space.dense(), "dense", "dense")
     for method in problem.space.methods:
         yield _threshold(problem, SCREENED, method)
 
 
-def _threshold(problem: Problem, share: float, method: str) -> Planned:
+def _threshold(problem: Problem, share: float, method: str) -> Proposal:
     candidate = problem.space.ranked(share, method, problem.saliencies)
-    return Planned(candidate, "global", f"global {share:.3f} {method}", method, share)
+    return Proposal(candidate, "global", f"global {share:.3f} {method}", method, share)
 
 
-def probe(ledger: Ledger) -> Planned:
+def probe(ledger: Ledger) -> Proposal:
     """One more threshold by the best method: where the score should meet the lowest that is allowed, then into the widest gap.
 
     The score is taken to fall with the square of the share.
@@ -84,21 +73,21 @@ def _scores_by_share(trials: Sequence[Trial], method: str) -> dict[float, float]
     }
 
 
-def prior(problem: Problem) -> Iterator[Planned]:
+def prior(problem: Problem) -> Iterator[Proposal]:
     """The front of an earlier run."""
     for candidate in problem.prior:
-        yield Planned(candidate, "prior", f"prior {candidate.key}")
+        yield Proposal(candidate, "prior", f"prior {candidate.key}")
 
 
-def controls(ledger: Ledger, budget: int) -> Iterator[Planned]:
+def controls(ledger: Ledger, budget: int) -> Iterator[Proposal]:
     """The uniform family by the method that did best, and random draws: they are to be beaten, not to be the search."""
     space = ledger.problem.space
     method = best_method(space, ledger.trials)
     count = max(1, min(len(FRACTIONS), budget // 25))
     for fraction in FRACTIONS[:count]:
-        yield Planned(space.uniform(fraction, method), "uniform", f"uniform {fraction} {method}", method, fraction)
+        yield Proposal(space.uniform(fraction, method), "uniform", f"uniform {fraction} {method}", method, fraction)
     for number in range(count):
-        yield Planned(space.random(np.random.default_rng(number)), "random", f"random {number}")
+        yield Proposal(space.random(np.random.default_rng(number)), "random", f"random {number}")
 
 
 def method_damages(trials: Sequence[Trial]) -> dict[str, float]:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from secateur.records import Candidate, Direction, Evaluation, Measurement
-from secateur.search.dashboard import Original
-from secateur.search.study import Study, Subject
-from secateur.search_spaces import Parameter
+from secateur.records import Candidate, Direction, Evaluation, Group, Measurement
+from secateur.search.study import Proposal, Study, Subject
+from secateur.search_spaces import Choice, SearchSpace
 
-PARAMETERS = (
-    Parameter("a.removed", 0.0, 0.75),
-    Parameter("a.method", names=("l1", "l2")),
-    Parameter("b.removed", 0.1, 0.5),
+SPACE = SearchSpace(
+    {
+        "a": Choice(Group("a", "Conv2d", (), 64, tuple(range(64)), 0, 0), ("l1", "l2"), tuple(range(64, 15, -1))),
+        "b": Choice(Group("b", "Conv2d", (), 64, tuple(range(64)), 0, 0), ("l1",), tuple(range(56, 31, -1))),
+    },
+    excluded=(),
 )
 OBJECTIVES: Mapping[str, Direction] = {"accuracy": "maximize", "size": "minimize"}
 Values = Mapping[str, float | str]
@@ -61,12 +62,12 @@ class SamplerContract:
 
     def open_study(self, folder: Path, sampler: str, seed: int = 3, name: str = "s") -> Study:
         """A study in a folder: a new one, or the one that is there."""
-        return Study(folder / f"{name}.db", name, Subject(PARAMETERS, OBJECTIVES, Original({}, {}, ())), sampler, seed)
+        return Study(folder / f"{name}.db", name, Subject(SPACE, OBJECTIVES, {}), sampler, seed)
 
     def test_values_lie_within_their_parameters(self, sampler: str, tmp_path: Path) -> None:
         for values in drive(self.open_study(tmp_path, sampler), 16):
             assert 0.0 <= float(values["a.removed"]) <= 0.75
-            assert 0.1 <= float(values["b.removed"]) <= 0.5
+            assert 0.125 <= float(values["b.removed"]) <= 0.5
             assert values["a.method"] in ("l1", "l2")
 
     def test_the_same_seed_asks_the_same(self, sampler: str, tmp_path: Path) -> None:
@@ -111,14 +112,20 @@ class SamplerContract:
         stored = self.open_study(tmp_path, sampler).trials()
         assert [t.evaluation for t in stored[12:]] == [t.evaluation for t in told]
 
-    def test_given_numbers_are_asked_as_they_are(self, sampler: str, tmp_path: Path) -> None:
+    def test_a_planned_candidate_is_asked_as_it_is(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)
-        wanted: Values = {"a.removed": 0.5, "a.method": "l2", "b.removed": 0.2}
-        asked = study.ask(wanted, "uniform", "mine")
-        assert (asked.values, asked.arm, asked.label) == (wanted, "uniform", "mine")
+        planned = Proposal(SPACE.uniform(0.5, "l2"), "uniform", "mine")
+        asked = study.ask(planned)
+        assert asked.proposal is planned
+        assert asked.values == SPACE.values(planned.candidate)
         study.tell(asked, judged(asked.values), {})
         (stored,) = self.open_study(tmp_path, sampler).trials()
-        assert (stored.arm, stored.label, stored.evaluation) == ("uniform", "mine", judged(wanted))
+        assert (stored.arm, stored.label, stored.evaluation) == ("uniform", "mine", judged(asked.values))
+
+    def test_what_the_sampler_chooses_is_a_candidate_of_the_space(self, sampler: str, tmp_path: Path) -> None:
+        study = self.open_study(tmp_path, sampler)
+        asked = study.ask()
+        assert asked.proposal == Proposal(SPACE.candidate(asked.values))
 
     def test_what_was_under_way_leaves_no_trace(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 import finished
+from invented import make_space
 from secateur.errors import DefinitionError, StateError
 from secateur.pipelines.comparison import compare
 from secateur.pipelines.deletion import delete_run
@@ -15,9 +16,7 @@ from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import DATABASE, RunFolder, find_run, locked, read_run, runs
 from secateur.records import Candidate, Evaluation, Measurement
 from secateur.search.board import ARTIFACTS
-from secateur.search.dashboard import Original
 from secateur.search.study import Study, Subject, open_storage
-from secateur.search_spaces import Parameter
 
 
 def test_a_comparison_has_the_best_finalists_and_what_differs():
@@ -60,7 +59,7 @@ def two_runs(tmp_path):
         (path / "finalists" / "f1" / "model.onnx").write_bytes(b"x")
         run = RunFolder(path, name, "a", "d", str(tmp_path), "now", "w", {})
         (path / "run.json").write_text(json.dumps({k: v for k, v in asdict(run).items() if k != "path"}))
-        subject = Subject([Parameter("g.removed", 0.0, 0.5)], {"size": "minimize"}, Original({}, {}, ()))
+        subject = Subject(make_space(), {"size": "minimize"}, {})
         study = Study(state / DATABASE, name, subject, "random", 0)
         figures = {"size": Measurement(1.0, "bytes", "computed")}
         study.tell(study.ask(), Evaluation(Candidate({}), "", figures), {"size": -1.0})

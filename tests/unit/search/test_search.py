@@ -16,16 +16,14 @@ from secateur.errors import StateError
 from secateur.execution import Inline
 from secateur.records import BASELINES, Evaluation, Goal, Group, Measurement, Member, Trial
 from secateur.search.audit import arm_results
-from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
-from secateur.search.study import Asked, Study, Subject, storage_errors
+from secateur.search.study import Asked, Proposal, Study, Subject, storage_errors
 from secateur.search.warm_start import SCREENED, best_method, method_damages
 from secateur.search_spaces import build_space
 
-ORIGINAL = Original({}, dict.fromkeys(HARM, 32), ("l1", "l2"))
 GOALS = (Goal("accuracy", "at_least", 0.8, 0.5, "accuracy at least 0.8"),)
 
 
@@ -38,7 +36,7 @@ def problem(space=None, **changes):
 
 def study(folder, name="s", sampler="tpe", seed=0, space=None, objectives=None):
     space = space or make_space()
-    subject = Subject(space.parameters(), objectives or OBJECTIVES, ORIGINAL)
+    subject = Subject(space, objectives or OBJECTIVES, {})
     return Study(folder / "studies.db", name, subject, sampler, seed)
 
 
@@ -151,7 +149,7 @@ def test_the_timeline_shows_when_a_network_was_worked_on(tmp_path):
     candidate = ledger.problem.space.dense()
     took = dataclasses.replace(evaluate(candidate), seconds=100.0)
     for _ in range(2):  # the second one is a repeat: no work
-        ledger.tell(ledger.study.ask(ledger.problem.space.values(candidate)), candidate.key, took)
+        ledger.tell(ledger.study.ask(Proposal(candidate)), candidate.key, took)
     stored = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'studies.db'}").trials
     assert [t.user_attrs.get("same_as") for t in stored] == [None, 0]
     assert stored[0].duration.total_seconds() == pytest.approx(100, abs=5)
@@ -162,7 +160,7 @@ def test_a_trial_that_was_asked_elsewhere_is_told_like_any_other(tmp_path):
     """No trial in memory waits for it; the sampler learns from it all the same, and of nothing that only people read."""
     made, space = study(tmp_path), make_space()
     candidate = space.uniform(0.5, "l2")
-    made.tell(Asked(-1, space.values(candidate), "sampler", ""), evaluate(candidate), {"accuracy at least 0.8": 0.1})
+    made.tell(Asked(Proposal(candidate), space.values(candidate)), evaluate(candidate), {"accuracy at least 0.8": 0.1})
     (remembered,) = made._memory.trials
     assert remembered.values == [evaluate(candidate).measurements[name].value for name in OBJECTIVES]
     assert remembered.system_attrs == {"constraints": [0.1]}

@@ -18,7 +18,7 @@ from secateur.search.nni.experiment import Experiment, Finished
 from secateur.search.nni.names import DEVICE_LOST
 from secateur.search.nni.settings import ExperimentSettings
 from secateur.search.parego import score
-from secateur.search.study import Asked
+from secateur.search.study import Asked, Proposal
 from secateur.search_spaces import Parameter
 
 FAILED_STARTS = 3
@@ -89,8 +89,9 @@ def mirror(ledger: Ledger, finished: Finished) -> None:
     """Tell a trial of NNI's to the ledger."""
     problem = ledger.problem
     candidate = problem.space.candidate(finished.values)
-    asked = Asked(-1, finished.values, "sampler", "")
-    ledger.tell(asked, problem.resolve(candidate).key, evaluation_in(finished, candidate))
+    ledger.tell(
+        Asked(Proposal(candidate), finished.values), problem.resolve(candidate).key, evaluation_in(finished, candidate)
+    )
 
 
 def evaluation_in(finished: Finished, candidate: Candidate) -> Evaluation:

@@ -13,7 +13,6 @@ from secateur.definition import SearchSpaceDefinition
 from secateur.errors import StateError
 from secateur.execution import Inline
 from secateur.records import Evaluation, Goal, Group, Measurement, Member
-from secateur.search.dashboard import Original
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import PHASES_DONE, Stopping, search
 from secateur.search.nni.engine import Arrangement, nni_space, score_in, search_by_nni, seen
@@ -58,7 +57,7 @@ def open_ledger(folder):
     study = Study(
         folder / "studies.db",
         "s",
-        Subject(SPACE.parameters(), OBJECTIVES, Original({}, {"a": 32, "b": 32}, ("l1", "l2"))),
+        Subject(SPACE, OBJECTIVES, {}),
         "nni_tpe",
         0,
     )
