@@ -34,7 +34,7 @@ def candidates(space: SearchSpace, method: str) -> dict[str, Candidate]:
     found = {f"uniform {fraction:g}": space.uniform(fraction, method) for fraction in FRACTIONS}
     for draw in range(DRAWS):
         rng = np.random.default_rng(draw)
-        edits = {name: c.edits(rng.uniform(*c.removed), method) for name, c in space.choices.items()}
+        edits = {name: c.nearest(rng.uniform(*c.removed)).edits(method) for name, c in space.choices.items()}
         found[f"random {draw}"] = Candidate.of(edits)
     return found
 

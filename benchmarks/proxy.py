@@ -70,7 +70,9 @@ def pool(judge: Judge, evaluations: int, draws: int = 600) -> list[Entry]:
                 "random",
                 Candidate.of(
                     {
-                        name: choice.edits(strength * rng.uniform(*choice.removed), str(rng.choice(choice.methods)))
+                        name: choice.nearest(strength * rng.uniform(*choice.removed)).edits(
+                            str(rng.choice(choice.methods))
+                        )
                         for name, choice in space.choices.items()
                     }
                 ),

@@ -33,6 +33,7 @@ from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefin
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.records import (
+    CHANNELS,
     Candidate,
     DataRoles,
     Direction,
@@ -45,7 +46,7 @@ from secateur.records import (
     Workload,
 )
 from secateur.search.ledger import Problem
-from secateur.search_spaces import Choice, SearchSpace, build_space
+from secateur.search_spaces import UNTOUCHED, Choice, SearchSpace, build_space, rungs
 
 OBJECTIVES: Mapping[str, Direction] = {"accuracy": "maximize", "macs": "minimize"}
 WINDOW = 40
@@ -54,10 +55,9 @@ WINDOW = 40
 
 def formula_space(groups: int, methods: tuple[str, ...]) -> SearchSpace:
     """Groups of 64 channels that may keep 8, 16, …, 64. Two methods make two dimensions of a group."""
-    widths = tuple(range(64, 0, -8))
-    names = [f"layer{i}" for i in range(groups)]
-    choices = {n: Choice(Group(n, "Conv2d", (), 64, tuple(range(64)), 1000, 1000), methods, widths) for n in names}
-    return SearchSpace(choices, ())
+    listed = [Group(f"layer{i}", "Conv2d", (), 64, tuple(range(64)), 1000, 1000) for i in range(groups)]
+    ladders = {group.name: (UNTOUCHED, *rungs(group, CHANNELS, range(56, 0, -8))) for group in listed}
+    return SearchSpace({group.name: Choice(group, methods, ladders[group.name]) for group in listed}, ())
 
 
 def formula_plan(space: SearchSpace, candidate: Candidate) -> Plan:

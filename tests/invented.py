@@ -5,7 +5,7 @@ from __future__ import annotations
 from secateur.compression.groups import FoundGroups
 from secateur.definition import SearchSpaceDefinition
 from secateur.records import CHANNELS, Candidate, Edit, Evaluation, Group, Measurement, Member, Plan, Remove
-from secateur.search_spaces import build_space
+from secateur.search_spaces import UNTOUCHED, Option, build_space, rungs
 
 OBJECTIVES = {"accuracy": "maximize", "macs": "minimize"}
 HARM = {"a": 0.02, "b": 0.5, "c": 0.1}
@@ -18,6 +18,16 @@ def make_space(methods=("l1", "l2")):
         {"groups": [{"methods": list(methods), "multiple_of": 4, "removed": [0.0, 0.9]}]}
     )
     return build_space(declared, FoundGroups(groups, (), None))
+
+
+def ladder(group: Group, widths) -> tuple[Option, ...]:
+    """Options that leave so many channels."""
+    cut = rungs(group, CHANNELS, [width for width in widths if width < group.width])
+    return cut if len(cut) == len(widths) else (UNTOUCHED, *cut)
+
+
+def whole(width, name="g") -> Group:
+    return Group(name, "Conv2d", (), width, tuple(range(width)), 100, 100)
 
 
 def narrowed(levels, by="l2") -> Candidate:

@@ -35,6 +35,15 @@ def evaluations(stored: list[Stored] | Mapping[str, Stored]) -> list[dict[str, A
     return [evaluation(e) for e in (stored.values() if isinstance(stored, Mapping) else stored)]
 
 
+def sensitivity(stored: Stored) -> dict[str, Any]:
+    """A point of a sensitivity curve."""
+    if "kept" not in stored:
+        return dict(stored)
+    found = dict(stored)
+    width, kept = found.pop("width"), found.pop("kept")
+    return {**found, "edit": _edit(found.pop("method"), kept), "removed": 1 - kept / width}
+
+
 def finalist(stored: Stored) -> dict[str, Any]:
     """What became of a finalist."""
     return {**stored, "candidate": candidate(stored["candidate"])}
@@ -49,6 +58,7 @@ def record(stored: Stored) -> dict[str, Any]:
         found["verdicts"] = {f["name"]: _verdict(f, goals) for f in measured}
     found["trials"] = [{**t, "evaluation": evaluation(t["evaluation"])} for t in found["trials"]]
     found["finalists"] = [finalist(f) for f in found["finalists"]]
+    found["sensitivities"] = [sensitivity(s) for s in found["sensitivities"]]
     if found.get("small_dense") is not None:
         found["small_dense"] = finalist(found["small_dense"])
     return found

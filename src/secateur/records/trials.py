@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from secateur.records.evaluations import Evaluation, Measurement
+from secateur.records.plans import Edit
 
 Arm = Literal["dense", "uniform", "random", "global", "prior", "knapsack", "sampler"]
 
@@ -25,16 +26,15 @@ LEAST_COMPARED = 5
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one group costs when it alone is cut: a point of a sensitivity curve.
+    """What one group costs when it alone is edited: a point of a sensitivity curve.
 
-    damage: squared error of the outputs against the dense network's on calibration images, relative to their spread. macs,
-    parameters: of the whole network with this one cut.
+    removed: the share of the group that leaves. damage: squared error of the outputs against the dense network's on calibration
+    images, relative to their spread. macs, parameters: of the whole network with this one edit.
     """
 
     group: str
-    method: str
-    kept: int
-    width: int
+    edit: Edit
+    removed: float
     damage: float
     macs: float
     parameters: float

@@ -69,8 +69,9 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
     Of many groups the steepest have colours; the others are grey and share an entry of the legend.
     """
     figure = empty()
+    widths = {group.name: group.width for group in record.groups}
     curves = [curve for group in record.groups if (curve := _curve(record, group.name))]
-    steepest = sorted(curves, key=lambda curve: -max(s.damage / (1 - s.kept / s.width) for s in curve))[:COLOURED]
+    steepest = sorted(curves, key=lambda curve: -max(s.damage / s.removed for s in curve))[:COLOURED]
     named = {curve[0].group: i for i, curve in enumerate(c for c in curves if c in steepest)}
     others = len(curves) - len(named)
     for curve in sorted(curves, key=lambda curve: curve[0].group in named):  # colours lie on top
@@ -78,7 +79,7 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
         place = named.get(group)
         figure.add_trace(
             go.Scatter(
-                x=[0.0, *(round(1 - s.kept / s.width, 4) for s in curve)],
+                x=[0.0, *(round(s.removed, 4) for s in curve)],
                 y=[0.0, *(float(f"{s.damage:.5g}") for s in curve)],
                 mode="lines" if place is None else "lines+markers",
                 name=f"{others} flatter groups" if place is None else group,
@@ -86,7 +87,7 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
                 legendgroup="others" if place is None else group,
                 legendrank=2000 if place is None else 1000,
                 showlegend=place is not None or not any(t.legendgroup == "others" for t in figure.data),
-                text=["dense", *(f"{s.kept} of {s.width} stay, by {s.method}" for s in curve)],
+                text=["dense", *(f"{s.edit.level} of {widths[group]} stay, by {s.edit.by}" for s in curve)],
                 hovertemplate=f"<b>{group}</b><br>%{{text}}<br>damage %{{y:.3f}}<extra></extra>",
             )
         )
@@ -97,11 +98,11 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
 
 def _curve(record: RunRecord, group: str) -> list[Sensitivity]:
     """A group's probes with one criterion, from the mildest cut on; empty where it was not probed."""
-    probes = [s for s in record.sensitivities if s.group == group and s.kept < s.width]
+    probes = [s for s in record.sensitivities if s.group == group]
     if not probes:
         return []
-    swept = Counter(s.method for s in probes).most_common(1)[0][0]
-    return sorted((s for s in probes if s.method == swept), key=lambda s: -s.kept)
+    swept = Counter(s.edit.by for s in probes).most_common(1)[0][0]
+    return sorted((s for s in probes if s.edit.by == swept), key=lambda s: s.removed)
 
 
 def _line(place: int | None) -> dict[str, object]:

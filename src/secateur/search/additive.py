@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from secateur.records import Evaluation
 from secateur.search.knapsack import damage_curve, saving_curve
-from secateur.search_spaces import SearchSpace
+from secateur.search_spaces import Choice, SearchSpace
 
 PRIOR_SPREAD = 0.15
 """Standard deviation of a factor before anything is observed, relative to its mean."""
@@ -80,25 +80,22 @@ class AdditiveModel:
         savings: Mapping[str, Mapping[str, Mapping[int, float]]],
         compared: Mapping[str, float],
     ) -> None:
-        """damage: group → method → width → damage of that cut alone. savings: cost → group → width → share of the cost saved.
+        """damage: group → method → position on its ladder → damage of that option alone.
 
+        savings: cost → group → position → share of the cost that it saves.
         compared: method → damage of one cut of many groups, for methods of which a group has no point of its own.
         """
         self.pairs = [(name, method) for name in damage for method in space.choices[name].methods]
         self._column = {pair: i for i, pair in enumerate(self.pairs)}
         self._group = {name: i for i, name in enumerate(damage)}
-        self.widths = {name: space.choices[name].widths for name in damage}
-        self._position = {name: {w: i for i, w in enumerate(widths)} for name, widths in self.widths.items()}
+        self._choices = {name: space.choices[name] for name in damage}
         self._damage = {
             (name, method): curve
             for name, by_method in damage.items()
-            for method, curve in _by_method(space, name, by_method, compared).items()
+            for method, curve in _by_method(self._choices[name], by_method, compared).items()
         }
         self._saving = {
-            cost: {
-                name: saving_curve(space.choices[name].group.width, self.widths[name], points)
-                for name, points in by_group.items()
-            }
+            cost: {name: saving_curve(self._choices[name].ladder, points) for name, points in by_group.items()}
             for cost, by_group in savings.items()
         }
         self.costs = list(savings)
@@ -110,10 +107,10 @@ class AdditiveModel:
         harmed = np.zeros((len(seen), len(self.pairs)))
         saved = {cost: np.zeros((len(seen), len(self._group))) for cost in self.costs}
         for i, evaluation in enumerate(seen):
-            for name in self._position:
-                if (edit := evaluation.candidate.edit(name)) is not None:
-                    position = self._position[name][edit.level]
-                    harmed[i, self._column[name, edit.by]] = self._damage[name, edit.by][position]
+            for name, choice in self._choices.items():
+                if edits := evaluation.candidate.edits.get(name):
+                    position, by = choice.position(edits), edits[0].by
+                    harmed[i, self._column[name, by]] = self._damage[name, by][position]
                     for cost, curves in self._saving.items():
                         saved[cost][i, self._group[name]] = curves[name][position]
         damages = np.array([e.measurements["damage"].value for e in seen])
@@ -124,7 +121,7 @@ class AdditiveModel:
             self._scale[cost] = np.maximum(fitted.mean, 0.0)
 
     def damages(self, rng: np.random.Generator | None) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Damage curves over the widths, the most likely ones or drawn ones: group → method → (widths,)."""
+        """Damage curves over the options, the most likely ones or drawn ones: group → method → (options,)."""
         factors = self._harm.mean if rng is None else self._harm.draw(rng)
         curves: dict[str, dict[str, NDArray[np.float64]]] = {}
         for pair, factor in zip(self.pairs, factors, strict=True):
@@ -132,38 +129,37 @@ class AdditiveModel:
         return curves
 
     def saving(self, weights: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
-        """Weighted savings of every width of every group, as shares of the dense model's costs: group → (widths,)."""
-        saved = {name: np.zeros(len(widths)) for name, widths in self.widths.items()}
+        """Weighted savings of every option of every group, as shares of the dense model's costs: group → (options,)."""
+        saved = {name: np.zeros(len(choice.ladder)) for name, choice in self._choices.items()}
         for cost, weight in weights.items():
             for name, curve in self._saving[cost].items():
                 saved[name] += weight * self._scale[cost][self._group[name]] * curve
         return saved
 
     def saved(self, cost: str, position: Mapping[str, int]) -> float:
-        """The share of a cost that is saved by these widths (group → position among its widths)."""
+        """The share of a cost that is saved by these options (group → position on its ladder)."""
         scale, curves = self._scale[cost], self._saving[cost]
         return float(sum(scale[self._group[name]] * curves[name][i] for name, i in position.items()))
 
 
 def _by_method(
-    space: SearchSpace, name: str, points: Mapping[str, Mapping[int, float]], compared: Mapping[str, float]
+    choice: Choice, points: Mapping[str, Mapping[int, float]], compared: Mapping[str, float]
 ) -> dict[str, NDArray[np.float64]]:
     """A group's curve by each of its methods: the shape of the method with most points, stretched through the other's point."""
-    widths, methods = space.choices[name].widths, space.choices[name].methods
     swept = max(points, key=lambda method: len(points[method]))
-    shape = damage_curve(space.choices[name].group.width, widths, points[swept])
+    shape = damage_curve(choice.ladder, points[swept])
     curves = {swept: shape}
-    for method in methods:
+    for method in choice.methods:
         if method != swept:
             own = points.get(method, {})
             ratio = compared.get(method, 1.0) / compared.get(swept, 1.0)
-            for width, damage in own.items():
-                ratio = damage / max(shape[widths.index(width)], 1e-9)
+            for position, damage in own.items():
+                ratio = damage / max(shape[position], 1e-9)
             curves[method] = shape * min(max(ratio, 1 / MOST_APART), MOST_APART)
     return curves
 
 
 def cheapest(options: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """One curve for a group: at every width the method of least damage. Returns it with those methods, by position."""
+    """One curve for a group: at every option the method of least damage. Returns it with those methods, by position."""
     methods, table = list(options), np.array(list(options.values()))
     return table.min(0), tuple(methods[i] for i in table.argmin(0))

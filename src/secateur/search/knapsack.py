@@ -1,4 +1,4 @@
-"""Which widths lose least for a given saving: an exact knapsack over sensitivity curves.
+"""Which options lose least for a given saving: an exact knapsack over sensitivity curves.
 
 Damage and savings of single cuts are taken to add up. They do not quite, which is why the points found here are evaluated like
 any other candidate; as starting points they are far better than chance.
@@ -12,25 +12,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.search_spaces import Option
+
 RESOLUTION = 1000
 """Steps into which the largest possible saving is divided; the programme is exact on that grid."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What one group offers: widths that may stay, with the damage and the saving of each, against the whole group."""
+    """What one group offers: damage and saving of each option of its ladder, against the untouched group."""
 
-    widths: tuple[int, ...]
     damage: tuple[float, ...]
     saving: tuple[float, ...]
 
 
-def damage_curve(whole: int, widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
-    """Damage at every width from a few measured ones. known: width → damage; widths: descending; whole: width of the uncut group.
+def damage_curve(ladder: Sequence[Option], known: Mapping[int, float]) -> NDArray[np.float64]:
+    """(options,): the damage of every option from a few measured ones. known: position on the ladder → damage.
 
-    Between measured points linear in the removed channels, outside them it grows with their square. Less removed cannot hurt more.
+    Between measured points linear in the removed share, outside them it grows with its square. Less removed cannot hurt more.
     """
-    removed, x, y = _points(whole, widths, known)
+    removed, x, y = _points(ladder, known)
     y = np.maximum.accumulate(np.maximum(y, 0.0))
     filled = np.interp(removed, x, y)
     below, above = removed < x[1], removed > x[-1]
@@ -39,9 +40,9 @@ def damage_curve(whole: int, widths: Sequence[int], known: Mapping[int, float]) 
     return filled
 
 
-def saving_curve(whole: int, widths: Sequence[int], known: Mapping[int, float]) -> NDArray[np.float64]:
-    """Savings at every width from a few known ones, linear in the removed channels; never negative. Arguments as above."""
-    removed, x, y = _points(whole, widths, known)
+def saving_curve(ladder: Sequence[Option], known: Mapping[int, float]) -> NDArray[np.float64]:
+    """(options,): savings from a few known ones, linear in the removed share; never negative. Arguments as above."""
+    removed, x, y = _points(ladder, known)
     filled = np.interp(removed, x, y)
     above = removed > x[-1]
     filled[above] = y[-1] * removed[above] / x[-1]
@@ -49,16 +50,16 @@ def saving_curve(whole: int, widths: Sequence[int], known: Mapping[int, float]) 
 
 
 def _points(
-    whole: int, widths: Sequence[int], known: Mapping[int, float]
+    ladder: Sequence[Option], known: Mapping[int, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    removed = np.array([whole - width for width in widths], float)
-    points = sorted((float(whole - width), value) for width, value in known.items() if width < whole)
+    removed = np.array([option.removed for option in ladder])
+    points = sorted((ladder[position].removed, value) for position, value in known.items())
     x, y = (np.array(column) for column in zip((0.0, 0.0), *points, strict=True))
     return removed, x, y
 
 
 def solve(curves: Mapping[str, Curve], targets: Sequence[float]) -> list[dict[str, int]]:
-    """For each target the widths (group → kept) of least total damage that save at least that much.
+    """For each target the options (group → position on its ladder) of least total damage that save at least that much.
 
     targets: in the unit of the curves' savings, each at most the sum of the largest ones. Dynamic programme over the groups.
     """
@@ -68,7 +69,7 @@ def solve(curves: Mapping[str, Curve], targets: Sequence[float]) -> list[dict[st
     best[0] = 0.0
     taken: list[NDArray[np.int64]] = []
     for curve in curves.values():
-        options = np.full((len(curve.widths), RESOLUTION + 1), np.inf)
+        options = np.full((len(curve.damage), RESOLUTION + 1), np.inf)
         for i, (damage, saving) in enumerate(zip(curve.damage, curve.saving, strict=True)):
             units = int(saving / step) if step > 0 else 0
             options[i, units:] = best[: RESOLUTION + 1 - units] + damage
@@ -85,9 +86,9 @@ def _start(best: NDArray[np.float64], units: float) -> int:
 
 
 def _trace(curves: Mapping[str, Curve], taken: list[NDArray[np.int64]], units: int, step: float) -> dict[str, int]:
-    kept = {}
+    position = {}
     for (name, curve), choice in zip(reversed(list(curves.items())), reversed(taken), strict=True):
         picked = int(choice[units])
-        kept[name] = curve.widths[picked]
+        position[name] = picked
         units -= int(curve.saving[picked] / step) if step > 0 else 0
-    return kept
+    return position

@@ -69,22 +69,19 @@ def _solutions(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
         for weights in corners + mixed if len(costs) > 1 else corners:
             saving = model.saving(weights)
             weighted = {
-                name: Curve(model.widths[name], tuple(damage.tolist()), tuple(saving[name].tolist()))
-                for name, (damage, _) in best.items()
+                name: Curve(tuple(damage.tolist()), tuple(saving[name].tolist())) for name, (damage, _) in best.items()
             }
             largest = sum(max(curve.saving) for curve in weighted.values())
             if largest <= 0:
                 continue
-            for kept in solve(weighted, (largest * (TARGETS + rng.uniform(-0.03, 0.03))).tolist()):
-                position = {name: weighted[name].widths.index(width) for name, width in kept.items()}
+            for position in solve(weighted, (largest * (TARGETS + rng.uniform(-0.03, 0.03))).tolist()):
                 foreseen = {c: problem.dense[c].value * (1 - model.saved(c, position)) for c in costs}
                 if any(foreseen[goal.metric] > goal.limit_in_search for goal in limits):
                     continue
                 foreseen["accuracy"] = score_of(sum(weighted[name].damage[i] for name, i in position.items()))
                 edits = dict(problem.space.mildest().edits)
                 for name, i in position.items():
-                    choice = problem.space.choices[name]
-                    edits[name] = choice.edits(1 - kept[name] / choice.group.width, best[name][1][i])
+                    edits[name] = problem.space.choices[name].ladder[i].edits(best[name][1][i])
                 figures = [
                     foreseen.get(name, 0.0) * (1 if direction == "minimize" else -1)
                     for name, direction in problem.objectives.items()
@@ -155,11 +152,12 @@ def additive_model(ledger: Ledger, sensitivities: Sequence[Sensitivity]) -> Addi
     damage: dict[str, dict[str, dict[int, float]]] = {}
     savings: dict[str, dict[str, dict[int, float]]] = {cost: {} for cost in costs}
     for point in sensitivities:
-        damage.setdefault(point.group, {}).setdefault(point.method, {})[point.kept] = point.damage
+        position = problem.space.choices[point.group].position((point.edit,))
+        damage.setdefault(point.group, {}).setdefault(point.edit.by, {})[position] = point.damage
         cut = {"macs": point.macs, "parameters": point.parameters}
         for cost in costs:
             saved = _foreseen(ledger, cost, whole) - _foreseen(ledger, cost, cut)
-            savings[cost].setdefault(point.group, {})[point.kept] = saved / problem.dense[cost].value
+            savings[cost].setdefault(point.group, {})[position] = saved / problem.dense[cost].value
     compared = method_damages(ledger.trials)
     model = AdditiveModel(problem.space, damage, savings, compared)
     model.observe([t.evaluation for t in own(ledger.trials)], {c: problem.dense[c].value for c in costs})

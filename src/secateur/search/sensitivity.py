@@ -1,4 +1,4 @@
-"""The sensitivity sweep: each group cut alone, at a few widths, and by each method at one: what does it do to the outputs?
+"""The sensitivity sweep: each group edited alone, by a few options, and by each method once: what does it do to the outputs?
 
 These are probes on calibration images, not trials: they say nothing about accuracy, cost a tenth of an evaluation, and do not count
 against the budget. Together with the exact knapsack they are what makes the first candidates good ones.
@@ -6,21 +6,22 @@ against the budget. Together with the exact knapsack they are what makes the fir
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from pydantic import TypeAdapter
 
-from secateur.records import Candidate, Evaluation, Fidelity, Job, Sensitivity
+from secateur.records import Evaluation, Fidelity, Job, Sensitivity, earlier
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger
 from secateur.search.study import Study
-from secateur.search_spaces import SearchSpace
+from secateur.search_spaces import Option, SearchSpace
 
 _SENSITIVITIES: TypeAdapter[tuple[Sensitivity, ...]] = TypeAdapter(tuple[Sensitivity, ...])
 KEPT_AS = "sensitivities"
 """Name under which the study keeps them."""
 LEVELS = 3
-"""Widths of a group at which it is probed."""
+"""Options of a group at which it is probed."""
 PER_TRIAL = 2
 """Probes for each trial of the budget, at the most: beyond that, the methods are not compared group by group."""
 
@@ -34,20 +35,20 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
     if len(probes) > PER_TRIAL * budget:
         probes = list(_probes(space, method, every_method=False))
     found: dict[int, Evaluation] = {}
-    waiting = list(enumerate(probes))[::-1]
+    waiting = list(enumerate(space.only(*probe) for probe in probes))[::-1]
     under_way = 0
     while waiting or under_way:
         while waiting and under_way < executor.workers:
-            number, (_, _, candidate) = waiting.pop()
+            number, candidate = waiting.pop()
             executor.submit(number, Job(candidate, ledger.problem.resolve(candidate), fidelity=Fidelity(probe=True)))
             under_way += 1
         number, evaluation = executor.wait()
         found[number] = evaluation
         under_way -= 1
-    widths = {group.name: group.width for group in space.groups}
     sensitivities = tuple(
-        Sensitivity(group, used, candidate.width(group, widths[group]), widths[group], *_figures(found[number]))
-        for number, (group, used, candidate) in enumerate(probes)
+        Sensitivity(group, edit, option.removed, *_figures(found[number]))
+        for number, (group, option, by) in enumerate(probes)
+        for edit in option.edits(by)
         if found[number].failure is None
     )
     ledger.study.board.keep(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
@@ -56,21 +57,22 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
 
 def known_sensitivities(study: Study) -> tuple[Sensitivity, ...]:
     """What the sweep of this study has found, nothing where it has not come to that."""
-    return _SENSITIVITIES.validate_json(study.board.kept(KEPT_AS) or "[]")
+    return _SENSITIVITIES.validate_python(
+        [earlier.sensitivity(s) for s in json.loads(study.board.kept(KEPT_AS) or "[]")]
+    )
 
 
-def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[tuple[str, str, Candidate]]:
-    """Group, method and candidate: by the best method at widths spread evenly, by the others at the one in the middle."""
+def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[tuple[str, Option, str]]:
+    """Group, option and method: by the best method at options spread evenly, by the others at the one in the middle."""
     for name, choice in space.choices.items():
         best = method if method in choice.methods else choice.methods[0]
         cuts = choice.cuts
         count = min(LEVELS, len(cuts))
         for i in range(count):
-            width = cuts[(2 * i + 1) * len(cuts) // (2 * count)]  # the middle of each of `count` equal parts
-            yield name, best, space.only(name, width, best)
+            yield name, cuts[(2 * i + 1) * len(cuts) // (2 * count)], best  # the middle of each of `count` equal parts
         for other in choice.methods if every_method else ():
             if other != best:
-                yield name, other, space.only(name, cuts[len(cuts) // 2], other)
+                yield name, cuts[len(cuts) // 2], other
 
 
 def _figures(evaluation: Evaluation) -> tuple[float, float, float]:

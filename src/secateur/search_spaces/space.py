@@ -1,7 +1,7 @@
 """What may be chosen for each group, and how a sampler's numbers become a candidate.
 
-Samplers see continuous removed fractions and method names. Rounding to widths happens here, so that a sampler never meets a
-stepped parameter (Gaussian processes take seconds over those) and equal widths become equal candidates.
+Samplers see continuous removed fractions and method names. Rounding to options happens here, so that a sampler never meets a
+stepped parameter (Gaussian processes take seconds over those) and equal options become equal candidates.
 """
 
 from __future__ import annotations
@@ -19,48 +19,8 @@ from secateur.compression.saliency import METHODS, Saliencies, available_methods
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest
-from secateur.records import CHANNELS, Candidate, Edit, Excluded, Group
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What may be done to one group.
-
-    widths: channel counts that may stay, descending; first the whole width, where it may stay. multiple: of which the others are.
-    """
-
-    group: Group
-    methods: tuple[str, ...]
-    widths: tuple[int, ...]
-    multiple: int = 1
-
-    @property
-    def removed(self) -> tuple[float, float]:
-        """Lowest and highest fraction of the group's channels that can go."""
-        return 1 - self.widths[0] / self.group.width, 1 - self.widths[-1] / self.group.width
-
-    @property
-    def whole(self) -> bool:
-        """Whether the group may stay as it is."""
-        return self.widths[0] == self.group.width
-
-    @property
-    def cuts(self) -> tuple[int, ...]:
-        """The widths that remove something."""
-        return self.widths[1:] if self.whole else self.widths
-
-    def nearest_width(self, removed_fraction: float) -> int:
-        """The allowed width closest to a removed fraction; of two equally close ones the wider."""
-        target = self.group.width * (1 - removed_fraction)
-        return min(self.widths, key=lambda width: (abs(width - target), -width))
-
-    def edits(self, removed_fraction: float, method: str) -> tuple[Edit, ...]:
-        """What leads to the nearest width; nothing where that is the whole one."""
-        return self.narrowed(self.nearest_width(removed_fraction), method)
-
-    def narrowed(self, width: int, method: str) -> tuple[Edit, ...]:
-        """What leads to a width; nothing where it is the whole one."""
-        return () if width == self.group.width else (Edit(CHANNELS, width, method),)
+from secateur.records import CHANNELS, Candidate, Excluded, Group
+from secateur.search_spaces.choice import UNTOUCHED, Choice, Option, rungs
 
 
 @dataclass(frozen=True)
@@ -116,11 +76,11 @@ class SearchSpace:
         return listed
 
     def candidate(self, values: Mapping[str, float | str]) -> Candidate:
-        """A sampler's numbers, rounded to widths."""
+        """A sampler's numbers, rounded to options."""
         return Candidate.of(
             {
-                name: choice.edits(
-                    float(values[f"{name}.removed"]), str(values.get(f"{name}.method", choice.methods[0]))
+                name: choice.nearest(float(values[f"{name}.removed"])).edits(
+                    str(values.get(f"{name}.method", choice.methods[0]))
                 )
                 for name, choice in self.choices.items()
             }
@@ -130,17 +90,17 @@ class SearchSpace:
         """The numbers that lead to a candidate: the other way round."""
         values: dict[str, float | str] = {}
         for name, choice in self.choices.items():
-            edit = candidate.edit(name)
-            values[f"{name}.removed"] = 1 - candidate.width(name, choice.group.width) / choice.group.width
+            edits = candidate.edits.get(name, ())
+            values[f"{name}.removed"] = choice.ladder[choice.position(edits)].removed
             if len(choice.methods) > 1:
-                values[f"{name}.method"] = choice.methods[0] if edit is None else edit.by
+                values[f"{name}.method"] = edits[0].by if edits else choice.methods[0]
         return values
 
     def uniform(self, removed_fraction: float, method: str) -> Candidate:
-        """The same fraction of every group, as far as its widths allow; a method that a group lacks becomes its first."""
+        """The same fraction of every group, as far as its ladder allows; a method that a group lacks becomes its first."""
         return Candidate.of(
             {
-                name: choice.edits(removed_fraction, method if method in choice.methods else choice.methods[0])
+                name: choice.nearest(removed_fraction).edits(method if method in choice.methods else choice.methods[0])
                 for name, choice in self.choices.items()
             }
         )
@@ -158,32 +118,32 @@ class SearchSpace:
             used = method if method in choice.methods else choice.methods[0]
             scores = np.sort(saliencies[name][used].numpy())
             gone = int((np.cumsum(scores) <= removed_share * scores.sum()).sum())
-            edits[name] = choice.edits(gone / choice.group.width, used)
+            edits[name] = choice.nearest(gone / choice.group.width).edits(used)
         return Candidate.of(edits)
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """A fraction and a method for every group, drawn evenly."""
         return Candidate.of(
             {
-                name: choice.edits(float(rng.uniform(*choice.removed)), str(rng.choice(choice.methods)))
+                name: choice.nearest(float(rng.uniform(*choice.removed))).edits(str(rng.choice(choice.methods)))
                 for name, choice in self.choices.items()
             }
         )
 
-    def only(self, group: str, width: int, method: str) -> Candidate:
-        """One group cut to a width, all others whole."""
-        return Candidate.of({group: self.choices[group].narrowed(width, method)})
+    def only(self, group: str, option: Option, method: str) -> Candidate:
+        """One group edited, all others whole."""
+        return Candidate.of({group: option.edits(method)})
 
     def smallest(self) -> Candidate:
         """Every group at its narrowest."""
-        return Candidate.of({name: c.narrowed(c.widths[-1], c.methods[0]) for name, c in self.choices.items()})
+        return Candidate.of({name: c.ladder[-1].edits(c.methods[0]) for name, c in self.choices.items()})
 
     def mildest(self) -> Candidate:
         """Every group at its widest: the dense network, where the space holds it."""
-        return Candidate.of({name: c.narrowed(c.widths[0], c.methods[0]) for name, c in self.choices.items()})
+        return Candidate.of({name: c.ladder[0].edits(c.methods[0]) for name, c in self.choices.items()})
 
     def adapted(self, candidate: Candidate) -> Candidate | None:
-        """A candidate of another space as this one has it: groups by name, the nearest width, a method of the group's.
+        """A candidate of another space as this one has it: groups by name, the nearest option, a method of the group's.
 
         Groups that the other space did not cut become the mildest; None where no group that it cut is in this space.
         """
@@ -192,7 +152,7 @@ class SearchSpace:
         for name, edit in known.items():
             choice = self.choices[name]
             method = edit.by if edit.by in choice.methods else choice.methods[0]
-            edits[name] = choice.edits(1 - edit.level / choice.group.width, method)
+            edits[name] = choice.nearest(1 - edit.level / choice.group.width).edits(method)
         return Candidate.of(edits) if known else None
 
     def dense(self) -> Candidate:
@@ -224,12 +184,13 @@ def build_space(
             reason = "no rule matches it"
         else:
             multiple = _multiple(group, rule, step or 1)
-            whole = (group.width,) if rule.removed[0] == 0 else ()
-            widths = whole + TRANSFORMS[CHANNELS].levels(group, rule, multiple)
-            choice = Choice(group, available_methods(group, rule.methods), widths, multiple)
+            ladder = rungs(group, CHANNELS, TRANSFORMS[CHANNELS].levels(group, rule, multiple))
+            if rule.removed[0] == 0:
+                ladder = (UNTOUCHED, *ladder)
+            choice = Choice(group, available_methods(group, rule.methods), ladder, multiple)
             if not choice.methods:
                 reason = f"none of its methods ({', '.join(rule.methods)}) applies: it lacks what they need"
-            elif choice.widths in ((), (group.width,)):
+            elif choice.ladder in ((), (UNTOUCHED,)):
                 limits = f"multiple_of {multiple}, at_least {rule.at_least} and removed {list(rule.removed)}"
                 reason = f"{limits} leave no choice"
             else:

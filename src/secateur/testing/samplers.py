@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from secateur.records import Candidate, Direction, Evaluation, Group, Measurement
+from secateur.records import CHANNELS, Candidate, Direction, Evaluation, Group, Measurement
 from secateur.search.study import Proposal, Study, Subject
-from secateur.search_spaces import Choice, SearchSpace
+from secateur.search_spaces import UNTOUCHED, Choice, SearchSpace, rungs
 
+A, B = (Group(name, "Conv2d", (), 64, tuple(range(64)), 0, 0) for name in "ab")
 SPACE = SearchSpace(
     {
-        "a": Choice(Group("a", "Conv2d", (), 64, tuple(range(64)), 0, 0), ("l1", "l2"), tuple(range(64, 15, -1))),
-        "b": Choice(Group("b", "Conv2d", (), 64, tuple(range(64)), 0, 0), ("l1",), tuple(range(56, 31, -1))),
+        "a": Choice(A, ("l1", "l2"), (UNTOUCHED, *rungs(A, CHANNELS, range(63, 15, -1)))),
+        "b": Choice(B, ("l1",), rungs(B, CHANNELS, range(56, 31, -1))),
     },
     excluded=(),
 )

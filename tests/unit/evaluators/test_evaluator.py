@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from conftest import REPOSITORY, make_workload
+from invented import narrowed
 from nets import NETWORKS, TwoConvolutions, images, network, shaken
 from secateur.agent.latency import Protocol
 from secateur.compression.costs import layer_costs
@@ -406,6 +407,6 @@ class Particular(TwoConvolutions):
 def test_a_cut_that_the_users_forward_refuses_is_that_candidates_failure(calibration_images, monkeypatch):
     evaluator, space, saliencies = evaluator_for(shaken(Particular()), calibration_images=calibration_images)
     monkeypatch.setattr(Particular, "later", True)
-    refused = evaluator.evaluate(job(space, saliencies, space.only("one", 7, "l2")))
+    refused = evaluator.evaluate(job(space, saliencies, narrowed({"one": 7})))
     assert refused.failure == "the cut network does not run: AssertionError"
-    assert evaluator.evaluate(job(space, saliencies, space.only("one", 4, "l2"))).failure is None
+    assert evaluator.evaluate(job(space, saliencies, narrowed({"one": 4}))).failure is None

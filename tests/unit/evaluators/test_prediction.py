@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import kendalltau
 
+from invented import ladder, whole
 from secateur.errors import EvaluationFailed, ModelError, StateError
 from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.operator_table import Table, idle_model, measured_alone, one_operator_model, table_of
 from secateur.evaluators.operators import operators_of
 from secateur.evaluators.prediction import Predictor, calibration_candidates, fit
-from secateur.records import Group
 from secateur.search_spaces import SearchSpace
 from secateur.search_spaces.space import Choice
 
@@ -362,8 +362,8 @@ def test_it_comes_back_from_a_file_as_it_was():
 
 
 def space(*widths):
-    groups = [Group(f"g{i}", "Conv2d", (), w[0], tuple(range(w[0])), 0, 0) for i, w in enumerate(widths)]
-    return SearchSpace({g.name: Choice(g, ("l2", "l1"), w) for g, w in zip(groups, widths, strict=True)}, ())
+    groups = [whole(w[0], f"g{i}") for i, w in enumerate(widths)]
+    return SearchSpace({g.name: Choice(g, ("l2", "l1"), ladder(g, w)) for g, w in zip(groups, widths, strict=True)}, ())
 
 
 EIGHTS = tuple(range(64, 7, -8))

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from finished import CUT, RECORD, figures, finalist, make
-from secateur.records import BASELINES, Arm, Evaluation, Sensitivity, Trial
+from secateur.records import BASELINES, Arm, Edit, Evaluation, Sensitivity, Trial
 from secateur.report.front_figure import ARM_NAMES, AXES, SYMBOLS, front_figure
 from secateur.report.group_figures import cuts_figure, sensitivity_figure
 from secateur.report.style import COLOURS
@@ -78,7 +78,9 @@ def test_legends_stand_below_the_axes_and_titles_fit_a_phone(axis):
 def test_of_many_groups_the_steepest_have_colours_and_the_others_share_an_entry():
     names = [f"g{i:02}" for i in range(30)]
     groups = tuple(replace(RECORD.groups[0], name=name) for name in names)
-    probes = tuple(Sensitivity(name, "l2", 8, 16, float(i), 1.0, 1.0) for i, name in enumerate(names))
+    probes = tuple(
+        Sensitivity(name, Edit("channels", 8, "l2"), 0.5, float(i), 1.0, 1.0) for i, name in enumerate(names)
+    )
     figure = sensitivity_figure(replace(RECORD, groups=groups, sensitivities=probes))
     assert len(figure.data) == 30
     entries = [trace.name for trace in figure.data if trace.showlegend]

@@ -19,9 +19,9 @@ def alone(group, kept):
 
 
 def model(evaluations=()):
-    widths = (24, 16, 8)
-    damage = {g: {"l1": {w: alone(g, w) for w in widths}, "l2": {16: alone(g, 16)}} for g in HARM}
-    saving = {g: {w: (1 - w / 32) / 3 for w in widths} for g in HARM}
+    at = {width: SPACE.choices["a"].widths.index(width) for width in (24, 16, 8)}
+    damage = {g: {"l1": {at[w]: alone(g, w) for w in at}, "l2": {at[16]: alone(g, 16)}} for g in HARM}
+    saving = {g: {at[w]: (1 - w / 32) / 3 for w in at} for g in HARM}
     made = AdditiveModel(SPACE, damage, {"macs": saving}, {"l1": 1.0, "l2": 1.0})
     made.observe(list(evaluations), {"macs": 1.0})
     return made

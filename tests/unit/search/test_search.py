@@ -76,8 +76,7 @@ def test_warm_starts_come_first_and_in_order(tmp_path):
     probes = known_sensitivities(progress.study)
     assert {s.group for s in probes} == set(HARM)
     assert all(
-        s.damage == pytest.approx(HARM[s.group] * (1 - s.kept / 32) ** 2 * (0.8 if s.method == "l2" else 1))
-        for s in probes
+        s.damage == pytest.approx(HARM[s.group] * s.removed**2 * (0.8 if s.edit.by == "l2" else 1)) for s in probes
     )
 
 
@@ -177,14 +176,14 @@ def test_the_sweep_takes_as_many_different_widths_as_it_may(widths, tmp_path):
     space = build_space(declared, FoundGroups((group,), (), None))
     ledger = Ledger(problem(space, dense=DENSE), study(tmp_path, space=space))
     probes = sweep(ledger, Inline(worker), "l1", 50)
-    assert len({s.kept for s in probes if s.method == "l1"}) == min(3, widths)
-    assert len([s for s in probes if s.method == "l2"]) == 1, "the other methods are compared at one width"
+    assert len({s.edit.level for s in probes if s.edit.by == "l1"}) == min(3, widths)
+    assert len([s for s in probes if s.edit.by == "l2"]) == 1, "the other methods are compared at one width"
     assert sweep(ledger, None, "l1", 50) == probes, "a restart reads them back"
 
 
 def test_the_methods_are_not_compared_group_by_group_where_that_would_cost_more_than_the_search(tmp_path):
     probes = sweep(Ledger(problem(), study(tmp_path)), Inline(worker), "l1", 5)
-    assert {s.method for s in probes} == {"l1"}
+    assert {s.edit.by for s in probes} == {"l1"}
 
 
 DENSE = {n: Measurement(v, "", "computed") for n, v in {"accuracy": 0.9, "macs": 1.0, "damage": 0.0}.items()}
@@ -227,7 +226,7 @@ def test_where_every_evaluation_fails_the_budget_ends_in_failures_with_their_rea
 
 def test_a_space_without_the_dense_network_is_searched_and_every_group_is_cut(tmp_path):
     choices = {
-        n: dataclasses.replace(c, widths=c.widths[c.widths.index(16) :]) for n, c in make_space().choices.items()
+        n: dataclasses.replace(c, ladder=c.ladder[c.widths.index(16) :]) for n, c in make_space().choices.items()
     }
     space = dataclasses.replace(make_space(), choices=choices)
     made = run(tmp_path, 40, space=space)

@@ -65,7 +65,7 @@ def test_a_candidate_of_another_space_is_taken_over_as_far_as_it_goes():
     there, here = space(RULE), space({"match": "layer2.*", "methods": ["l2"], "multiple_of": 8})
     adapted = here.adapted(there.uniform(0.75, "l1"))
     assert adapted == narrowed(dict.fromkeys(here.choices, 8), "l2"), "the nearest width, and a method that there is"
-    assert here.adapted(there.only("conv1", 4, "l1")) is None, "nothing of it is here"
+    assert here.adapted(narrowed({"conv1": 4}, "l1")) is None, "nothing of it is here"
     assert here.adapted(here.uniform(0.5, "l2")) == here.uniform(0.5, "l2")
 
 
@@ -114,7 +114,7 @@ def test_planned_candidates():
     made = space(RULE)
     assert made.dense() == Candidate({})
     assert made.uniform(0.5, "l2").edit("layer2.0.conv1") == Edit("channels", 8, "l2")
-    assert made.only("conv1", 4, "l1") == narrowed({"conv1": 4}, "l1")
+    assert made.only("conv1", made.choices["conv1"].ladder[1], "l1") == narrowed({"conv1": 4}, "l1")
 
 
 def test_the_number_of_choices():

@@ -28,6 +28,10 @@ class Transform(Protocol):
         """
         ...
 
+    def removed(self, group: Group, level: int) -> float:
+        """The share of the group that a level removes, in (0, 1]; it grows from level to level."""
+        ...
+
     def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor]) -> tuple[Step, ...]:
         """An edit as steps. scores: criterion → (width,), how much each channel of the group is worth."""
         ...

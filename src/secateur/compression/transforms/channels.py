@@ -28,6 +28,10 @@ class Channels:
             if width >= floor and least_removed <= 1 - width / group.width <= most_removed
         )
 
+    def removed(self, group: Group, level: int) -> float:
+        """Of its channels."""
+        return 1 - level / group.width
+
     def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor]) -> tuple[Step, ...]:
         """The removal of the channels with the lowest scores; ties go in channel order."""
         ranked = sorted(group.removable, key=lambda channel: (float(scores[edit.by][channel]), channel))
