@@ -27,6 +27,7 @@ def evaluation(stored: Stored) -> dict[str, Any]:
     found = {**stored, "candidate": candidate(stored["candidate"])}
     if "removals_key" in found:
         found["plan_key"] = found.pop("removals_key")
+        found["rejected"] = (found["stopped"] or "").startswith("rejected unseen")
     return found
 
 

@@ -63,7 +63,8 @@ class Evaluation:
 
     failure: what went wrong. stopped: why it was not looked at in full although nothing went wrong (a budget that it cannot
     keep, a front that it cannot reach). exported: its file had to be exported, because the rewritten one did not agree with
-    torch. attempts: how often it was begun; more than once where a worker died. waited: seconds, for a quiet device.
+    torch. attempts: how often it was begun; more than once where a worker died. waited: seconds, for a quiet device. rejected:
+    whether it was stopped before anything was evaluated, by what is known or foreseen of its costs.
     """
 
     candidate: Candidate
@@ -75,6 +76,7 @@ class Evaluation:
     stopped: str | None = None
     attempts: int = 1
     waited: float = 0.0
+    rejected: bool = False
 
     @property
     def complete(self) -> bool:

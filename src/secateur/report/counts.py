@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from secateur.records import RunRecord, Trial, Verdict
 
-UNSEEN = "rejected unseen"
-"""How the reason of a candidate begins that was given up before it was evaluated."""
 LISTED = 5
 """Reasons that are shown; the rest is in record.json."""
 
@@ -51,7 +49,7 @@ def _kind(trial: Trial, record: RunRecord) -> str:
     if evaluation.failure is not None:
         return "failed"
     if evaluation.stopped is not None:
-        return "unseen" if evaluation.stopped.startswith(UNSEEN) else "stopped"
+        return "unseen" if evaluation.rejected else "stopped"
     if trial.number in record.infeasible:
         return "infeasible"
     return "front" if trial.number in record.searched_front else "feasible"

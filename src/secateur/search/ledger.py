@@ -88,7 +88,11 @@ class Ledger:
                 foreseen.value, self.problem.dense[goal.metric].unit, "predicted", interval=interval
             )
         return Evaluation(
-            candidate, plan.key, computed, stopped=f"rejected unseen: {goal.metric} would miss '{goal.text}'"
+            candidate,
+            plan.key,
+            computed,
+            stopped=f"rejected unseen: {goal.metric} would miss '{goal.text}'",
+            rejected=True,
         )
 
     def hurdles(self, arm: Arm) -> tuple[Mapping[str, float], ...]:

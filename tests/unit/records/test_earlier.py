@@ -70,6 +70,9 @@ def test_a_stored_evaluation_and_a_rung_are_read(run):
     assert found.candidate == narrowed(
         {name: cut["kept"] for name, cut in stored["candidate"]["cuts"].items()}, trial["method"]
     )
+    assert not found.rejected
+    unseen = {**stored, "stopped": "rejected unseen: macs would miss 'x'"}
+    assert EVALUATION.validate_python(earlier.evaluation(unseen)).rejected
     assert earlier.evaluations({"key": stored}) == [earlier.evaluation(stored)]
 
 

@@ -17,7 +17,7 @@ TRIALS = (
     Trial(2, "sampler", "", Evaluation(CUT, "1", WHOLE), 1),
     Trial(3, "sampler", "", Evaluation(CUT, "3", {}, "it broke"), None),
     Trial(4, "sampler", "", Evaluation(CUT, "3", {}, "it broke"), 3),
-    Trial(5, "knapsack", "k", Evaluation(CUT, "5", {}, stopped="rejected unseen: size would miss 'x'"), None),
+    Trial(5, "knapsack", "k", Evaluation(CUT, "5", {}, stopped="size would miss 'x'", rejected=True), None),
     Trial(6, "sampler", "", Evaluation(CUT, "6", WHOLE, stopped="after 8 of 60 samples"), None),
     Trial(7, "sampler", "", Evaluation(CUT, "7", WHOLE), None),
     Trial(8, "sampler", "", Evaluation(CUT, "8", WHOLE), None),
