@@ -1,7 +1,7 @@
 """What repairs a cut network without training, and at what price: accuracy on search data after each of the ways.
 
 The same uniform and random cuts, by a criterion of weights alone (next_layer) and by one that knows of refitting (obs); then a few
-steps of fine-tuning (`--steps`, 0 for none) from the recalibrated and from the refined network. Seconds are over a bare ONNX
+steps of fine-tuning (`--steps`, 0 for none) from three of these networks. Seconds are over a bare ONNX
 Runtime pass of the dense network over the images that a candidate is scored on.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import nn
@@ -24,15 +24,14 @@ from secateur.workloads.roles import collect
 from tuning import score_on, tune_briefly
 
 METHODS = ("next_layer", "obs")
-FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.75)
-DRAWS = 3
-"""Random candidates."""
+TUNED = ("BN", "LS + BN", "refined")
+"""Ways from which fine-tuning starts: that of the search is `LS + BN`, that of a run without training `refined`."""
 
 
-def candidates(space: SearchSpace, method: str) -> dict[str, Candidate]:
-    """Uniform ones, and random widths by the same method."""
-    found = {f"uniform {fraction:g}": space.uniform(fraction, method) for fraction in FRACTIONS}
-    for draw in range(DRAWS):
+def candidates(space: SearchSpace, method: str, fractions: Sequence[float], draws: int) -> dict[str, Candidate]:
+    """Uniform ones, and so many of random widths by the same method."""
+    found = {f"uniform {fraction:g}": space.uniform(fraction, method) for fraction in fractions}
+    for draw in range(draws):
         rng = np.random.default_rng(draw)
         edits = {name: c.nearest(rng.uniform(*c.removed)).edits(method) for name, c in space.choices.items()}
         found[f"random {draw}"] = Candidate.of(edits)
@@ -44,8 +43,15 @@ def main() -> None:
     parser = arguments(__doc__)
     add_model(parser, keeps=False)
     parser.add_argument(
-        "--steps", type=int, default=0, help="of fine-tuning, from the recalibrated and the refined network"
+        "--steps",
+        type=int,
+        default=0,
+        help="of fine-tuning, from the recalibrated, the refitted and the refined network",
     )
+    parser.add_argument(
+        "--fractions", type=float, nargs="*", default=(0.125, 0.25, 0.375, 0.5, 0.75), help="uniform cuts"
+    )
+    parser.add_argument("--draws", type=int, default=3, help="candidates of random widths")
     options = parser.parse_args()
     rules = f"search_space={{groups: [{{methods: [{', '.join(METHODS)}], removed: [0.0, 0.8]}}]}}"
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=[rules, *options.set])
@@ -57,7 +63,7 @@ def main() -> None:
     one_pass = statistics.median(seconds(lambda: bare(evaluator.files.dense.onnx, batches)) for _ in range(3))
     rows, figures, prices = [], [], dict[str, list[float]]()
     for method in METHODS:
-        for label, candidate in candidates(space, method).items():
+        for label, candidate in candidates(space, method, options.fractions, options.draws).items():
             plan = resolve(candidate, space.groups, saliencies)
             arms: dict[str, Callable[[], nn.Module]] = {
                 "nothing": lambda: plain.cut(plan, 0)[0],  # noqa: B023 # called at once
@@ -72,7 +78,7 @@ def main() -> None:
                 module = make()
                 prices.setdefault(arm, []).append(time.process_time() - started)
                 found[arm] = score_on(prepared, module, "search")
-                if options.steps and arm in ("BN", "refined"):
+                if options.steps and arm in TUNED:
                     found[f"{arm}, tuned"] = score_on(prepared, tune_briefly(prepared, module, options.steps), "search")
             share = prepared.costs.after(plan) / prepared.costs.total
             figures.append({"method": method, "cut": label, "macs": share, **found})

@@ -34,14 +34,11 @@ SPREAD = (0.26, 0.84)
 """Shares of the dense network's MACs over which the first set is spread."""
 NEAR = (0.55, 0.70)
 """Those between which the second set lies."""
-RUNGS = (10, 30)
-"""Training steps after which a candidate is looked at."""
 SCORES = {
     "recalibrated": "accuracy, recalibrated by difference (the search score)",
     "damage": "damage, recalibrated by difference",
     "plain": "accuracy, without recalibration",
     "macs": "MACs alone",
-    **{f"after {steps}": f"accuracy after {steps} training steps (a rung)" for steps in RUNGS},
 }
 
 
@@ -125,15 +122,15 @@ def pick(entries: Sequence[Entry], bounds: tuple[float, float], count: int, take
     return picked
 
 
-def scores(judge: Judge, entry: Entry, steps: int) -> dict[str, float]:
-    """Every predictor, more is better, and the accuracy after fine-tuning."""
+def scores(judge: Judge, entry: Entry, steps: int, rungs: Sequence[int]) -> dict[str, float]:
+    """Every predictor, more is better, and the accuracy after fine-tuning. rungs: training steps before another look."""
     prepared = judge.prepared
 
     def measure() -> dict[str, float]:
         module = prepared.evaluator.compress(entry.candidate, entry.plan).module
         tuned = tune_briefly(prepared, module, steps)
         settings = prepared.definition.recover or RecoverDefinition()
-        looked = {n: train_steps(module, prepared.model, prepared.workload, settings, n).module for n in RUNGS}
+        looked = {n: train_steps(module, prepared.model, prepared.workload, settings, n).module for n in rungs}
         return {
             "plain": score_on(prepared, apply(prepared.model, entry.plan), "search"),
             "tuned": score_on(prepared, tuned, "selection"),
@@ -159,7 +156,7 @@ def taus(found: Sequence[Mapping[str, float]], resamples: int = 1000) -> dict[st
     tuned = np.array([scores["tuned"] for scores in found])
     drawn = np.random.default_rng(0).integers(0, len(found), (resamples, len(found)))
     result = {}
-    for name in SCORES:
+    for name in [name for name in found[0] if name != "tuned"]:
         values = np.array([scores[name] for scores in found])
         again = [kendalltau(values[i], tuned[i]).statistic for i in drawn]
         result[name] = [float(kendalltau(values, tuned).statistic), *np.nanpercentile(again, [2.5, 97.5]).tolist()]
@@ -173,8 +170,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of fine-tuning (default 100, quick 10)")
     parser.add_argument("--count", type=int, help="candidates in each set (default 24, quick 10)")
     parser.add_argument("--candidates", type=int, help="fine-tune no more than so many now, and stop")
+    parser.add_argument(
+        "--rungs", type=int, nargs="*", help="training steps before another look (default 10 30, quick 2 7)"
+    )
     options = parser.parse_args()
     steps, count = options.steps or (10 if options.quick else 100), options.count or (10 if options.quick else 24)
+    rungs = options.rungs or ([2, 7] if options.quick else [10, 30])
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=options.set)
     judge = Judge(prepared, saliencies, options.keep)
     spread_out, near = sets(judge, count, 30 if options.quick else 60)
@@ -184,7 +185,7 @@ def main() -> None:
         if options.candidates is not None and tuned_of(judge) - known >= options.candidates:
             raise SystemExit(f"{len(found)} candidates are done; run the same command again to go on.")
         if entry.plan.key not in found:
-            found[entry.plan.key] = scores(judge, entry, steps)
+            found[entry.plan.key] = scores(judge, entry, steps, rungs)
             print(f"{entry.kind}: {found[entry.plan.key]}", flush=True)
     figures: dict[str, object] = {"steps": steps, "candidates": list(found.values())}
     for name, chosen in (("spread", spread_out), ("near", near)):
@@ -193,7 +194,10 @@ def main() -> None:
         table(
             f"Kendall with accuracy after {steps} steps: {len(chosen)} candidates, {min(shares):.0%} to {max(shares):.0%} of MACs",
             ["", "tau", "from", "to (95 %)"],
-            [[SCORES[score], *(f"{value:.2f}" for value in values)] for score, values in result.items()],
+            [
+                [SCORES.get(score, f"accuracy {score} training steps"), *(f"{value:.2f}" for value in values)]
+                for score, values in result.items()
+            ],
         )
         figures[name] = {"kendall": result, "count": len(chosen)}
     write_json(options.json, figures)

@@ -177,7 +177,7 @@ class Evaluator:
         return CompressedModel(candidate, plan, module)
 
     def refined(self, plan: Plan) -> nn.Module:
-        """A finalist before any training: repaired with more effort than a candidate. Raises EvaluationFailed and WorkloadError."""
+        """A finalist that is not trained: repaired with more effort than a candidate. Raises EvaluationFailed and WorkloadError."""
         return self.cutting.refined(plan, self.definition.calibration_images, self.definition.refit_images)
 
     def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:

@@ -61,9 +61,19 @@ class Finalist:
 
 
 def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
-    """A trial of the search that goes on, cut and refined. number: among the finalists, from 1."""
-    candidate = trial.evaluation.candidate
+    """A trial of the search that goes on. number: among the finalists, from 1.
+
+    Training starts from the network of the search. One that is not trained is refined: a better network as it is, but a worse one
+    to train, since its batch norms, in training mode, see other statistics than the refit went by (`benchmarks/compensation.py`).
+    """
+    candidate, evaluator = trial.evaluation.candidate, prepared.evaluator
     plan = resolve(candidate, prepared.space.groups, saliencies)
+
+    def untuned() -> nn.Module:
+        if prepared.definition.recover is None:
+            return evaluator.refined(plan)
+        return evaluator.compress(candidate, plan).module
+
     return Finalist(
         f"f{number}-{trial.evaluation.plan_key[:6]}",
         trial.number,
@@ -71,7 +81,7 @@ def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number
         plan,
         trial.evaluation.measurements,
         prepared.definition.recover,
-        lambda: prepared.evaluator.refined(plan),
+        untuned,
     )
 
 

@@ -9,8 +9,9 @@ from secateur.report.units import amount, difference
 def audit_facts(record: RunRecord) -> dict[str, str]:
     """Whether the search's score said what fine-tuning would give, and how far choosing the best has flattered."""
     audit = record.audit
+    done = "refitted" if record.definition.get("recover", True) is None else "fine-tuned"
     facts = {
-        "rank correlation of search score and fine-tuned score": (
+        f"rank correlation of search score and {done} score": (
             f"{_order(audit.kendall, audit.kendall_interval)} over {audit.pairs} finalists, which are the best of the search"
             if audit.kendall is not None
             else f"not known: {audit.pairs} finalists are too few, or all alike"
@@ -25,7 +26,7 @@ def audit_facts(record: RunRecord) -> dict[str, str]:
         ("selection to test data", audit.selection_to_test),
     ):
         if shrinkage is not None:
-            facts[f"fine-tuned finalists from {name}"] = f"{difference(shrinkage, record.score_unit)} on average"
+            facts[f"{done} finalists from {name}"] = f"{difference(shrinkage, record.score_unit)} on average"
     if record.prediction is not None:
         facts["latency predictor"] = _prediction(record.prediction)
     for rung in record.rungs:

@@ -21,7 +21,7 @@ from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import Evaluation, Measurement, Trial
+from secateur.records import CompressedModel, Evaluation, Measurement, Trial
 from secateur.search_spaces import build_space
 
 SCORES = Scores(2, per_sample=True, values=np.array([0.0, 1.0]))
@@ -47,8 +47,11 @@ class Evaluator:
         if name in self.fails:
             raise self.fails.pop(name)
 
-    def refined(self, plan):
-        return apply(self.model, plan)
+    def compress(self, candidate, plan):
+        return CompressedModel(candidate, plan, apply(self.model, plan))
+
+    def refined(self, _plan):
+        return "refined"
 
     def exported(self, module, macs):
         self._called("export")
@@ -108,6 +111,15 @@ def test_a_finalist_is_exported_once_and_its_parts_are_timed(case):
     assert case.recovery.watch.spent("recover.waiting") == 0.5
     assert tuned(case) == found
     assert len(case.evaluator.calls) == 3
+
+
+def test_training_starts_from_the_network_of_the_search_and_one_that_is_not_trained_is_refined(case):
+    prepared, found = case.recovery.prepared, case.finalist
+    trial = Trial(7, "sampler", "", Evaluation(found.candidate, "abcdef123", {}), None)
+    assert weights_digest(found.untuned()) == weights_digest(apply(prepared.model, found.plan))
+    prepared.definition.recover = None
+    alone = finalist_of(prepared, case.scores, trial, 1)
+    assert (alone.untuned(), alone.settings) == ("refined", None)
 
 
 @pytest.mark.parametrize("killed", ["export", "selection", "search"])
