@@ -55,7 +55,7 @@ search_space:
   groups:
     - match: "*" # glob on group names; the first rule that matches a group decides
       types: [Conv2d, Linear]
-      methods: [l1, l2, next_layer, fpgm, taylor, bn_scale] # `secateur list methods`
+      methods: [l2, next_layer, fpgm, taylor, bn_scale, obs] # `secateur list methods`
       removed: [0.0, 0.8] # fraction of a group's channels
       multiple_of: 8 # widths that hardware likes
       at_least: 8
