@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LIMIT = 240.0
-"""Seconds. Nothing here takes a tenth of it on an idle machine, and a loaded one is no failure."""
+LIMIT = 900.0
+"""Seconds. Nothing here takes a fiftieth of it on an idle machine, and a loaded one is no failure."""
 
 
 def until(condition: Callable[[], Any], what: str = "the condition", alive: Any = None) -> Any:
@@ -16,5 +16,5 @@ def until(condition: Callable[[], Any], what: str = "the condition", alive: Any 
     while not (found := condition()):
         assert alive is None or alive.poll() is None, (what, alive.communicate())
         assert time.monotonic() < end, f"not within {LIMIT:.0f} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return found

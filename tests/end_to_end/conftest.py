@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +47,10 @@ EVALUATOR = """\
 objectives: {accuracy: maximize, latency: minimize, size: minimize}
 constraints: {accuracy: {max_drop: 0.6, before_recovery: 0.25}}
 """
+
+
+SEARCH_ALONE = ("--set", "recover.finalists=1", "--set", "recover.epochs=1", "--set", "register=null")
+"""For what shows in the search: as little as can follow it. (`recover=null` would export the whole front.)"""
 
 
 def make_project(folder: Path) -> Path:
@@ -92,9 +98,17 @@ def secateur(project: Path, *arguments: str, **more: str) -> subprocess.Complete
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A project after `secateur run tiny`."""
-    project = make_project(tmp_path_factory.mktemp("project"))
-    return project, secateur(project, "run", "tiny")
+    """A project after `secateur run tiny`, and what that said. The test processes of a session share it."""
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    project, said = session / "finished", session / "finished.json"
+    with (session / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.is_file():
+            done = secateur(make_project(project), "run", "tiny")
+            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return project, subprocess.CompletedProcess(("run", "tiny"), *json.loads(said.read_text()))
 
 
 @pytest.fixture

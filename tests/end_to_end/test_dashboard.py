@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from end_to_end.conftest import command, environment, make_project, secateur
+from end_to_end.conftest import SEARCH_ALONE, command, environment, make_project, secateur
 from waiting import LIMIT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -207,7 +207,7 @@ def test_the_files_behind_the_artifacts_are_those_of_the_run(url, finished, reco
 def test_a_run_beside_the_dashboard_is_seen_while_it_goes_on(tmp_path):
     project = make_project(tmp_path)
     live = subprocess.Popen(
-        command("run", "tiny", "--set", "recover=null", "--set", "register=null"),
+        command("run", "tiny", "--set", "search.trials=6", *SEARCH_ALONE),
         cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not list(project.glob("mlruns/study_artifacts/*")):  # the first trial's table

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from end_to_end.conftest import command, environment, make_project, secateur
+from end_to_end.conftest import SEARCH_ALONE, command, environment, make_project, secateur
 from link import link_to
 from ssh_server import ssh_server
 from waiting import LIMIT, until
 
 TRIALS = 10
-RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", "--set", "recover.finalists=1", "--set", "recover.epochs=1")
+RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", *SEARCH_ALONE)
 EVALUATOR = """\
 objectives: {{accuracy: maximize, latency: minimize, size: minimize}}
 constraints: {{accuracy: {{max_drop: 0.6, before_recovery: 0.25}}}}

@@ -12,13 +12,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import pytest
 
-from end_to_end.conftest import command, environment, make_project, secateur
+from end_to_end.conftest import SEARCH_ALONE, environment, make_project, secateur
+from end_to_end.story import Story, kill, told
 from secateur.search.nni.guardian import processes_of
 from waiting import LIMIT, until
 
@@ -26,30 +25,13 @@ TRIALS = 16
 """The start phases take about twelve."""
 RUN = (
     "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nni_tpe", "--set", f"search.trials={TRIALS}",
-    "--set", "search.workers=2", "--set", "search.nni.assessor=medianstop", "--set", "recover.epochs=1", "--set", "workload.samples=1500",
+    "--set", "search.nni.assessor=medianstop", "--set", "recover.epochs=1", "--set", "recover.finalists=1", "--set", "workload.samples=1500",
 )  # fmt: skip
-
-TOLD = """
-select t.number, arm.value_json, evaluation.value_json from trials t
-join trial_user_attributes arm on arm.trial_id = t.trial_id and arm.key = 'arm'
-join trial_system_attributes evaluation on evaluation.trial_id = t.trial_id and evaluation.key = 'secateur:evaluation'
-where t.state != 'RUNNING'
-"""
-
-
-def stored(project):
-    """Told trials: number → (arm, evaluation). Read only: a run may be writing right now."""
-    database = project / "mlruns" / "studies.db"
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            return {number: (json.loads(arm), text) for number, arm, text in connection.execute(TOLD)}
-    except sqlite3.OperationalError:  # it is not there yet
-        return {}
 
 
 def nnis(project):
     """How many trials of NNI's have been told."""
-    return sum(arm == "sampler" for arm, _ in stored(project).values())
+    return sum(arm == "sampler" for arm, _ in told(project).values())
 
 
 def left_over(project):
@@ -63,63 +45,36 @@ def left_over(project):
     return found
 
 
-@dataclass
-class Act:
-    """A start of the command and how it ended. kept: the told trials then."""
+class NniStory(Story):
+    """Each act is over when no process of the run is left: the guardian of a killed driver lets the manager stop in good order."""
 
-    code: int
-    out: str
-    err: str
-    kept: dict[int, tuple[str, str]]
-
-
-@dataclass
-class Story:
-    """One run, started as often as it takes."""
-
-    project: Path
-    acts: dict[str, Act] = field(default_factory=dict)
-
-    @property
-    def run(self):
-        (run,) = (self.project / "mlruns" / "runs").iterdir()
-        return run
-
-    def act(self, name, kill):
-        """kill: is called with the driver's process, and ends something or nothing."""
-        process = subprocess.Popen(
-            command(*RUN), cwd=self.project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        kill(process)
-        out, err = process.communicate(timeout=5 * LIMIT)
-        # The guardian of a killed driver lets the manager stop in good order.
+    def act(self, name, meanwhile=lambda _: None):
+        super().act(name, meanwhile)
         until(lambda: not left_over(self.project), "the end of every process of the run")
-        self.acts[name] = Act(process.returncode, out, err, stored(self.project))
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
-    told = Story(make_project(tmp_path_factory.mktemp("project")))
+    story = NniStory(make_project(tmp_path_factory.mktemp("project")), RUN)
 
     def kill_driver(process):
-        until(lambda: nnis(told.project) >= 1, alive=process)
-        os.killpg(process.pid, signal.SIGKILL)
+        until(lambda: nnis(story.project) >= 1, alive=process)
+        kill(process)
 
     def kill_process(words):
-        def kill(process):
-            folder = told.run / "nni"
+        def found_and_killed(process):
+            folder = story.run / "nni"
             until(lambda: processes_of(folder, "nni_trial") and processes_of(folder, words), alive=process)
             for pid in processes_of(folder, words):
                 os.kill(pid, signal.SIGKILL)
 
-        return kill
+        return found_and_killed
 
-    told.act("driver", kill_driver)
-    told.act("tuner", kill_process("--exp_params"))
-    told.act("manager", kill_process("main.js"))
-    told.act("nothing", lambda _: None)
-    return told
+    story.act("driver", kill_driver)
+    story.act("tuner", kill_process("--exp_params"))
+    story.act("manager", kill_process("main.js"))
+    story.act("nothing")
+    return story
 
 
 def test_the_last_start_ends_the_run_to_its_registration(story):
@@ -134,7 +89,7 @@ def test_finished_trials_are_kept_and_none_is_counted_twice(story):
     assert nnis(story.project) > sum(arm == "sampler" for arm, _ in acts[0].kept.values()) >= 1
     for earlier, later in itertools.pairwise(acts):
         assert earlier.kept.items() <= later.kept.items()
-    record = json.loads((story.run / "record.json").read_text())
+    record = story.record
     own = [t["evaluation"] for t in record["trials"] if t["same_as"] is None]
     assert len({e["plan_key"] for e in own}) == len(own) == TRIALS
     assert [e["failure"] for e in own] == [None] * TRIALS, "no kill became a failure of a candidate"
@@ -148,7 +103,7 @@ def test_finished_trials_are_kept_and_none_is_counted_twice(story):
 
 
 def test_what_nni_evaluated_is_what_a_worker_would_have(story):
-    record = json.loads((story.run / "record.json").read_text())
+    record = story.record
     mirrored = next(t["evaluation"] for t in record["trials"] if t["arm"] == "sampler" and t["same_as"] is None)
     planned = next(t["evaluation"] for t in record["trials"] if t["arm"] == "knapsack")
     assert mirrored["measurements"].keys() == planned["measurements"].keys()
@@ -190,7 +145,7 @@ def test_a_first_part_was_reported_to_the_assessor(story):
             ]
     assert len(reported) >= nnis(story.project)
     part = json.loads(reported[0]["evaluation"])["measurements"]["accuracy"]
-    whole = json.loads(json.loads(stored(story.project)[0][1]))["measurements"]["accuracy"]
+    whole = json.loads(json.loads(story.told()[0][1]))["measurements"]["accuracy"]
     assert 0 < part["samples"] < whole["samples"]
 
 
@@ -240,7 +195,7 @@ def test_a_trial_that_hangs_ends_with_the_reason(story, code):
     text = (code / "definition.yaml").read_text()
     assert "seconds: 600.0" in text
     (code / "definition.yaml").write_text(text.replace("seconds: 600.0", "seconds: 0.2"))
-    groups = [g["name"] for g in json.loads((story.run / "record.json").read_text())["groups"]]
+    groups = [g["name"] for g in story.record["groups"]]
     done = trial(code, "-c", HANGS.replace("NAMES", repr([f"{group}.removed" for group in groups])))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "it took longer than 0.2 s"
@@ -255,8 +210,7 @@ def test_trials_on_a_remote_host_are_told_like_any_others(tmp_path, host):
     }  # fmt: skip
     done = secateur(
         project, "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nni_random", "--set", "search.workers=2",
-        "--set", "search.trials=14", "--set", f"search.nni.remote={json.dumps(remote)}", "--set", "recover=null",
-        "--set", "register=null",
+        "--set", "search.trials=14", "--set", f"search.nni.remote={json.dumps(remote)}", *SEARCH_ALONE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = (project / "mlruns" / "runs").iterdir()

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -93,7 +92,7 @@ def test_an_assessor_stops_a_hopeless_trial(tmp_path, code):
     assert finished[1].failure is None
 
 
-def test_a_dead_tuner_is_noticed_within_seconds(tmp_path, code):
+def test_a_dead_tuner_is_noticed_at_once(tmp_path, code):
     with experiment(tmp_path, code, "sleep", 3) as running:
         running.start()
         trials = running.finished()
@@ -102,10 +101,9 @@ def test_a_dead_tuner_is_noticed_within_seconds(tmp_path, code):
         running._look()
         for pid in tuner:
             os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
         with pytest.raises(ExperimentBroken, match="runs on without its tuner.*run the same command again") as caught:
             next(trials)
-        assert time.monotonic() - killed < 10
+        assert processes_of(tmp_path / "nni", "trial.py"), "long before its trials are over"
         assert "dispatcher.log" in str(caught.value)
     assert processes_of(tmp_path / "nni") == []
 

@@ -211,5 +211,3 @@ def test_check_says_what_would_happen_and_writes_nothing(tmp_path):
     assert "16 candidates" in found["facts"]["search"]
     assert found["facts"]["files of candidates"] == "rewritten from one export"
     assert not (project / "mlruns").exists()
-    table = secateur(project, "check", "tiny")
-    assert "Groups that may be cut" in table.stdout

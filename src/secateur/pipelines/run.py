@@ -58,7 +58,8 @@ def run_pipeline(
     with closing(prepare(definition, root, lasting=True, step=listener.step)) as prepared:
         check_device(prepared)
         run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
-        return _drive(prepared, run, device, listener)
+        with locked(run):
+            return _drive(prepared, run, device, listener)
 
 
 def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None = None) -> Outcome:
@@ -74,7 +75,10 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
     root = Path(run.project)
     open_state(root)
     listener.stage("check")
-    with closing(prepare(definition, root, groups=run.groups, lasting=True, step=listener.step)) as prepared:
+    with (
+        locked(run),
+        closing(prepare(definition, root, groups=run.groups, lasting=True, step=listener.step)) as prepared,
+    ):
         if run.identity != _identity(prepared):
             raise StateError(
                 f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a "
@@ -90,7 +94,7 @@ def _identity(prepared: Prepared) -> str:
 
 def _drive(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> Outcome:
     listener = together(reporting(logged), listener)
-    with locked(run), logging_to(run.log), storage_errors(run.state / DATABASE):
+    with logging_to(run.log), storage_errors(run.state / DATABASE):
         record = read_record(run) if run.judged else Driver(prepared, run, device, listener).through()
         return _finish(run, record, listener)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from secateur.cli.crashes import frame_of
-from waiting import until
+from waiting import LIMIT, until
 
 HEADER = """
 import ctypes, os, signal, sys, time
@@ -55,7 +55,7 @@ def _heed_signals():
 
 def run(folder: Path, body: str, *arguments: str):
     process = start(folder, body, *arguments)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=LIMIT)
     return process.returncode, out, err
 
 
@@ -159,7 +159,7 @@ def test_a_control_c_to_the_watcher_alone_is_passed_on(tmp_path):
     process, _ = waiting_program(tmp_path)
     (tmp_path / "enough").touch()
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=240)[0] == "interrupted\n"
+    assert process.communicate(timeout=LIMIT)[0] == "interrupted\n"
     assert process.returncode == 130
 
 
@@ -170,7 +170,7 @@ def test_a_control_c_to_the_whole_group_is_one(tmp_path):
     until(lambda: (tmp_path / "ready1").exists(), alive=process)
     (tmp_path / "enough").touch()
     os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate(timeout=240)[0] == "interrupted\n"
+    assert process.communicate(timeout=LIMIT)[0] == "interrupted\n"
     assert process.returncode == 130
 
 
@@ -178,7 +178,7 @@ def test_a_control_c_to_the_whole_group_is_one(tmp_path):
 def test_it_ends_by_the_signal_that_it_passed_on(tmp_path, number):
     process, child = waiting_program(tmp_path)
     process.send_signal(number)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == -number
     assert err == ""
     assert gone(child)
@@ -187,14 +187,14 @@ def test_it_ends_by_the_signal_that_it_passed_on(tmp_path, number):
 def test_nothing_outlives_a_watcher_that_is_killed(tmp_path):
     process, child = waiting_program(tmp_path)
     process.kill()
-    process.communicate(timeout=240)
+    process.communicate(timeout=LIMIT)
     until(lambda: gone(child))
 
 
 def test_a_kill_of_the_work_is_said(tmp_path):
     process, child = waiting_program(tmp_path)
     os.kill(child, signal.SIGKILL)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGKILL
     assert "killed (SIGKILL), as the system does where memory runs out" in err
 

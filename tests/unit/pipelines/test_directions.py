@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from secateur.definition import Override, load_pipeline
@@ -55,3 +57,16 @@ def test_an_objective_says_the_direction_of_a_metric_of_ones_own(check):
     assert check("evaluator.objectives.worst=maximize")["worst"].direction == "maximize"
     with pytest.raises(DefinitionError, match="'at_most' does not fit 'worst', which is to be maximized"):
         check("evaluator.objectives.worst=maximize", "evaluator.constraints.worst.at_most=3")
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ("latency.max_drop=0.1", "'max_drop' does not fit 'latency', which is to be minimized. Allowed: at_most,"),
+        ("accuracy.smaller_by=0.1", "'smaller_by' does not fit 'accuracy'"),
+        ("latancy.at_most=1", "unknown metric 'latancy'. Did you mean 'latency'?"),
+    ],
+)
+def test_goals_that_do_not_fit_their_metric_are_refused(check, goal, said):
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        check(f"evaluator.constraints.{goal}")
