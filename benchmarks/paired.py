@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import arguments, table, write_json
-from secateur.evaluators.paired import SURELY_AT_LEAST, Interval, change, tango, wilson
+from secateur.evaluators.paired import WORST, Interval, change, tango, wilson
 from secateur.evaluators.sample_scores import RESAMPLES, Scores
 
 SAMPLES = (250, 1000, 4000)
@@ -78,7 +78,7 @@ def _f1(kinds: NDArray[np.float64]) -> NDArray[np.float64]:
 def _checked(left: Scores, right: Scores, truth: float, unpaired: float) -> tuple[bool, bool, float]:
     found = change(left, right)
     low, high = found.bounds
-    return low <= truth <= high, found.details[SURELY_AT_LEAST] <= truth, (high - low) / unpaired
+    return low <= truth <= high, found.details[WORST["maximize"]] <= truth, (high - low) / unpaired
 
 
 KINDS: dict[str, Callable[[int, float, np.random.Generator], Iterator[tuple[bool, bool, float]]]] = {

@@ -11,7 +11,7 @@ from secateur.definition.devices import DeviceDefinition, LocalDevice
 
 LOWER_GOALS = ("max_drop", "at_least")
 """Goals for a metric that is maximised."""
-UPPER_GOALS = ("at_most", "speedup_at_least", "smaller_by")
+UPPER_GOALS = ("at_most", "speedup_at_least", "smaller_by", "max_rise")
 """Goals for a metric that is minimised."""
 
 
@@ -22,6 +22,11 @@ class ConstraintDefinition(Declared):
         None,
         ge=0.0,
         description="Largest loss against the dense model after recovery, on selection data, as shown by its 95 % bound.",
+    )
+    max_rise: float | None = Field(
+        None,
+        ge=0.0,
+        description="The same for a score that is minimised: by how much it may be higher than the dense model's.",
     )
     at_least: float | None = Field(None, description="Lowest value, in the metric's own unit; for what is maximised.")
     at_most: float | None = Field(

@@ -16,13 +16,13 @@ from scipy.special import ndtri, stdtrit
 
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.sample_scores import Scores
-from secateur.records import Measurement
+from secateur.records import Direction, Measurement, gain
 
 CONFIDENCE = 0.95
 ONE_SIDED = 2 * CONFIDENCE - 1
 """Confidence of a two-sided interval each of whose ends is a one-sided 95 % bound."""
-SURELY_AT_LEAST = "one_sided_low"
-"""Detail of a difference: the lower end of its one-sided 95 % interval, in the unit of the score."""
+WORST = {"maximize": "one_sided_low", "minimize": "one_sided_high"}
+"""Detail of a difference by the direction of the score: the worse end of its one-sided 95 % interval, in the unit of the score."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,19 @@ class Interval:
 def change(network: Scores, reference: Scores) -> Measurement:
     """The score of a network minus that of a reference on the same samples, with its 95 % interval.
 
-    Its detail `one_sided_low` is what the difference is at least, with 95 % confidence. Raises EvaluationFailed where there are
-    too few samples for an interval.
+    A detail is its worse end with 95 % confidence, see `WORST`. Raises EvaluationFailed where there are too few samples for an
+    interval.
     """
-    found = difference(network, reference)
-    at_least = difference(network, reference, ONE_SIDED).low
+    found, sided = difference(network, reference), difference(network, reference, ONE_SIDED)
+    worst = sided.low if network.direction == "maximize" else sided.high
     interval = (found.low, found.high)
-    return Measurement(found.value, "score", "measured", network.samples, interval, details={SURELY_AT_LEAST: at_least})
+    details = {WORST[network.direction]: worst}
+    return Measurement(found.value, "score", "measured", network.samples, interval, details=details)
+
+
+def most_lost(changed: Measurement, direction: Direction) -> float:
+    """By how much a network is worse at most, with 95 % confidence; below zero where it is better. changed: see `change`."""
+    return gain(-changed.details[WORST[direction]], direction)
 
 
 def difference(left: Scores, right: Scores, confidence: float = CONFIDENCE) -> Interval:

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.errors import WorkloadError
 from secateur.evaluators.metrics import Context
 from secateur.evaluators.scoring import View
-from secateur.records import Direction, Measurement
+from secateur.records import SCORE, Direction, Measurement, gain
 from secateur.workloads.pytrees import length
 
 CONFIDENCE = 0.99
@@ -64,12 +64,14 @@ class Race:
         """Why there is no hope, or None. scores: (n,) of the samples so far, of `total`; costs: measured by now."""
         if scores.dim() == 0:
             return None  # one number for all samples says nothing about the others
-        most = upper_bound(scores.float(), total)
+        direction = self.objectives[SCORE]
+        side = "below" if direction == "maximize" else "above"
+        best = gain(upper_bound(gain(scores.float(), direction), total), direction)
         for hurdle in self.hurdles:
             cheaper = all(hurdle[name] <= measurement.bounds[0] for name, measurement in costs.items())
-            if cheaper and most <= hurdle["accuracy"]:
+            if cheaper and gain(best - hurdle["accuracy"], direction) <= 0:
                 return (
-                    f"after {len(scores)} of {total} samples the score stays below {most:.3f} with {CONFIDENCE:.0%} confidence; "
+                    f"after {len(scores)} of {total} samples the score stays {side} {best:.3f} with {CONFIDENCE:.0%} confidence; "
                     f"the front has {hurdle['accuracy']:.3f} at no higher cost"
                 )
         return None

@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from secateur.errors import WorkloadError
 from secateur.files import write
-from secateur.records import Workload
+from secateur.records import Direction, Workload
 from secateur.workloads.pytrees import PyTree, length, rows
 
 RESAMPLES = 200
@@ -26,11 +27,13 @@ class Scores:
 
     samples: how many there are, n. values: (n,) float64, one score a sample, whose mean is the score; or (1 + RESAMPLES,) where the
     workload gives one number for all: that number, then those of the bootstrap draws, which are the same for every network.
+    direction: which way the score is better.
     """
 
     samples: int
     per_sample: bool
     values: NDArray[np.float64]
+    direction: Direction = "maximize"
 
     @property
     def current(self) -> bool:
@@ -48,11 +51,11 @@ def scores_of(workload: Workload, outputs: PyTree, targets: PyTree) -> Scores:
     scores = torch.as_tensor(workload.score(outputs, targets)).double()
     count = length(targets)
     if scores.dim() == 1:
-        return Scores(count, True, scores.numpy())
+        return Scores(count, True, scores.numpy(), workload.score_direction)
     rng = np.random.default_rng(count)  # seeded by nothing but n: the same draws for every network
     drawn = (torch.from_numpy(rng.integers(0, count, count)) for _ in range(RESAMPLES))
     resampled = [score_of_all(workload, rows(outputs, i), rows(targets, i)) for i in drawn]
-    return Scores(count, False, np.array([float(scores), *resampled]))
+    return Scores(count, False, np.array([float(scores), *resampled]), workload.score_direction)
 
 
 def score_of_all(workload: Workload, outputs: PyTree, targets: PyTree) -> float:
@@ -66,11 +69,14 @@ def score_of_all(workload: Workload, outputs: PyTree, targets: PyTree) -> float:
 def save_scores(scores: Scores, file: Path) -> None:
     """Keep them as .npz. Raises StateError where the disk does not take it."""
     buffer = io.BytesIO()
-    np.savez(buffer, samples=scores.samples, per_sample=scores.per_sample, values=scores.values)
+    np.savez(
+        buffer, samples=scores.samples, per_sample=scores.per_sample, values=scores.values, direction=scores.direction
+    )
     write(file, buffer.getvalue())
 
 
 def load_scores(file: Path) -> Scores:
     """Scores that `save_scores` has kept."""
     with np.load(file, allow_pickle=False) as kept:
-        return Scores(int(kept["samples"]), bool(kept["per_sample"]), kept["values"])
+        direction: Any = str(kept["direction"]) if "direction" in kept else "maximize"  # earlier versions knew no other
+        return Scores(int(kept["samples"]), bool(kept["per_sample"]), kept["values"], direction)

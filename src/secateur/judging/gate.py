@@ -2,8 +2,8 @@
 
 A goal holds where it has been *shown*, not where the figure happens to lie on the right side (non-inferiority):
 
-    max_drop on the score        the one-sided 95 % bound of the paired loss is at most what is allowed
-    at_least on the score        the one-sided 95 % bound of the network's own score is at least the limit
+    max_drop on the score        the one-sided 95 % bound of the paired loss is at most what is allowed (max_rise: the same)
+    at_least on the score        the one-sided 95 % bound of the network's own score is at least the limit (at_most: at most)
     limits on anything else      the whole 95 % interval keeps the limit; a figure without an interval (bytes, MACs) is exact
 
 Test data can only refuse: a network whose test score contradicts a goal, the whole 95 % interval beyond the limit, does not get the
@@ -16,14 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secateur.errors import EvaluationFailed
-from secateur.evaluators.paired import ONE_SIDED, SURELY_AT_LEAST, change, interval
+from secateur.evaluators.paired import ONE_SIDED, change, interval, most_lost
 from secateur.evaluators.sample_scores import Scores
-from secateur.records import Check, Direction, Evaluation, Goal, Measurement, Verdict
+from secateur.records import SCORE, Check, Direction, Evaluation, Goal, Measurement, Verdict, gain
 from secateur.report.units import amount, difference, difference_with_interval, score
 from secateur.search.front import clearly_better, front
-
-SCORE = "accuracy"
-"""The metric that is compared sample by sample."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +98,15 @@ def _missed(goal: Goal, contender: Contender, dense: Contender, unit: str) -> st
         kept = goal.violation(end, in_search=False) <= 0
         return None if kept else f"{figure.value:.4g} {figure.unit}, and it may be {end:.4g}"
     if goal.drop is None:
-        least = interval(contender.scores, ONE_SIDED).low
-        kept = least >= goal.limit
-        return None if kept else f"{score(figure.value, unit)}, and it may be {score(least, unit)}"
+        own = interval(contender.scores, ONE_SIDED)
+        end = own.low if goal.sense == "at_least" else own.high
+        kept = goal.violation(end, in_search=False) <= 0
+        return None if kept else f"{score(figure.value, unit)}, and it may be {score(end, unit)}"
     changed = change(contender.scores, dense.scores)
-    least = changed.details[SURELY_AT_LEAST]
-    return (
-        None
-        if least >= -goal.drop
-        else f"{difference(changed.value, unit)}, and a loss of {amount(-least, unit)} cannot be excluded"
-    )
+    lost = most_lost(changed, contender.scores.direction)
+    if lost <= goal.drop:
+        return None
+    return f"{difference(changed.value, unit)}, and a loss of {amount(lost, unit)} cannot be excluded"
 
 
 def veto(goals: Sequence[Goal], tested: Scores, dense: Scores, unit: str) -> str | None:
@@ -121,12 +117,11 @@ def veto(goals: Sequence[Goal], tested: Scores, dense: Scores, unit: str) -> str
     for goal in (g for g in goals if g.metric == SCORE):
         if goal.drop is None:
             found = interval(tested)
-            if found.high < goal.limit:
-                return (
-                    f"on test data {score(found.value, unit)}, and at most {score(found.high, unit)}: not {goal.text}"
-                )
+            best, side = (found.high, "most") if goal.sense == "at_least" else (found.low, "least")
+            if goal.violation(best, in_search=False) > 0:
+                return f"on test data {score(found.value, unit)}, and at {side} {score(best, unit)}: not {goal.text}"
         else:
             changed = change(tested, dense)
-            if changed.bounds[1] < -goal.drop:
+            if max(gain(end, tested.direction) for end in changed.bounds) < -goal.drop:
                 return f"on test data {difference_with_interval(changed, unit)}: not {goal.text}"
     return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
 from secateur.errors import DefinitionError, EvaluationFailed
+from secateur.pipelines.limits import SCORES
 from secateur.pipelines.preparation import Prepared
 from secateur.records import Goal, Measurement
 from secateur.search.goals import unreachable
@@ -23,7 +24,7 @@ def check_budgets(
     Raises DefinitionError where even that one misses a goal on a cost, with the nearest value in reach and the groups that hold
     most of what is left.
     """
-    costs = [goal for goal in goals if goal.sense == "at_most"]
+    costs = [goal for goal in goals if goal.sense == "at_most" and goal.metric not in SCORES]
     if not costs:
         return
     space, evaluator = prepared.space, prepared.evaluator

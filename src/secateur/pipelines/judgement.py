@@ -15,7 +15,7 @@ from secateur.judging.gate import Bar, Contender, judged, veto
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder
-from secateur.records import Evaluation, Measurement, Plan, Recovered, Verdict
+from secateur.records import SCORE, Evaluation, Measurement, Plan, Recovered, Verdict
 from secateur.registry import DENSE
 from secateur.search.front import knee
 
@@ -94,7 +94,9 @@ def elect(prepared: Prepared, eligible: Sequence[Recovered], dense: Mapping[str,
     if not eligible:
         return None
     objectives, goals = prepared.definition.evaluator.objectives, goals_on(prepared, dense)
-    allowed = {g.metric: dense[g.metric].value - g.limit for g in goals if g.sense == "at_least"}
+    allowed = {
+        g.metric: abs(dense[g.metric].value - g.limit) for g in goals if g.metric == SCORE or g.sense == "at_least"
+    }
     evaluations = [Evaluation(f.candidate, f.name, f.measurements) for f in eligible]
     return eligible[knee(evaluations, dense, objectives, allowed)].name
 

@@ -1,4 +1,4 @@
-"""What a schema cannot judge: threads against the device's cores, the batch against data and memory, the meter's word."""
+"""What a schema cannot judge: threads against cores, the batch against data and memory, sizes and directions of the workload."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from secateur.definition import EvaluatorDefinition
+from secateur.agent.runtimes import RUNTIMES
+from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition
 from secateur.errors import DefinitionError, MeterFailed
+from secateur.evaluators.formats import ONNX
+from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_inputs import MOST_BYTES
+from secateur.records import SCORE, Direction, Workload
+
+SCORES = (SCORE, SAMPLED)
+"""Metrics whose direction is that of the workload's score."""
 
 
 @contextmanager
@@ -49,4 +56,39 @@ def check_batch(evaluator: EvaluatorDefinition, sample: Sequence[Tensor], availa
         raise DefinitionError(
             f"{where}: {batch} samples per run take {batch * each / 2**20:,.0f} MiB, more than {MOST_BYTES / 2**20:.0f}. "
             f"At most {MOST_BYTES // each:,}."
+        )
+
+
+def check_direction(evaluator: EvaluatorDefinition, name: str, direction: Direction) -> None:
+    """Raises DefinitionError where what is asked of a metric is not the way in which it is better."""
+    wanted = evaluator.objectives.get(name, direction)
+    if wanted != direction:
+        says = ", as the workload's score_direction says" if name in SCORES else ""
+        raise DefinitionError(
+            f"{evaluator.where('objectives', name)}: '{name}' is to be {direction}d{says}; to '{wanted}' it would make the search "
+            f"look for bad models. Write '{name}: {direction}', or leave it out."
+        )
+    fitting = LOWER_GOALS if direction == "maximize" else UPPER_GOALS
+    constraint = evaluator.constraints.get(name)
+    for goal in constraint.goals if constraint else ():
+        if goal not in fitting:
+            raise DefinitionError(
+                f"{evaluator.where('constraints', name, goal)}: '{goal}' does not fit '{name}', which is to be {direction}d. "
+                f"Allowed: {', '.join(fitting)}."
+            )
+
+
+def check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:
+    """Raises DefinitionError where a workload has dynamic axes and something in the evaluator takes inputs of one size only."""
+    if not workload.dynamic_axes:
+        return
+    if evaluator.predictor is not None:
+        raise DefinitionError(
+            f"{evaluator.where('predictor')}: a predictor times operators on inputs of one size, and the workload has "
+            "dynamic_axes. Leave 'predictor' out."
+        )
+    if RUNTIMES[evaluator.runtime].format != ONNX:
+        raise DefinitionError(
+            f"{evaluator.where('runtime')}: files for {evaluator.runtime} take inputs of one size, and the workload has "
+            "dynamic_axes. Leave one of the two out."
         )

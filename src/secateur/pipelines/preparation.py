@@ -20,7 +20,6 @@ from secateur.compression.kept_groups import kept_groups
 from secateur.compression.saliency import METHODS
 from secateur.compression.storage import weights_digest
 from secateur.definition import (
-    LOWER_GOALS,
     UPPER_GOALS,
     ConstraintDefinition,
     EvaluatorDefinition,
@@ -37,7 +36,7 @@ from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.evaluators.runtimes import RUNTIMES
-from secateur.pipelines.limits import check_batch, check_threads
+from secateur.pipelines.limits import SCORES, check_batch, check_direction, check_sizes, check_threads
 from secateur.pipelines.state import STATE
 from secateur.records import Direction, GroupSummary, Workload
 from secateur.search.samplers import SAMPLERS, refusal
@@ -98,23 +97,11 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
     named = {*evaluator.objectives, *evaluator.constraints} - own.keys()
     own |= {name: METRICS[name] for name in sorted(named) if METRICS.plugin(name)}
     known, names = {**METRICS.own, **own}, [*METRICS, *own]
-    for name, wanted in evaluator.objectives.items():
-        one_of(name, names, evaluator.where("objectives", name), "metric")
-        if wanted != known[name].direction:
-            raise DefinitionError(
-                f"{evaluator.where('objectives', name)}: '{name}' is to be {known[name].direction}d; to '{wanted}' it would "
-                f"make the search look for bad models. Write '{name}: {known[name].direction}', or leave it out."
-            )
-    for name, constraint in evaluator.constraints.items():
-        one_of(name, names, evaluator.where("constraints", name), "metric")
-        direction = known[name].direction
-        fitting = LOWER_GOALS if direction == "maximize" else UPPER_GOALS
-        for goal in constraint.goals:
-            if goal not in fitting:
-                raise DefinitionError(
-                    f"{evaluator.where('constraints', name, goal)}: '{goal}' does not fit '{name}', which is to be {direction}d. "
-                    f"Allowed: {', '.join(fitting)}."
-                )
+    for block in ("objectives", "constraints"):
+        for name in getattr(evaluator, block):
+            one_of(name, names, evaluator.where(block, name), "metric")
+            if name not in SCORES:
+                check_direction(evaluator, name, known[name].direction)
     check_runtime(evaluator)
     _check_grams(definition)
     search = definition.search
@@ -189,7 +176,9 @@ def prepare(
     workload = load_workload(definition.workload, root)
     available = len(workload.data.search)  # type: ignore[arg-type] # map-style datasets have a length
     check_batch(definition.evaluator, [x[:1] for x in tensors(workload.example_inputs)], available)
-    _check_sizes(definition.evaluator, workload)
+    for name in SCORES:
+        check_direction(definition.evaluator, name, workload.score_direction)
+    check_sizes(definition.evaluator, workload)
     model = build_model(workload)
     looked_at = (
         _inspected(definition, workload, model) if dense_onnx is None else {}
@@ -215,22 +204,6 @@ def prepare(
     dense = DenseModel(model, workload, found.costs, dense_onnx)
     evaluator = Evaluator(definition.evaluator, dense, place, own_metrics)
     return Prepared(definition, workload, model, found, space, evaluator, looked_at, time.monotonic() - started)
-
-
-def _check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:
-    """Raises DefinitionError where a workload has dynamic axes and something in the evaluator takes inputs of one size only."""
-    if not workload.dynamic_axes:
-        return
-    if evaluator.predictor is not None:
-        raise DefinitionError(
-            f"{evaluator.where('predictor')}: a predictor times operators on inputs of one size, and the workload has "
-            "dynamic_axes. Leave 'predictor' out."
-        )
-    if RUNTIMES[evaluator.runtime].format != ONNX:
-        raise DefinitionError(
-            f"{evaluator.where('runtime')}: files for {evaluator.runtime} take inputs of one size, and the workload has "
-            "dynamic_axes. Leave one of the two out."
-        )
 
 
 def check_calibration_images(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:

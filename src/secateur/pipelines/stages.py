@@ -113,6 +113,7 @@ def problem_of(
         saliencies=saliencies,
         prior=adapted(prepared, prior),
         seed=definition.search.seed,
+        score_direction=prepared.workload.score_direction,
     )
 
 

@@ -4,7 +4,17 @@ Workload → Group → Candidate → Plan → CompressedModel → Measurement �
 Definitions (what a person writes) are in `secateur.definition`; the search space in `secateur.search_spaces`.
 """
 
-from secateur.records.evaluations import Direction, Evaluation, Fidelity, Goal, Job, Measurement, Provenance
+from secateur.records.evaluations import (
+    SCORE,
+    Direction,
+    Evaluation,
+    Fidelity,
+    Goal,
+    Job,
+    Measurement,
+    Provenance,
+    gain,
+)
 from secateur.records.finalists import Check, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side
 from secateur.records.plans import CHANNELS, Candidate, CompressedModel, Edit, Plan, Remove, Step
@@ -28,6 +38,7 @@ __all__ = [
     "CHANNELS",
     "LEAST_COMPARED",
     "ROLES",
+    "SCORE",
     "SEARCH",
     "SHARE",
     "Arm",
@@ -63,4 +74,5 @@ __all__ = [
     "Verdict",
     "Version",
     "Workload",
+    "gain",
 ]

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from secateur.records.plans import Candidate, Plan
 
+N = TypeVar("N")
 Direction = Literal["maximize", "minimize"]
+SCORE = "accuracy"
+"""The metric that is the workload's score."""
+
+
+def gain(value: N, direction: Direction) -> N:
+    """A figure, or a difference of figures, as one of which more is better."""
+    return value if direction == "maximize" else -value  # type: ignore[operator] # numbers, arrays and tensors
+
+
 Provenance = Literal["measured", "predicted", "computed", "emulated"]
 
 
@@ -39,7 +49,7 @@ class Measurement:
 class Goal:
     """What a model must hold in one metric, as an absolute limit in the metric's unit.
 
-    limit: after recovery. limit_in_search: before it. text: for people. drop: of `max_drop`, the loss
+    limit: after recovery. limit_in_search: before it. text: for people. drop: of `max_drop` and `max_rise`, the loss
     against the dense model that is allowed.
     """
 

@@ -92,6 +92,7 @@ class RunRecord:
     infeasible: tuple[int, ...] = ()
     searched_front: tuple[int, ...] = ()
     score_unit: str = SHARE
+    score_direction: Direction = "maximize"
     self_comparison: Measurement | None = None
     waited: float = 0.0
     device_step: int | None = None

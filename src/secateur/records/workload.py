@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from secateur.records.evaluations import Direction
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -62,8 +64,9 @@ class Workload:
     one name equally long; input names are those of the exported file.
     output: model outputs → tensor (n, …), floating: what cut networks are compared by with the dense one (damage, distillation).
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
-    score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar; higher is better.
+    score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar.
         Or an object with `update(outputs, targets)` and `compute()`, which gives a scalar of all samples.
+    score_direction: "minimize" where a lower score is better (perplexity, an error).
     score_unit: "share" for scores in [0, 1]; any other text is the unit of a plain number ("dB", or "" for none).
     augment: `(inputs, generator) → inputs`, applied to each training batch during recovery; an only input comes as a tensor.
     """
@@ -76,6 +79,7 @@ class Workload:
     score: Any
     score_name: str = "top-1 accuracy"
     score_unit: str = SHARE
+    score_direction: Direction = "maximize"
     augment: Callable[[Any, torch.Generator], Any] | None = None
     output: Callable[[Any], Tensor] = logits
     dynamic_axes: DynamicAxes = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from secateur.records import SHARE, Measurement, Recovered, RunRecord, Trial
+from secateur.records import SCORE, SHARE, Measurement, Recovered, RunRecord, Trial
 from secateur.report.style import COLOURS, MUTED, empty, error_bars, layout, scaled
 from secateur.report.units import kilobytes, ratio, score_ticks, score_with_interval, short
 
@@ -66,14 +66,16 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
         if members := [f for f in finalists if (f in record.registered) == passed]:
             figure.add_trace(_recovered(members, record, axis, name=name, symbol="circle" if passed else "circle-open"))
     figure.add_trace(_dense(record))
-    for floor in (g.limit for g in record.goals if g.metric == "accuracy" and g.sense == "at_least"):
-        figure.add_hline(y=floor, line={"color": COLOURS["recovered"], "width": 1, "dash": "dot"})
+    for limit in (g.limit for g in record.goals if g.metric == SCORE):
+        figure.add_hline(y=limit, line={"color": COLOURS["recovered"], "width": 1, "dash": "dot"})
         figure.add_annotation(
-            x=0.995, xref="paper", xanchor="right", y=floor, yanchor="top", showarrow=False,
+            x=0.995, xref="paper", xanchor="right", y=limit, yanchor="top", showarrow=False,
             text="limit", font={"size": 11, "color": COLOURS["recovered"]},
         )  # fmt: skip
     figure.update_xaxes(title=AXES[axis], tickformat=".0%")
-    figure.update_yaxes(title=record.score_name, tickformat=score_ticks(record.score_unit))
+    lower = record.score_direction == "minimize"
+    title, turned = f"{record.score_name}{', lower is better' * lower}", "reversed" if lower else None
+    figure.update_yaxes(title=title, tickformat=score_ticks(record.score_unit), autorange=turned)
     return layout(figure, 520)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.records import SEARCH, ArmResult, Measurement, Recovered, RunRecord
+from secateur.records import SCORE, SEARCH, ArmResult, Measurement, Recovered, RunRecord, gain
 from secateur.report.device import measured_latencies
 from secateur.report.table import change, milliseconds
 from secateur.report.units import UNKNOWN, kilobytes, short, times
@@ -28,10 +28,10 @@ def _worthless(record: RunRecord) -> list[str]:
     said = [_unbeaten(arm, whole) for arm in record.unbeaten]
     small, best = record.small_dense, knee_of(record)
     if small is not None and best is not None and "accuracy" in small.measurements:
-        gap = best.measurements["accuracy"].value - small.measurements["accuracy"].value
-        if gap <= 0:
+        gap = best.measurements[SCORE].value - small.measurements[SCORE].value
+        if gain(gap, record.score_direction) <= 0:
             said.append(
-                f"Trained from scratch, the widths of {best.name} score as high as pruned: pruning gained nothing here."
+                f"Trained from scratch, the widths of {best.name} score as well as pruned: pruning gained nothing here."
             )
     return said
 

@@ -18,6 +18,7 @@ from secateur.records import (
     Recovered,
     Trial,
     Verdict,
+    gain,
 )
 from secateur.search.front import as_costs, hypervolume, reference_point
 from secateur.search.ledger import feasible, own
@@ -66,13 +67,20 @@ def _arm(trial: Trial) -> str:
     return trial.arm if trial.arm in (*BASELINES, "dense") else SEARCH
 
 
-def audit(finalists: Sequence[Recovered], verdicts: Mapping[str, Verdict]) -> Audit:
-    """Rank correlation, regret and shrinkage over the finalists that could be measured. verdicts: by their names."""
+def audit(finalists: Sequence[Recovered], verdicts: Mapping[str, Verdict], direction: Direction = "maximize") -> Audit:
+    """Rank correlation, regret and shrinkage over the finalists that could be measured. verdicts: by their names.
+
+    direction: of the score.
+    """
     sound = [f for f in finalists if f.failure is None and "accuracy" in f.measurements and "accuracy" in f.searched]
     before = np.array([f.searched["accuracy"].value for f in sound])
     after = np.array([f.measurements["accuracy"].value for f in sound])
     order = rank_correlation(before.tolist(), after.tolist())
-    regret = float(after.max() - after[before.argmax()]) if len(sound) >= LEAST_RANKED else None
+    if len(sound) >= LEAST_RANKED:
+        first, best = (int(np.argmax(gain(scores, direction))) for scores in (before, after))
+        regret = abs(float(after[best] - after[first]))
+    else:
+        regret = None
     return Audit(
         len(sound),
         order.value if order else None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.records import Direction, Evaluation, Goal, Measurement, Provenance
+from secateur.records import SCORE, Direction, Evaluation, Goal, Measurement, Provenance, gain
 
 FOUND: tuple[Provenance, ...] = ("measured", "computed")
 """Provenances of what a front is made of."""
@@ -99,23 +99,24 @@ def _minimal(points: Points) -> Points:
 def reference_point(objectives: Objectives, dense: Mapping[str, Measurement], goals: Sequence[Goal]) -> list[float]:
     """The worst corner that counts, as costs: the dense model's own costs, and the largest loss that the search allows.
 
-    What is maximised and has no goal may lose half of the dense value; where the dense cost is 0, the reference is 1.
+    A score, and what else is maximised, may lose half of the dense value where it has no goal; where the dense cost is 0, the
+    reference is 1.
     """
     corner = []
     for name, direction in objectives.items():
         value = dense[name].value
-        if direction == "minimize":
+        if direction == "minimize" and name != SCORE:
             corner.append(value if value > 0 else 1.0)
         else:
-            corner.append(-floor(name, dense, goals))
+            corner.append(-floor(name, direction, dense, goals))
     return corner
 
 
-def floor(metric: str, dense: Mapping[str, Measurement], goals: Sequence[Goal]) -> float:
-    """The lowest value of a maximised metric that counts in the search: its goals', else half of the dense value is lost."""
-    value = dense[metric].value
-    floors = [g.limit_in_search for g in goals if g.metric == metric and g.sense == "at_least"]
-    return max(floors, default=value - abs(value) / 2)
+def floor(metric: str, direction: Direction, dense: Mapping[str, Measurement], goals: Sequence[Goal]) -> float:
+    """The lowest gain of a score, or of what is maximised, that counts in the search: its goals', else half of it is lost."""
+    value, sense = dense[metric].value, "at_least" if direction == "maximize" else "at_most"
+    floors = [gain(g.limit_in_search, direction) for g in goals if g.metric == metric and g.sense == sense]
+    return max(floors, default=gain(value, direction) - abs(value) / 2)
 
 
 class Archive:
@@ -177,9 +178,9 @@ def knee(
         shares = []
         for name, direction in objectives.items():
             value, base = evaluation.measurements[name].value, dense[name].value
-            if direction == "minimize":
+            if direction == "minimize" and name != SCORE:
                 shares.append(value / base if base else value)
             else:
-                shares.append(max(0.0, base - value) / (allowed.get(name) or abs(base) or 1.0))
+                shares.append(max(0.0, gain(base - value, direction)) / (allowed.get(name) or abs(base) or 1.0))
         distances.append(float(np.linalg.norm(shares)))
     return int(np.argmin(distances))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from secateur.definition import LOWER_GOALS, ConstraintDefinition
-from secateur.records import Goal, Measurement
+from secateur.records import SCORE, Goal, Measurement
 
 LOOSER = 8
 """Times the allowed loss that a candidate may show before recovery, which brings most of it back."""
@@ -26,16 +26,21 @@ def goals_of(
             in_search = limit
             if name == "max_drop":
                 in_search = base - _loose(value, base, constraint, recovers=recovers)
+            elif name == "max_rise":
+                in_search = base + _loose(value, base, constraint, recovers=recovers)
             elif name == "at_least":
                 in_search = min(limit, base - _loose(max(0.0, base - limit), base, constraint, recovers=recovers))
+            elif name == "at_most" and metric == SCORE:
+                in_search = max(limit, base + _loose(max(0.0, limit - base), base, constraint, recovers=recovers))
             sense: Literal["at_least", "at_most"] = "at_least" if name in LOWER_GOALS else "at_most"
-            drop = value if name == "max_drop" else None
+            drop = value if name in ("max_drop", "max_rise") else None
             goals.append(Goal(metric, sense, limit, in_search, text, drop))
     return tuple(goals)
 
 
 _LIMITS: Mapping[str, Callable[[str, float, float], tuple[float, str]]] = {
     "max_drop": lambda m, base, v: (base - v, f"{m} within {v:g} of the dense model"),
+    "max_rise": lambda m, base, v: (base + v, f"{m} within {v:g} of the dense model"),
     "at_least": lambda m, _base, v: (v, f"{m} at least {v:g}"),
     "at_most": lambda m, _base, v: (v, f"{m} at most {v:g}"),
     "speedup_at_least": lambda m, base, v: (base / v, f"{m} at least {v:g} times less than the dense model's"),

@@ -28,7 +28,7 @@ class Problem:
 
     resolve: spells a candidate out, in milliseconds. exact: MACs and parameters of the network that a plan leads to. dense: the
     original's figures on search data. saliencies: for the global baseline. warm_starts: False leaves everything to the sampler.
-    prior: candidates of an earlier front. seed: of what is drawn outside the sampler.
+    prior: candidates of an earlier front. score_direction: see `Workload`. seed: of what is drawn outside the sampler.
     """
 
     space: SearchSpace
@@ -41,6 +41,7 @@ class Problem:
     warm_starts: bool = True
     prior: tuple[Candidate, ...] = ()
     seed: int = 0
+    score_direction: Direction = "maximize"
 
 
 class Ledger:

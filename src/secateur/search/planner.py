@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from secateur.records import Candidate, Plan, Sensitivity
+from secateur.records import Candidate, Direction, Plan, Sensitivity
 from secateur.search.additive import AdditiveModel, cheapest
 from secateur.search.knapsack import Curve, solve
 from secateur.search.ledger import Ledger, own
@@ -92,10 +92,10 @@ def _solutions(ledger: Ledger, model: AdditiveModel, rng: np.random.Generator) -
 class _ScoreOfDamage:
     """The score that a damage leads to: monotone, fitted on what has been evaluated."""
 
-    def __init__(self, damages: Sequence[float], scores: Sequence[float]) -> None:
+    def __init__(self, damages: Sequence[float], scores: Sequence[float], direction: Direction) -> None:
         self._x, same, counts = np.unique(damages, return_inverse=True, return_counts=True)
         means = np.bincount(same, scores) / counts
-        self._y = isotonic_regression(means, weights=counts, increasing=False).x
+        self._y = isotonic_regression(means, weights=counts, increasing=direction == "minimize").x
 
     def __call__(self, damage: float) -> float:
         return float(np.interp(damage, self._x, self._y))
@@ -103,7 +103,8 @@ class _ScoreOfDamage:
 
 def _score_of_damage(ledger: Ledger) -> _ScoreOfDamage:
     figures = [t.evaluation.measurements for t in own(ledger.trials)[-400:]]  # plenty for one curve
-    return _ScoreOfDamage([f["damage"].value for f in figures], [f["accuracy"].value for f in figures])
+    scores = [f["accuracy"].value for f in figures]
+    return _ScoreOfDamage([f["damage"].value for f in figures], scores, ledger.problem.score_direction)
 
 
 def _by_gain(ledger: Ledger, solutions: Sequence[Solution], rng: np.random.Generator) -> Iterator[Solution]:

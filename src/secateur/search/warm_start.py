@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from secateur.records import Trial
+from secateur.records import SCORE, Trial, gain
 from secateur.search.front import floor
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.study import Proposal
@@ -45,9 +45,9 @@ def probe(ledger: Ledger) -> Proposal:
     """
     problem = ledger.problem
     method = best_method(problem.space, ledger.trials)
-    lowest = floor("accuracy", problem.dense, problem.goals)
-    dense = problem.dense["accuracy"].value
-    scores = {0.0: dense, **_scores_by_share(ledger.trials, method)}
+    lowest = floor(SCORE, problem.score_direction, problem.dense, problem.goals)
+    dense = gain(problem.dense[SCORE].value, problem.score_direction)
+    scores = {0.0: dense, **_gains_by_share(ledger, method)}
     holding = max((share for share, score in scores.items() if score > lowest), default=0.0)
     lost = max(dense - scores[holding], 1e-3 * (abs(dense) or 1.0))
     boundary = min(holding * (max(dense - lowest, 0.0) / lost) ** 0.5, REACH * max(holding, SCREENED), 0.95)
@@ -65,10 +65,10 @@ def probed(ledger: Ledger) -> int:
     return sum(t.arm == "global" and t.fraction != SCREENED for t in ledger.trials)
 
 
-def _scores_by_share(trials: Sequence[Trial], method: str) -> dict[float, float]:
+def _gains_by_share(ledger: Ledger, method: str) -> dict[float, float]:
     return {
-        trial.fraction: trial.evaluation.measurements["accuracy"].value
-        for trial in trials
+        trial.fraction: gain(trial.evaluation.measurements[SCORE].value, ledger.problem.score_direction)
+        for trial in ledger.trials
         if trial.arm == "global" and trial.evaluation.complete and trial.method == method and trial.fraction is not None
     }
 

@@ -114,7 +114,7 @@ def test_errors_in_an_inline_part_name_its_line(project):
         ("{max_drip: 1}", "unknown key 'max_drip'. Did you mean 'max_drop'?"),
         (
             "{before_recovery: 0.5}",
-            "a constraint needs a goal: one of max_drop, at_least, at_most, speedup_at_least, smaller_by",
+            "a constraint needs a goal: one of max_drop, at_least, at_most, speedup_at_least, smaller_by, max_rise",
         ),
         ("{smaller_by: 1.5}", "'constraints.accuracy.smaller_by' is 1.5; it must be less than 1"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import onnx
@@ -12,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 # as everybody writes it
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
+import texts
 from conftest import REPOSITORY
 from nets import conv_bn, images, shaken
 from secateur.agent.latency import Protocol
@@ -26,13 +25,12 @@ from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_export import export
-from secateur.records import ROLES, DataRoles, Job, Plan, Workload
+from secateur.records import Job, Plan
 from secateur.recovery.fine_tune import train_steps
 from secateur.recovery.terms import Batch, terms_of, total
 from secateur.search_spaces import build_space
 from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import guarded_workload
-from secateur.workloads.scores import top1
 from tiny import make_workload
 
 
@@ -86,7 +84,7 @@ def evaluator_of(made, model):
     space = build_space(
         SearchSpaceDefinition.model_validate({"groups": [{"methods": ["taylor", "l2"], "types": TYPES}]}), found
     )
-    objectives = {"accuracy": "maximize", "latency": "minimize"}
+    objectives = {"accuracy": made.score_direction, "latency": "minimize"}
     definition = EvaluatorDefinition.model_validate({"objectives": objectives, "device_samples": 8})
     place = Place(open_devices(definition, REPOSITORY), Protocol(block=2, copies=2, rounds=1))
     evaluator = Evaluator(definition, DenseModel(model, made, found.costs), place)
@@ -155,75 +153,15 @@ def test_distillation_holds_on_to_the_workloads_output(model):
     assert float(total(terms, Batch((x,), replace(outputs, boxes=outputs.boxes + 1), y))) == pytest.approx(0, abs=1e-5)
 
 
-class Reader(nn.Module):
-    """Classes of a text: the mean of what its words say, without the padding."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.up, self.head = nn.Embedding(40, 16), nn.Linear(16, 24), nn.Linear(24, 5)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        words = torch.relu(self.up(self.embed(input_ids)))
-        mask = attention_mask[..., None].to(words.dtype)
-        pooled = (words * mask).sum(1) / mask.sum(1)
-        return {"logits": self.head(pooled), "attention_mask": attention_mask.sum(1)}
-
-
-class Texts(Dataset):
-    """Word numbers of different counts, with a label; as a table: rows are dicts."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        lengths = torch.randint(3, LONGEST + 1, (count,), generator=generator).tolist()
-        self.ids = [torch.randint(1, 40, (length,), generator=generator) for length in lengths]
-        self.labels = torch.randint(0, 5, (count,), generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, number: int) -> dict:
-        return {"input_ids": self.ids[number], "label": int(self.labels[number]), "text": "…"}
-
-
-LONGEST = 9
-
-
-def padded(samples: list[dict], length: int | None = LONGEST) -> dict[str, Tensor]:
-    ids = nn.utils.rnn.pad_sequence([sample["input_ids"] for sample in samples], batch_first=True)
-    ids = F.pad(ids, (0, (length or 0) - ids.shape[1])) if length else ids
-    labels = torch.tensor([sample["label"] for sample in samples])
-    return {"labels": labels, "attention_mask": (ids > 0).long(), "input_ids": ids}
-
-
-def reading(**changes):
-    """Texts padded to one length; or each batch to its longest one, where axes are dynamic."""
-    torch.manual_seed(0)
-    model = Reader().eval()
-    ids = torch.ones(2, LONGEST, dtype=torch.long)
-    pad = partial(padded, length=None) if changes else padded
-    roles = {r: DataLoader(Texts(80, i), collate_fn=pad) for i, r in enumerate(ROLES)}
-    return guarded_workload(
-        Workload(
-            name="reader",
-            build_model=lambda: model,
-            example_inputs={"input_ids": ids, "attention_mask": ids},
-            data=DataRoles(**roles),
-            loss=lambda outputs, targets: F.cross_entropy(outputs["logits"], targets),
-            score=top1,
-            **changes,
-        )
-    )
-
-
 def test_a_model_that_takes_keywords_goes_all_the_way():
-    made = reading()
+    made = guarded_workload(texts.workload(length=texts.LONGEST))
     model = made.build_model()
     inspected = inspect_workload(made, model)
     assert inspected.looked_at["test"] == (80, 80)
     evaluator, space, saliencies = evaluator_of(made, model)
     dense = onnx.load_model_from_string(evaluator.files.dense.onnx)
     assert [entry.name for entry in dense.graph.input] == ["input_ids", "attention_mask"]
-    assert [entry.name for entry in dense.graph.output] == ["logits", "output_attention_mask"]
+    assert [entry.name for entry in dense.graph.output] == ["logits", "output_attention_mask", "features_0"]
     assert {group.name for group in space.groups} == {"embed", "up"}
     candidate = space.uniform(0.5, "l2")
     found = evaluator.evaluate(Job(candidate, resolve(candidate, space.groups, saliencies)))
@@ -235,11 +173,8 @@ def test_a_model_that_takes_keywords_goes_all_the_way():
     evaluator.measuring.devices.close()
 
 
-LENGTH = {"input_ids": {1: "length"}, "attention_mask": {1: "length"}}
-
-
 def test_axes_that_the_workload_declares_are_free_in_the_file():
-    made = reading(dynamic_axes=LENGTH)
+    made = guarded_workload(texts.workload())
     model = made.build_model()
     assert inspect_workload(made, model).looked_at["train"] == (80, 80)
     evaluator, space, saliencies = evaluator_of(made, model)
@@ -255,9 +190,9 @@ def test_axes_that_the_workload_declares_are_free_in_the_file():
         for length in (4, 13):
             ids = torch.randint(1, 40, (3, length))
             mask = (torch.arange(length) < torch.tensor([[2], [3], [length]])).long()
-            logits, _ = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+            logits, *_ = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
             with torch.no_grad():
-                wanted = compressed.module(input_ids=ids, attention_mask=mask)["logits"]
+                wanted = compressed.module(input_ids=ids, attention_mask=mask).logits
             torch.testing.assert_close(torch.from_numpy(logits), wanted, rtol=1e-4, atol=1e-5)
     assert train_steps(model, model, made, RecoverDefinition(batch=16), 2).stopped is None
     evaluator.measuring.devices.close()
@@ -286,4 +221,4 @@ def test_height_and_width_are_free_apart_from_each_other():
 )
 def test_axes_that_are_not_there_are_refused(axes, words):
     with pytest.raises((WorkloadError, DefinitionError), match=words):
-        reading(dynamic_axes=axes)
+        guarded_workload(replace(texts.workload(), dynamic_axes=axes))

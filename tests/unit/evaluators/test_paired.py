@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from secateur.errors import EvaluationFailed, WorkloadError
-from secateur.evaluators.paired import SURELY_AT_LEAST, change, difference, interval, least_excluded, tango
+from secateur.evaluators.paired import WORST, change, difference, interval, least_excluded, tango
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores, scores_of
 from secateur.records import Workload
 from secateur.workloads.functions import checked_score
@@ -96,7 +96,7 @@ def test_scores_of_0_and_1_are_paired_and_not_compared_as_if_unrelated():
     low, high = found.bounds
     assert found.value == pytest.approx(-0.008)
     assert high - low < 2 * 0.022
-    assert low < found.details[SURELY_AT_LEAST] < found.value < high
+    assert low < found.details[WORST["maximize"]] < found.value < high
 
 
 def test_real_scores_are_compared_by_their_differences():

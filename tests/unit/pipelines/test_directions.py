@@ -35,7 +35,7 @@ def check(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("metric", "wrong", "right"), [("latency", "maximize", "minimize"), ("accuracy", "minimize", "maximize")]
+    ("metric", "wrong", "right"), [("latency", "maximize", "minimize"), ("throughput", "minimize", "maximize")]
 )
 def test_a_metric_with_a_natural_direction_is_not_turned(check, metric, wrong, right):
     with pytest.raises(

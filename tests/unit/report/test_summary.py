@@ -52,7 +52,7 @@ def test_a_small_network_trained_from_scratch_that_scores_as_high_is_told():
     record = replace(RECORD, small_dense=scratch)
     assert "gained nothing" not in headline(record)
     as_good = replace(record, small_dense=replace(scratch, measurements=figures(0.88, 0.4, 4e5)))
-    assert headline(as_good).startswith("Trained from scratch, the widths of f1-aa score as high as pruned")
+    assert headline(as_good).startswith("Trained from scratch, the widths of f1-aa score as well as pruned")
 
 
 def test_a_dense_model_that_differs_from_itself_is_a_warning():

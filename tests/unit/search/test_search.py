@@ -80,6 +80,32 @@ def test_warm_starts_come_first_and_in_order(tmp_path):
     )
 
 
+def test_a_score_that_is_minimised_leads_the_same_way(tmp_path):
+    def lower_is_better(candidate):
+        found = evaluate(candidate)
+        return dataclasses.replace(found, measurements=negated(found.measurements))
+
+    def negated(measurements):
+        score = measurements["accuracy"]
+        return {**measurements, "accuracy": dataclasses.replace(score, value=-score.value)}
+
+    plain = run(tmp_path, 45, name="plain")
+    other = run(
+        tmp_path,
+        45,
+        name="negated",
+        evaluate=lower_is_better,
+        objectives={**OBJECTIVES, "accuracy": "minimize"},
+        goals=(Goal("accuracy", "at_most", -0.8, -0.5, "accuracy at most -0.8"),),
+        dense=negated(plain.problem.dense),
+        score_direction="minimize",
+    )
+    keys = [[t.evaluation.candidate.key for t in ledger.trials] for ledger in (plain, other)]
+    assert keys[0] == keys[1]
+    assert {t.arm for t in plain.trials} >= {"global", "knapsack", "sampler"}
+    assert other.archive.points.tolist() == plain.archive.points.tolist()
+
+
 def test_knapsack_points_cut_what_hurts_least(tmp_path):
     points = [t.evaluation.candidate for t in run(tmp_path, 60).trials if t.arm == "knapsack"]
     assert len(points) > 10
