@@ -222,3 +222,22 @@ def test_height_and_width_are_free_apart_from_each_other():
 def test_axes_that_are_not_there_are_refused(axes, words):
     with pytest.raises((WorkloadError, DefinitionError), match=words):
         guarded_workload(replace(texts.workload(), dynamic_axes=axes))
+
+
+def test_a_classifier_of_transformers_is_evaluated():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.BertConfig(
+        vocab_size=texts.WORDS, num_labels=texts.CLASSES, max_position_embeddings=32, **sizes
+    )
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(config).eval()
+    made = guarded_workload(replace(texts.workload(), build_model=lambda: model))
+    inspect_workload(made, model)
+    evaluator, space, saliencies = evaluator_of(made, model)
+    half = space.uniform(0.5, "l2")
+    found = evaluator.evaluate(Job(half, resolve(half, space.groups, saliencies)))
+    assert found.failure is None
+    dense = onnx.load_model_from_string(evaluator.files.dense.onnx)
+    assert [entry.name for entry in dense.graph.output] == ["logits"]
+    evaluator.measuring.devices.close()
