@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -22,7 +21,7 @@ from secateur.workloads.loading import build_model, guarded_workload
 from secateur.workloads.pairs import arguments
 from secateur.workloads.roles import drawn, split_roles
 from secateur.workloads.samples import Samples, collate_of, in_batches, map_style
-from secateur.workloads.scores import top1
+from secateur.workloads.scores import cross_entropy, top1
 
 Data = DataRoles | Dataset[Any] | Mapping[str, Dataset[Any]]
 """The five roles; or one data set, or `{"train": …, "test": …}`, of which `split_roles` makes the roles that are missing."""
@@ -32,8 +31,8 @@ def compress(
     model: nn.Module,
     data: Data,
     *,
-    loss: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.cross_entropy,
-    score: Callable[[Tensor, Tensor], Tensor] = top1,
+    loss: Callable[[Any, Any], Tensor] = cross_entropy,
+    score: Any = top1,
     example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None,
     workload: Mapping[str, Any] | None = None,
     name: str = "model",

@@ -116,8 +116,7 @@ class _Look:
                 f"{self._named(number)} gives inputs {_shown(found)}; example_inputs are {_shown(self.expected)} (without the "
                 "batch). All samples must be alike: resize or crop them in the data set."
             )
-        free = dict.fromkeys(range(1, 9), "any") if self.axes else {}
-        kinds = _kinds(target, TARGET, dict.fromkeys(named(target, TARGET), free))
+        kinds = _kinds(target, TARGET, _any_size(target) if self.axes else NO_AXES)
         self.target = self.target or kinds
         if kinds != self.target:
             raise WorkloadError(
@@ -175,6 +174,11 @@ def _kinds(batch: PyTree, whole: str, axes: DynamicAxes = NO_AXES) -> Kinds:
         name: (tuple(axes.get(name, {}).get(axis, size) for axis, size in enumerate(x.shape))[1:], x.dtype)
         for name, x in named(batch, whole).items()
     }
+
+
+def _any_size(target: PyTree) -> DynamicAxes:
+    """All axes of a target, besides the batch."""
+    return {name: dict.fromkeys(range(1, x.dim()), "any") for name, x in named(target, TARGET).items()}
 
 
 def _shown(kinds: Kinds) -> str:

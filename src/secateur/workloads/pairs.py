@@ -15,6 +15,10 @@ NEEDED = (
 )
 
 
+SHOWN = 6
+"""Names that a message lists."""
+
+
 class Unpaired(Exception):
     """A batch is no inputs and targets, and what it is instead (the end of a sentence)."""
 
@@ -53,10 +57,19 @@ def _nested(given: PyTree, example_inputs: PyTree) -> PyTree:
         found = named(arguments(one), INPUT)
         if found.keys() == wanted.keys():
             return filled(example_inputs, [found[name] for name in wanted])
+    there = [*named(arguments(given), INPUT)]
+    listed = ", ".join(there[:SHOWN]) + ("" if len(there) <= SHOWN else f" and {len(there) - SHOWN} others")
     raise Unpaired(
-        f"gives inputs {', '.join(named(arguments(given), INPUT))}; example_inputs are {', '.join(wanted)}"
-        + ("" if isinstance(example_inputs, Mapping) else ". A model that takes keywords needs a dict of them there")
+        f"gives inputs {listed}; example_inputs are {', '.join(wanted)}. {_hint(len(there), example_inputs)}"
     )
+
+
+def _hint(count: int, example_inputs: PyTree) -> str:
+    if not isinstance(example_inputs, Mapping):
+        return "A model that takes keywords needs a dict of them there"
+    if count > len(tensors(example_inputs)):
+        return "Rows of numbers in lists become tensors by with_format('torch') of the table, or by a collate function"
+    return "The names must be those that forward() takes"
 
 
 def _checked(target: PyTree) -> PyTree:

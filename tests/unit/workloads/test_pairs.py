@@ -45,7 +45,8 @@ def test_inputs_are_nested_and_ordered_as_the_example_is(batch, example, inputs,
         ((["a"], Y), IMAGE, r"has a list of 1 \(str\) as its input"),
         ((X, 3), IMAGE, "has a int as its target"),
         (([X, Z], Y), IMAGE, "gives inputs input_0, input_1; example_inputs are input. A model that takes keywords"),
-        ((X, Y), WORDS, "gives inputs input; example_inputs are ids, mask"),
+        ((X, Y), WORDS, "gives inputs input; example_inputs are ids, mask. The names must be"),
+        ({"ids": [Z] * 9, "mask": [Z] * 9, "label": Y}, WORDS, "ids_0, .*, ids_5 and 12 others; .*with_format"),
     ],
 )
 def test_what_is_no_inputs_and_targets_says_what_it_is(batch, example, words):
