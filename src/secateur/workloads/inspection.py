@@ -105,7 +105,7 @@ class _Look:
     def sample(self, number: int) -> PyTree:
         """The target of a sample, (1, …), after everything about it has been checked that can be checked alone."""
         inputs, target = self._pair(number)
-        for name, tensor in {**named(inputs, INPUT), **named(target, TARGET)}.items():
+        for name, tensor in (*named(inputs, INPUT).items(), *named(target, TARGET).items()):
             if not torch.isfinite(tensor).all():
                 raise WorkloadError(
                     f"{self._named(number)} holds NaN or infinity in its {name}. Clean the data, or leave the sample out."
@@ -114,7 +114,8 @@ class _Look:
         if found != self.expected:
             raise WorkloadError(
                 f"{self._named(number)} gives inputs {_shown(found)}; example_inputs are {_shown(self.expected)} (without the "
-                "batch). All samples must be alike: resize or crop them in the data set."
+                "batch). All samples must be alike: resize or crop them in the data set, or declare the axis in the workload's "
+                "dynamic_axes."
             )
         kinds = _kinds(target, TARGET, _any_size(target) if self.axes else NO_AXES)
         self.target = self.target or kinds
