@@ -1,4 +1,4 @@
-"""Models with their data: the user's own through a factory, and the three that come with the package."""
+"""Models with their data: the user's own through a factory, and those that come with the package."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +8,7 @@ from secateur.plugins import Registry
 SHIPPED = {
     "secateur.workloads.digits:workload": "handwritten digits of scikit-learn, residual network or vision transformer (embedded)",
     "secateur.workloads.cifar10:workload": "CIFAR-10 from a folder, ResNet-20/32/44/56 with weights from a file",
+    "secateur.workloads.detection:workload": "shapes that are drawn anew, small YOLO-like detector with three heads (embedded)",
     "secateur.workloads.text:workload": "sentences from tab-separated files, small BERT-style classifier",
 }
 """factory → what it is, for `secateur list workloads`."""
