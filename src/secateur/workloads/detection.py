@@ -27,10 +27,10 @@ from secateur.workloads.roles import collect
 CLASSES = ("circle", "square", "triangle")
 SIZE, MOST = 64, 4
 """Pixels of an image's side; objects of an image."""
-SAMPLES = {"train": 1500, "calibration": 128, "search": 300, "selection": 300, "test": 500}
+SAMPLES = {"train": 1500, "calibration": 128, "search": 250, "selection": 300, "test": 500}
 EPOCHS, BATCH, RATE = 24, 32, 4e-3
 RECIPE = "shapes-yolo-16-e24-s0"
-OVERLAP, MOST_FOUND = 0.5, 20
+OVERLAP, MOST_FOUND = 0.5, 10
 """IoU from which two boxes are one object; boxes of a class that are looked at in an image, by confidence."""
 _LEVELS = ((0.0, 16.0), (16.0, 28.0), (28.0, float(SIZE)))
 """Which sizes of objects, in pixels of the longer side, each head is trained to find."""
