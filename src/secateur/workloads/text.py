@@ -74,6 +74,7 @@ def workload(
         name="text",
         build_model=lambda: load_weights(network(len(vocabulary), len(labels)), weights),
         example_inputs=collect(data.search, 2)[0],
+        dynamic_axes={"ids": {1: "length"}, "mask": {1: "length"}},
         data=data,
         loss=F.cross_entropy,
         score=top1,
@@ -123,7 +124,7 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int]) -> tuple[Tensor,
 
 def network(words: int, classes: int) -> TextClassifier:
     """The untrained classifier: (n, tokens) twice → (n, classes)."""
-    return TextClassifier(words=words, longest=LONGEST, width=128, depth=3, heads=8, inner=512, classes=classes)
+    return TextClassifier(words=words, longest=LONGEST, width=64, depth=2, heads=4, inner=256, classes=classes)
 
 
 def trained(data: Dataset[Any], words: int, classes: int, seed: int = 0) -> nn.Module:
@@ -132,7 +133,8 @@ def trained(data: Dataset[Any], words: int, classes: int, seed: int = 0) -> nn.M
         torch.manual_seed(seed)
         model = network(words, classes)
         generator = torch.Generator().manual_seed(seed)
-        (ids, mask), labels = collect(data)
+        inputs, labels = collect(data)
+        ids, mask = inputs["ids"], inputs["mask"]
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=RATE, epochs=EPOCHS, steps_per_epoch=-(-len(labels) // BATCH)
@@ -161,7 +163,7 @@ def _encoded(rows: Sequence[Row], vocabulary: Mapping[str, int], labels: Sequenc
 
 @dataclass(frozen=True)
 class _Sentences(Dataset[Any]):
-    """Samples ((numbers of words, mask), number of the label)."""
+    """Samples: numbers of words and mask, both (LONGEST,), by the names of the network's arguments; and the number of the label."""
 
     ids: Tensor
     mask: Tensor
@@ -171,4 +173,4 @@ class _Sentences(Dataset[Any]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Any:
-        return (self.ids[index], self.mask[index]), self.targets[index]
+        return {"ids": self.ids[index], "mask": self.mask[index]}, self.targets[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 # as everybody writes it
+from onnxruntime import InferenceSession
 from test_evaluator import run_onnx
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -15,7 +16,7 @@ from secateur.compression.plan import apply
 from secateur.compression.transforms.channels import without
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_template import make_template
-from secateur.workloads.transformer import VisionTransformer
+from secateur.workloads.transformer import TextClassifier, VisionTransformer
 
 
 class Recurrent(nn.Module):
@@ -122,3 +123,20 @@ class Pixels(nn.Module):
 def test_tokens_that_become_an_image_again_are_rewritten():
     torch.manual_seed(0)
     rewritten_like_the_module(shaken(Pixels()), {"one", "two"})
+
+
+def test_a_transformer_of_sentences_of_any_length_is_rewritten():
+    torch.manual_seed(0)
+    model = shaken(TextClassifier(words=20, longest=16, width=16, depth=2, heads=2, inner=24, classes=3))
+    inputs = {"ids": torch.arange(12).view(2, 6) % 7, "mask": torch.arange(12).view(2, 6) % 6 < 4}
+    template = make_template(model, inputs, dynamic_axes={"ids": {1: "length"}, "mask": {1: "length"}})
+    groups = find_groups(model, inputs).groups
+    hidden = "blocks.0.attention.output"
+    assert {hidden, "blocks.0.attention.query", "blocks.1.expand"} <= {group.name for group in groups}
+    smaller = apply(model, without(groups, {group.name: group.removable[:1] for group in groups}))
+    session = InferenceSession(template.render(smaller))
+    for length in (3, 6, 11):
+        ids = torch.arange(2 * length).view(2, length) % 20
+        mask = torch.arange(length).expand(2, -1) < length - 1
+        (found,) = session.run(None, {"ids": ids.numpy(), "mask": mask.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), smaller(ids, mask), rtol=1e-3, atol=1e-4)

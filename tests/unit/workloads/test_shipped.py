@@ -71,7 +71,8 @@ def test_sentences_are_read_from_a_table_and_learnt_once(table, tmp_path, monkey
     second = text.workload(train=str(table), cache=str(tmp_path))
     assert trained == [len(first.data.train)]
     check_roles(first.data)
-    (ids, mask), labels = collect(first.data.test)
+    inputs, labels = collect(first.data.test)
+    ids, mask = inputs["ids"], inputs["mask"]
     assert ids.shape == mask.shape == (len(labels), text.LONGEST)
     model = second.build_model().eval()
     with torch.no_grad():
