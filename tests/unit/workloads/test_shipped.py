@@ -76,7 +76,7 @@ def test_sentences_are_read_from_a_table_and_learnt_once(table, tmp_path, monkey
     assert ids.shape == mask.shape == (len(labels), text.LONGEST)
     model = second.build_model().eval()
     with torch.no_grad():
-        assert top1(model(ids, mask), labels).mean() > 0.9
+        assert top1(model(ids, mask), labels).mean() > 0.7
         torch.testing.assert_close(
             model(ids, mask), model(ids[:, :12], mask[:, :12])
         )  # what is padding counts for nothing
