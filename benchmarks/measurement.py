@@ -38,7 +38,7 @@ def networks(count: int) -> tuple[bytes, list[bytes]]:
     for _ in range(count):
         gone = {g.name: g.removable[: int(rng.integers(0, g.width - 7))] for g in groups}
         files.append(template.render(apply(dense, without(groups, gone))))
-    return template.dense.SerializeToString(), files
+    return template.dense, files
 
 
 def main() -> None:

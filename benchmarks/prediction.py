@@ -66,7 +66,7 @@ class Family:
         self.costs = found.costs
         self.space = build_space(SearchSpaceDefinition.model_validate(SPACE), found)
         self._template = make_template(model, (image,))
-        self.dense: bytes = self._template.dense.SerializeToString()
+        self.dense: bytes = self._template.dense
 
     def cut(self, candidate: Candidate) -> tuple[bytes, float]:
         """The file, and the share of the MACs."""

@@ -208,7 +208,7 @@ class Evaluator:
         view = View(self.workload, network, samples, self.registry, self.host.fingerprint)
         predicted = self.measuring.predicted(network, names) if race.contested else None
         answer = predicted or self.measuring.measured(network, role, names)
-        session, part = self.host.open(network.onnx), race.first(len(samples.batches))
+        session, part = self.files.session(network), race.first(len(samples.batches))
         context = view.context(self._scoring.outputs(session, samples.batches[:part]), answer)
         if part < len(samples.batches):
             if race.on_part is not None:

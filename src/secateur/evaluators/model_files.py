@@ -14,7 +14,7 @@ from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_template import OnnxTemplate, make_template
 from secateur.evaluators.parity import check_parity
-from secateur.evaluators.runtimes import Host
+from secateur.evaluators.runtimes import Host, HostSession
 from secateur.records import Workload
 from secateur.workloads.pytrees import PyTree, call, joined, mapped, rows, tensors
 from secateur.workloads.roles import collect
@@ -79,9 +79,8 @@ class ModelFiles:
         with torch.no_grad():
             self.outputs: PyTree = call(dense.model, samples)
         try:
-            onnx = self.template.dense.SerializeToString()
-            self._check(dense.model, onnx)
-            self.dense = self._network(dense.model, onnx, dense.costs.total)
+            self._check(dense.model, self.template.dense)
+            self.dense = self._network(dense.model, self.template.dense, dense.costs.total)
         except EvaluationFailed as error:
             raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
@@ -112,8 +111,14 @@ class ModelFiles:
         converted = None if self._suffix == ONNX else convert(self._suffix, module, self._batch)
         return Network(module, onnx, macs, converted)
 
+    def session(self, network: Network) -> HostSession:
+        """A network opened on this host, once for its comparison with the module and for what follows. Raises EvaluationFailed."""
+        file, session = self._opened
+        return session if file is network.onnx else self._host.open(network.onnx)
+
     def _check(self, module: nn.Module, file: bytes) -> None:
         session = self._host.open(file)
+        self._opened = file, session
         for inputs in self._compared:
             with torch.no_grad():
                 expected = call(module, inputs)

@@ -26,12 +26,28 @@ _PLACE = re.compile(
 """How torch.export names the line of the model on which it gave up."""
 
 
+MOST_BYTES = 2**31 - 2**24
+"""Of weights in one ONNX file: a message of protobuf holds 2 GiB, and the graph takes some of them."""
+
+
+def check_size(model: nn.Module) -> None:
+    """Raises ModelError where the weights do not fit into one ONNX file."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    if size > MOST_BYTES:
+        raise ModelError(
+            f"The model holds {size / 1e9:.1f} GB of weights, and an ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB. Compress a "
+            "part of it: a workload whose build_model returns some of its blocks, with what these are given as data."
+        )
+
+
 def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes = NO_AXES) -> onnx.ModelProto:
     """The module as an ONNX model with a free batch dimension, batch norms folded, metadata stripped.
 
     example_inputs, dynamic_axes: as in `Workload`. Every input and output tensor has its name, as in `FlatModule`; the first
-    dimension of each is `batch`. Raises ModelError naming the operation that cannot be exported.
+    dimension of each is `batch`. Raises ModelError naming the operation that cannot be exported, and what
+    `check_size` raises.
     """
+    check_size(model)
     batch = torch.export.Dim("batch")
     # A batch of 1 is specialised by the exporter; two samples keep the dimension free.
     samples = mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)

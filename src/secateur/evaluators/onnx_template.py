@@ -36,13 +36,15 @@ _FOLDING = {"Conv", "ConvTranspose", "Gemm"}
 
 @dataclass(frozen=True)
 class OnnxTemplate:
-    """A dense ONNX graph and, per initializer, the rule that computes it from a module's tensors.
+    """A dense ONNX file and, per initializer, the rule that computes it from a module's tensors.
 
-    depthwise: positions of nodes that hold their channel count as an attribute. unexplained: tensors without a rule; they stay as
-    exported, which is right where the candidate has the same `fixed`: the module's tensors that no rule reads.
+    graph: the same model without the values that rules give. depthwise: positions of nodes that hold their channel count as an
+    attribute. unexplained: tensors without a rule; they stay as exported, which is right where the candidate has the same `fixed`:
+    the module's tensors that no rule reads.
     """
 
-    dense: onnx.ModelProto
+    dense: bytes
+    graph: onnx.ModelProto
     rules: Mapping[str, Rule]
     depthwise: tuple[int, ...]
     unexplained: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ class OnnxTemplate:
                 f"{', '.join(changed[:3])} changes, from which forward() computes tensors of its own ({derived} in the ONNX graph)"
             )
         rendered = onnx.ModelProto()
-        rendered.CopyFrom(self.dense)
+        rendered.CopyFrom(self.graph)
         with torch.no_grad():
             shapes = {}
             for initializer in rendered.graph.initializer:
@@ -113,7 +115,11 @@ def make_template(
         if node.op_type == "Conv" and _group(node).i == shapes.get(node.input[1], (1,))[0] > 1
     )
     fixed = _unread(tensors, rules) if unexplained else {}
-    return OnnxTemplate(dense, rules, depthwise, tuple(unexplained), fixed)
+    file = dense.SerializeToString() if dense_onnx is None else dense_onnx
+    for initializer in dense.graph.initializer:
+        if initializer.name in rules:
+            initializer.ClearField("raw_data")
+    return OnnxTemplate(file, dense, rules, depthwise, tuple(unexplained), fixed)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

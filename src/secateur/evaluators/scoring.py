@@ -32,10 +32,10 @@ class Samples:
 class Scoring:
     """Runs networks beside one dense network, whose file is given."""
 
-    def __init__(self, workload: Workload, host: Host, batch: int, dense: ModelFiles) -> None:
+    def __init__(self, workload: Workload, host: Host, batch: int, files: ModelFiles) -> None:
         """batch: samples per run."""
         self.workload, self.host = workload, host
-        self._batch, self._dense, self._outputs = batch, host.open(dense.dense.onnx), dense.outputs
+        self._batch, self._files = batch, files
         self._samples: dict[str, Samples] = {}
 
     def samples(self, role: str) -> Samples:
@@ -47,7 +47,9 @@ class Scoring:
                 tuple(np.ascontiguousarray(a[i : i + self._batch]) for a in arrays)
                 for i in range(0, length(targets), self._batch)
             ]
-            self._samples[role] = Samples(batches, targets, self.outputs(self._dense, batches))
+            self._samples[role] = Samples(
+                batches, targets, self.outputs(self._files.session(self._files.dense), batches)
+            )
         return self._samples[role]
 
     def outputs(self, session: HostSession, batches: Batches) -> PyTree:
@@ -56,7 +58,7 @@ class Scoring:
         Raises EvaluationFailed where the workload's `output` is not finite.
         """
         found = zip(*(session.run(batch) for batch in batches), strict=True)
-        outputs = filled(self._outputs, [torch.from_numpy(np.concatenate(parts)) for parts in found])
+        outputs = filled(self._files.outputs, [torch.from_numpy(np.concatenate(parts)) for parts in found])
         if not torch.isfinite(self.workload.output(outputs)).all():
             raise EvaluationFailed("the outputs are not finite")
         return outputs

@@ -35,6 +35,7 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
+from secateur.evaluators.onnx_export import check_size
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import SCORES, check_batch, check_direction, check_sizes, check_threads
 from secateur.pipelines.state import STATE
@@ -233,6 +234,7 @@ def _check_builds(workload: Workload, model: nn.Module) -> None:
 
 def _inspected(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> Mapping[str, tuple[int, int]]:
     """Model, data, loss and score tried together: what does not fit must show now and not after the search."""
+    check_size(model)
     check_model(model, workload.example_inputs)
     _check_builds(workload, model)
     inspected = inspect_workload(workload, model)

@@ -28,7 +28,7 @@ from secateur.evaluators.model_files import ModelFiles
 from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
-from secateur.evaluators.runtimes import host_for
+from secateur.evaluators.runtimes import Host, host_for
 from secateur.evaluators.scoring import Scoring
 from secateur.records import Fidelity, Job, Measurement
 from secateur.search_spaces import build_space
@@ -134,6 +134,16 @@ def test_the_dense_candidate_is_the_dense_network(tiny):
     dense = evaluator.measure(evaluator.files.dense, "search", ["accuracy", "size"])
     assert found.measurements["accuracy"].value == dense["accuracy"].value
     assert found.measurements["size"].value == dense["size"].value
+
+
+def test_a_candidate_is_opened_once_on_this_host(tiny, monkeypatch):
+    evaluator, space, saliencies = tiny
+    evaluator.dense_scores("search")
+    opened = []
+    monkeypatch.setattr(Host, "open", lambda self, file, method=Host.open: (opened.append(file), method(self, file))[1])
+    found = evaluator.evaluate(Job(space.uniform(0.5, "l2")), space.groups, saliencies)
+    assert found.failure is None
+    assert len(opened) == 1
 
 
 def test_samples_of_a_sorted_role_are_drawn_so_that_the_first_share_stands_for_all(tiny):

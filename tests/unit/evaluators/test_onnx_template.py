@@ -14,7 +14,8 @@ from nets import images, shaken
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
 from secateur.compression.transforms.channels import without
-from secateur.errors import EvaluationFailed
+from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators.onnx_export import check_size, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.workloads.transformer import TextClassifier, VisionTransformer
 
@@ -54,6 +55,25 @@ class Three(nn.Module):
         for layer, norm in zip((self.one, self.two, self.three), self.norms, strict=True):
             x = F.relu(norm(layer(x)))
         return self.head(x.mean((2, 3)))
+
+
+def test_weights_that_are_rewritten_are_kept_once():
+    model = shaken(
+        nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(64 * 16, 64))
+    )
+    template = make_template(model, (images(),))
+    weights = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert len(template.dense) > weights
+    assert template.graph.ByteSize() < 0.1 * weights
+
+
+def test_a_model_that_no_file_can_hold_is_refused_before_anything_is_copied():
+    model = nn.Linear(2**15, 2**15, device="meta")
+    check_size(nn.Linear(2**14, 2**14, device="meta"))
+    with pytest.raises(
+        ModelError, match=r"holds 4\.3 GB of weights, and an ONNX file holds at most 2\.1 GB\. Compress a part"
+    ):
+        export(model, (torch.zeros(1, 2**15, device="meta"),))
 
 
 def rewritten_like_the_module(model: nn.Module, names: set[str]) -> None:

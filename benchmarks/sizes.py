@@ -1,0 +1,175 @@
+"""What networks of real size cost: their groups, the first candidate, every further one, and memory. Random weights and data.
+
+- groups: found and proven, in CPU-seconds of a bare forward pass of one sample in torch; and samples that ran through the model.
+- preparation: what comes before the first candidate (Gram matrices, saliency, the export), in the same unit.
+- candidate: cut, repaired, written, checked and scored, over a bare ONNX Runtime pass of the same samples with its own file; the
+  part that repairs it, over the same. Latency is left out: its price is fixed by the protocol (`measurement.py`).
+- memory: peak of the resident set beyond what it is once torch is loaded, in sizes of the weights.
+
+One thread. `--quick` takes a quarter of the size and few samples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch._dynamo  # counting MACs loads it, seconds of its own
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.data import Dataset
+
+from candidate_cost import bare
+from common import arguments, table, write_json
+from large_nets import NETS, LargeNet
+from secateur.compression.compensation.gram import grams_of
+from secateur.compression.groups import find_groups
+from secateur.compression.saliency import compute_saliencies
+from secateur.compression.selection import resolve
+from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
+from secateur.evaluators import DenseModel, Evaluator, Place
+from secateur.evaluators.devices import open_devices
+from secateur.records import DataRoles, Job, Workload
+from secateur.search_spaces import build_space
+
+T = TypeVar("T")
+FRACTION = 0.25
+"""Of the channels of every group that the candidate loses."""
+
+
+class Invented(Dataset[tuple[Tensor, int]]):
+    """Samples that are made when they are asked for, the same ones every time, with labels."""
+
+    def __init__(self, net: LargeNet, size: int, count: int, seed: int) -> None:
+        self.net, self.size, self.count, self.seed = net, size, count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed * 1_000_003 + number)
+            return self.net.example(1, self.size)[0], number % 2
+
+
+def workload_of(net: LargeNet, model: nn.Module, size: int, samples: int) -> Workload:
+    """The network with invented data."""
+    roles = (Invented(net, size, count, seed) for seed, count in enumerate((64, 256, samples, 64, 64)))
+    return Workload(
+        name=type(model).__name__,
+        build_model=lambda: model,
+        example_inputs=(net.example(1, size),),
+        data=DataRoles(*roles),
+        loss=torch.nn.functional.cross_entropy,
+        score=lambda outputs, targets: (outputs.argmax(1) == targets).float(),
+    )
+
+
+class Meter:
+    """CPU-seconds, peak memory and samples through the model, step by step."""
+
+    def __init__(self, model: nn.Module, weights: int) -> None:
+        self.weights, self.samples = weights, 0
+        self.base = memory("VmRSS") - weights
+        register_module_forward_pre_hook(lambda module, inputs: self._count(module, type(model), inputs))
+
+    def _count(self, module: nn.Module, kind: type, inputs: tuple[Any, ...]) -> None:
+        if type(module) is kind and inputs:
+            self.samples += len(inputs[0])
+
+    def step(self, work: Callable[[], T]) -> tuple[T, dict[str, float]]:
+        """What the work returns, and its figures: seconds, samples, memory (peak, in sizes of the weights)."""
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        self.samples, started = 0, time.process_time()
+        result = work()
+        seconds = time.process_time() - started
+        peak = (memory("VmHWM") - self.base) / self.weights
+        return result, {"seconds": seconds, "samples": self.samples, "memory": peak}
+
+
+def memory(field: str) -> int:
+    """Bytes that the kernel says this process has."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
+
+
+def alive(model: nn.Module) -> nn.Module:
+    """Statistics and shifts of batch norms as training leaves them: an untrained residual network explodes in float32."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.3, 0.7)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return model.eval()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = arguments(__doc__)
+    parser.add_argument("--model", choices=sorted(NETS), default="resnet50")
+    parser.add_argument("--samples", type=int, help="that a candidate is scored on (default 200, quick 32)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net = NETS[options.model]
+    size = net.size // 4 if options.quick else net.size
+    samples = options.samples or (32 if options.quick else 200)
+    model = alive(net.build(size))
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    workload = workload_of(net, model, size, samples)
+    with torch.no_grad():
+        model(*workload.example_inputs)
+        started = time.process_time()
+        for _ in range(3):
+            model(*workload.example_inputs)
+        forward = (time.process_time() - started) / 3
+    meter = Meter(model, weights)
+    figures: dict[str, Any] = {"model": options.model, "size": size, "weights_mb": weights / 1e6, "forward_s": forward}
+    found, figures["groups"] = meter.step(lambda: find_groups(model, workload.example_inputs))
+    rules = [GroupRule(methods=["l2"], types=["Conv2d", "Linear", "Embedding"])]
+    space = build_space(SearchSpaceDefinition(groups=rules), found)
+    definition = EvaluatorDefinition(objectives={"accuracy": "maximize", "macs": "minimize"})
+    place = Place(open_devices(definition, Path.cwd()))
+    evaluator, figures["export"] = meter.step(
+        lambda: Evaluator(definition, DenseModel(model, workload, found.costs), place)
+    )
+    grams, figures["grams"] = meter.step(lambda: grams_of(model, space.groups, workload, definition.refit_images))
+    evaluator.cutting.grams = grams
+    saliencies, figures["saliency"] = meter.step(
+        lambda: compute_saliencies(model, space.groups, space.methods, workload, grams=grams)
+    )
+    job = Job(space.uniform(FRACTION, "l2"))
+    first, figures["first candidate"] = meter.step(lambda: evaluator.evaluate(job, space.groups, saliencies))
+    if first.failure is not None:
+        raise SystemExit(first.failure)
+    job = Job(space.uniform(FRACTION / 2, "l2"))
+    _, figures["candidate"] = meter.step(lambda: evaluator.evaluate(job, space.groups, saliencies))
+    job = Job(space.uniform(1.5 * FRACTION, "l2"))
+    compressed, figures["repair"] = meter.step(
+        lambda: evaluator.compress(job.candidate, resolve(job.candidate, space.groups, saliencies))
+    )
+    onnx = evaluator.files.rewritten(compressed.module, 0).onnx
+    batches = [(workload.data.search[i][0][None].numpy(),) for i in range(samples)]
+    _, figures["bare"] = meter.step(lambda: bare(onnx, batches))
+    _, figures["candidate"] = meter.step(lambda: evaluator.evaluate(job, space.groups, saliencies))
+    figures["over_bare"] = figures["candidate"]["seconds"] / figures["bare"]["seconds"]
+    figures["repair_over_bare"] = figures["repair"]["seconds"] / figures["bare"]["seconds"]
+    figures["proven"], figures["excluded"] = len(found.groups), len(found.excluded)
+    table(
+        f"{options.model} at {size}, {weights / 1e6:.0f} MB, {len(found.groups)} groups, {samples} samples; a pass {forward:.3f} s",
+        ["", "CPU-seconds", "forward passes", "samples run", "peak memory, × weights"],
+        [
+            [name, f"{f['seconds']:.1f}", f"{f['seconds'] / forward:.0f}", f"{f['samples']:.0f}", f"{f['memory']:.1f}"]
+            for name, f in figures.items()
+            if isinstance(f, dict)
+        ],
+    )
+    over, repair = figures["over_bare"], figures["repair_over_bare"]
+    print(f"candidate over bare: {over:.2f}, of it repair {repair:.2f}; files exported anew: {evaluator.files.exports}")
+    write_json(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()
