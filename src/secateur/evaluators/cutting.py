@@ -12,16 +12,19 @@ from torch import nn
 from secateur.compression.compensation.batch_norm import DenseStatistics, dense_statistics, recalibrate
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.least_squares import LeastSquares
+from secateur.compression.compensation.portions import fitting, portions
 from secateur.compression.compensation.sequential import DenseAnswers, dense_answers, refit_in_order
 from secateur.compression.copies import copied
 from secateur.compression.plan import apply
 from secateur.errors import EvaluationFailed, first_line
 from secateur.records import Plan, Workload
-from secateur.workloads.pytrees import PyTree, call
+from secateur.workloads.pytrees import PyTree, call, joined, rows
 from secateur.workloads.roles import collect
 
 PROBED_IMAGES = 64
 """Calibration samples for probes where candidates are not recalibrated."""
+SEQUENTIAL = 4
+"""Portions that layers are refitted on in order: each layer needs all samples at once."""
 
 
 class Cutting:
@@ -30,7 +33,7 @@ class Cutting:
     def __init__(self, model: nn.Module, workload: Workload) -> None:
         """model: in evaluation mode; it is left as it is."""
         self._model, self._workload = model, workload
-        self._statistics: dict[int, DenseStatistics] = {}
+        self._statistics: dict[int, list[DenseStatistics]] = {}
         self._least_squares: LeastSquares | None = None
         self._answers: DenseAnswers | None = None
 
@@ -54,7 +57,7 @@ class Cutting:
             if images:
                 return module, recalibrate(module, plan, dense)
             with torch.no_grad():
-                return module, call(module, dense.images)
+                return module, joined([call(module, portion.images) for portion in dense])
 
     def refined(self, plan: Plan, images: int, refit_images: int) -> nn.Module:
         """The network of `cut`, or that refitted layer after layer: the one of least loss on `refit_images` calibration samples.
@@ -67,7 +70,8 @@ class Cutting:
             return module
         inputs, targets = collect(self._workload.data.calibration, refit_images)
         if self._answers is None:
-            self._answers = dense_answers(self._model, list(self.grams), inputs)
+            some = rows(inputs, slice(SEQUENTIAL * fitting(self._model, inputs)))
+            self._answers = dense_answers(self._model, list(self.grams), some)
         with _failing():
             ordered = self._refitted(plan)
             refit_in_order(ordered, self._model, plan, self._answers)
@@ -76,13 +80,14 @@ class Cutting:
                 choices.append(copied(ordered))
                 recalibrate(choices[-1], plan, self._dense(images))
             with torch.no_grad():
-                said = [call(choice, inputs) for choice in choices]
+                parts = portions(module, inputs)
+                said = [joined([call(choice, part) for part in parts]) for choice in choices]
         losses = [float(self._workload.loss(outputs, targets)) for outputs in said]
         return min(zip(losses, choices, strict=True), key=lambda pair: _or_worst(pair[0]))[1]
 
     def dense_outputs(self, images: int) -> PyTree:
         """The dense network's outputs on the samples that `cut` gives outputs on."""
-        return self._dense(images).outputs
+        return joined([portion.outputs for portion in self._dense(images)])
 
     def _refitted(self, plan: Plan) -> nn.Module:
         module = apply(self._model, plan)
@@ -90,7 +95,7 @@ class Cutting:
             self._least_squares.refit(module, plan)
         return module
 
-    def _dense(self, images: int) -> DenseStatistics:
+    def _dense(self, images: int) -> list[DenseStatistics]:
         count = images or PROBED_IMAGES
         if count not in self._statistics:
             inputs, _ = collect(self._workload.data.calibration, count)

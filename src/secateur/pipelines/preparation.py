@@ -213,7 +213,8 @@ def check_calibration_images(definition: PipelineDefinition, workload: Workload,
         if not declared.calibration_images:
             continue
         images, _ = collect(workload.data.calibration, declared.calibration_images)
-        for name, count in dense_statistics(model, images).count.items():
+        portions = dense_statistics(model, images)
+        for name, count in ((name, count) for portion in portions for name, count in portion.count.items()):
             if count < LEAST_VALUES:
                 raise DefinitionError(
                     f"{declared.where('calibration_images')}: with {length(images)} calibration samples the batch norm '{name}' "

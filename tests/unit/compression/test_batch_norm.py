@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nets import NETWORKS, images, network
+from secateur.compression.compensation import portions
 from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
@@ -21,6 +22,37 @@ def test_the_uncut_network_does_not_move(name):
     recalibrate(untouched, without([], {}), statistics)
     for key, tensor in model.state_dict().items():
         torch.testing.assert_close(untouched.state_dict()[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("name", WITH_NORMS)
+def test_images_that_do_not_fit_into_one_pass_run_in_portions_and_the_uncut_network_does_not_move(name, monkeypatch):
+    model, x = network(name), images(10)
+    monkeypatch.setattr(portions, "MOST_ENTRIES", 4 * portions.MOST_ENTRIES // portions.fitting(model, (x,)))
+    sizes = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    statistics = dense_statistics(model, (x,))
+    assert len(statistics) == 3
+    untouched = apply(model, without([], {}))
+    said = recalibrate(untouched, without([], {}), statistics)
+    assert max(sizes) == 4
+    torch.testing.assert_close(said, model(x), rtol=1e-3, atol=1e-4)
+    for key, tensor in model.state_dict().items():
+        torch.testing.assert_close(untouched.state_dict()[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_portions_say_what_all_images_say():
+    model, x = network("residual"), images(64)
+    groups = find_groups(model, (x[:2],)).groups
+    plan = without(groups, {g.name: g.removable[::3] for g in groups})
+    found = []
+    for most in (portions.MOST_ENTRIES, portions.MOST_ENTRIES * 16 // portions.fitting(model, (x,))):
+        smaller = apply(model, plan)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(portions, "MOST_ENTRIES", most)
+            recalibrate(smaller, plan, dense_statistics(model, (x,)))
+        found.append(torch.cat([layer.running_var.log() for layer in batch_norms(smaller).values()]))
+    before = torch.cat([layer.running_var.log() for layer in batch_norms(apply(model, plan)).values()])
+    assert (found[1] - found[0]).norm() < 0.2 * (found[0] - before).norm()
 
 
 def reference(

@@ -9,27 +9,29 @@ those of the candidate m_c, v_c (its earlier layers already corrected), on the s
     mean' = m_c + (mean − m_d) · √((v_c + ε)/(v_d + ε))        var' + ε = (var + ε) · (v_c + ε)/(v_d + ε)
 
 so that an uncut network keeps its statistics exactly. In this form the corrected layer's output is an affine map of the plainly
-normalised batch that is known *before* the candidate runs: one forward pass with torch's own batch-norm kernel does it all.
+normalised batch that is known *before* the candidate runs: one forward pass with torch's own batch-norm kernel does it all. Images
+that do not fit into one pass are corrected for in portions, and what the portions say is averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from secateur.compression.compensation.portions import portions
 from secateur.records import Plan
-from secateur.workloads.pytrees import PyTree, call
+from secateur.workloads.pytrees import PyTree, call, joined
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True)
 class DenseStatistics:
-    """images: the calibration batch; outputs: what the dense network says to it.
+    """images: a portion of the calibration data; outputs: what the dense network says to it.
 
     mean, variance (biased): layer name → (channels,) of its input in the dense network.
 
@@ -53,8 +55,12 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 
 @torch.no_grad()
-def dense_statistics(model: nn.Module, images: PyTree) -> DenseStatistics:
-    """Mean and variance of every batch norm's input, the dense network in evaluation mode. images: one batch."""
+def dense_statistics(model: nn.Module, images: PyTree) -> list[DenseStatistics]:
+    """Mean and variance of every batch norm's input, the dense network in evaluation mode; for each portion of the images."""
+    return [_statistics(model, portion) for portion in portions(model.eval(), images)]
+
+
+def _statistics(model: nn.Module, images: PyTree) -> DenseStatistics:
     mean, variance, count = dict[str, Tensor](), dict[str, Tensor](), dict[str, int]()
 
     def observe(name: str, inputs: tuple[Tensor, ...]) -> None:
@@ -64,7 +70,7 @@ def dense_statistics(model: nn.Module, images: PyTree) -> DenseStatistics:
 
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: observe(name, inputs))
-        for name, layer in batch_norms(model.eval()).items()
+        for name, layer in batch_norms(model).items()
     ]
     outputs = call(model, images)
     for hook in hooks:
@@ -73,11 +79,27 @@ def dense_statistics(model: nn.Module, images: PyTree) -> DenseStatistics:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, plan: Plan, dense: DenseStatistics) -> PyTree:
-    """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass.
+def recalibrate(model: nn.Module, plan: Plan, dense: Sequence[DenseStatistics]) -> PyTree:
+    """Carry the change of statistics that the cut caused over to the stored ones, in place, with one forward pass a portion.
 
-    Returns the recalibrated network's outputs for the calibration images, which that pass gives anyway.
+    Returns the recalibrated network's outputs for the calibration images, which these passes give anyway.
     """
+    layers = {name: layer for name, layer in batch_norms(model).items() if name in dense[0].mean}
+    stored = {name: _running(layer) for name, layer in layers.items()}
+    corrected: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+    outputs = []
+    for portion in dense:
+        outputs.append(_corrected(model, plan, portion))
+        for name, layer in layers.items():
+            corrected[name].append(_running(layer))
+            _restore(layer, stored[name])
+    for name, layer in layers.items():
+        _restore(layer, [torch.stack(values).mean(0) for values in zip(*corrected[name], strict=True)])
+    return joined(outputs)
+
+
+def _corrected(model: nn.Module, plan: Plan, dense: DenseStatistics) -> PyTree:
+    """As `recalibrate`, on one portion."""
     prepared = [
         _Layer.prepare(layer, name, plan, dense)
         for name, layer in batch_norms(model.eval()).items()
@@ -88,6 +110,16 @@ def recalibrate(model: nn.Module, plan: Plan, dense: DenseStatistics) -> PyTree:
     finally:
         for layer in prepared:
             layer.finish()
+
+
+def _running(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Copies of the stored mean and variance."""
+    return cast("Tensor", layer.running_mean).clone(), cast("Tensor", layer.running_var).clone()
+
+
+def _restore(layer: _BatchNorm, statistics: Sequence[Tensor]) -> None:
+    cast("Tensor", layer.running_mean).copy_(statistics[0])
+    cast("Tensor", layer.running_var).copy_(statistics[1])
 
 
 @dataclass(frozen=True)
