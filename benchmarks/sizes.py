@@ -77,7 +77,9 @@ class Meter:
         register_module_forward_pre_hook(lambda module, inputs: self._count(module, type(model), inputs))
 
     def _count(self, module: nn.Module, kind: type, inputs: tuple[Any, ...]) -> None:
-        if type(module) is kind and inputs and not torch.compiler.is_exporting():  # len() would fix the size of the batch
+        if (
+            type(module) is kind and inputs and not torch.compiler.is_exporting()
+        ):  # len() would fix the size of the batch
             self.samples += len(inputs[0])
 
     def step(self, work: Callable[[], T]) -> tuple[T, dict[str, float]]:

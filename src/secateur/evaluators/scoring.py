@@ -13,16 +13,17 @@ from secateur.evaluators.devices.session import Batches
 from secateur.evaluators.metrics import Context, Metric, measure_all
 from secateur.evaluators.model_files import ModelFiles, Network
 from secateur.evaluators.on_device import Answer
+from secateur.evaluators.role_batches import role_batches
 from secateur.evaluators.runtimes import Host, HostSession
 from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.records import Measurement, Workload
-from secateur.workloads.pytrees import PyTree, filled, length, rows, tensors
-from secateur.workloads.roles import collect, drawn
+from secateur.workloads.pytrees import PyTree, filled, length, rows
+from secateur.workloads.roles import drawn
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One data role in memory, in batches as the runtime takes them, with the dense model's outputs on it."""
+    """One data role, in batches as the runtime takes them, with the dense model's outputs on it."""
 
     batches: Batches
     targets: PyTree
@@ -39,14 +40,11 @@ class Scoring:
         self._samples: dict[str, Samples] = {}
 
     def samples(self, role: str) -> Samples:
-        """A data role, read once. Its samples come in a drawn order: the first of them stand for all."""
+        """A data role, its targets read once. Its samples come in a drawn order: the first of them stand for all."""
         if role not in self._samples:
-            inputs, targets = collect(drawn(getattr(self.workload.data, role)))
-            arrays = [x.numpy() for x in tensors(inputs)]
-            batches = [
-                tuple(np.ascontiguousarray(a[i : i + self._batch]) for a in arrays)
-                for i in range(0, length(targets), self._batch)
-            ]
+            # What the collate function pads has one length only where all samples are collated at once.
+            dataset, whole = drawn(getattr(self.workload.data, role)), bool(self.workload.dynamic_axes)
+            batches, targets = role_batches(dataset, self._batch, whole=whole)
             self._samples[role] = Samples(
                 batches, targets, self.outputs(self._files.session(self._files.dense), batches)
             )

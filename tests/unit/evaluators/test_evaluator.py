@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from conftest import REPOSITORY, make_workload
 from invented import narrowed
@@ -21,7 +21,7 @@ from secateur.compression.saliency import compute_saliencies
 from secateur.compression.transforms.channels import without
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
-from secateur.evaluators import DenseModel, Evaluator, Place
+from secateur.evaluators import DenseModel, Evaluator, Place, role_batches
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.metrics import METRICS, Metric
 from secateur.evaluators.model_files import ModelFiles
@@ -157,6 +157,31 @@ def test_samples_of_a_sorted_role_are_drawn_so_that_the_first_share_stands_for_a
     seen = made.samples("search").targets
     assert sorted(seen.tolist()) == sorted(targets.tolist())
     assert seen.tolist() == [int(by_class[i][1]) for i in drawn(by_class).indices] != sorted(targets.tolist())
+
+
+def test_a_role_that_is_too_large_for_memory_is_read_batch_by_batch_and_says_the_same(tiny, monkeypatch):
+    evaluator, _, _ = tiny
+    workload, read = evaluator.workload, []
+
+    class Noted(Dataset):
+        def __len__(self):
+            return len(workload.data.search)
+
+        def __getitem__(self, number):
+            read.append(number)
+            return workload.data.search[number]
+
+    noted = dataclasses.replace(workload, data=dataclasses.replace(workload.data, search=Noted()))
+    held = Scoring(noted, evaluator.host, 8, evaluator.files).samples("search")
+    monkeypatch.setattr(role_batches, "HELD_BYTES", 0)
+    streamed = Scoring(noted, evaluator.host, 8, evaluator.files).samples("search")
+    torch.testing.assert_close(streamed.targets, held.targets, rtol=0, atol=0)
+    torch.testing.assert_close(streamed.dense_outputs, held.dense_outputs, rtol=0, atol=0)
+    assert len(streamed.batches) == len(held.batches)
+    del read[:]
+    for mine, theirs in zip(streamed.batches[2:], held.batches[2:], strict=True):
+        np.testing.assert_array_equal(mine[0], theirs[0])
+    assert len(read) == len(Noted()) - 16, "each sample of the batches asked for, once"
 
 
 class WithoutBias(nn.Module):
