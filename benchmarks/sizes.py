@@ -27,8 +27,8 @@ from common import arguments, table, write_json
 from large_nets import NETS, LargeNet
 from secateur.compression.compensation.gram import grams_of
 from secateur.compression.groups import find_groups
+from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
-from secateur.compression.selection import resolve
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
@@ -142,20 +142,20 @@ def main() -> None:
     saliencies, figures["saliency"] = meter.step(
         lambda: compute_saliencies(model, space.groups, space.methods, workload, grams=grams)
     )
-    job = Job(space.uniform(FRACTION, "l2"))
-    first, figures["first candidate"] = meter.step(lambda: evaluator.evaluate(job, space.groups, saliencies))
-    if first.failure is not None:
-        raise SystemExit(first.failure)
-    job = Job(space.uniform(FRACTION / 2, "l2"))
-    _, figures["candidate"] = meter.step(lambda: evaluator.evaluate(job, space.groups, saliencies))
-    job = Job(space.uniform(1.5 * FRACTION, "l2"))
-    compressed, figures["repair"] = meter.step(
-        lambda: evaluator.compress(job.candidate, resolve(job.candidate, space.groups, saliencies))
-    )
-    onnx = evaluator.files.rewritten(compressed.module, 0).onnx
+
+    def job(fraction: float) -> Job:
+        candidate = space.uniform(fraction, "l2")
+        return Job(candidate, resolve(candidate, space.groups, saliencies))
+
+    first, again, other = (job(share * FRACTION) for share in (1, 0.75, 1.25))
+    evaluation, figures["first candidate"] = meter.step(lambda: evaluator.evaluate(first))
+    if evaluation.failure is not None:
+        raise SystemExit(evaluation.failure)
+    _, figures["candidate"] = meter.step(lambda: evaluator.evaluate(again))
+    _, figures["repair"] = meter.step(lambda: evaluator.compress(other.candidate, other.plan))
+    onnx = evaluator.files.rewritten(evaluator.compress(again.candidate, again.plan).module, 0).onnx
     batches = [(workload.data.search[i][0][None].numpy(),) for i in range(samples)]
     _, figures["bare"] = meter.step(lambda: bare(onnx, batches))
-    _, figures["candidate"] = meter.step(lambda: evaluator.evaluate(job, space.groups, saliencies))
     figures["over_bare"] = figures["candidate"]["seconds"] / figures["bare"]["seconds"]
     figures["repair_over_bare"] = figures["repair"]["seconds"] / figures["bare"]["seconds"]
     figures["proven"], figures["excluded"] = len(found.groups), len(found.excluded)

@@ -20,7 +20,8 @@ from secateur.errors import WorkloadError
 from secateur.plugins import Registry
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
-from secateur.workloads.pytrees import call
+from secateur.workloads.portions import portions
+from secateur.workloads.pytrees import call, length, rows
 from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
 
@@ -248,11 +249,14 @@ def _backward_passes(model: nn.Module, workload: Workload, batches: int) -> Iter
     for i, (inputs, targets) in enumerate(in_batches(samples, BATCH)):
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), calling(f"The model or its loss on calibration batch {i}"):
-            loss = workload.loss(call(model, inputs), targets)
-            if not torch.isfinite(loss):
-                raise WorkloadError(
-                    f"The loss of the dense model on calibration batch {i} is {loss.item()}. Check the weights, the input "
-                    "normalisation and the loss function of the workload."
-                )
-            loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+            for part in portions(model, inputs, graded=True):
+                some = rows(targets, part)
+                loss = workload.loss(call(model, rows(inputs, part)), some)
+                if not torch.isfinite(loss):
+                    raise WorkloadError(
+                        f"The loss of the dense model on calibration batch {i} is {loss.item()}. Check the weights, the input "
+                        "normalisation and the loss function of the workload."
+                    )
+                share = length(some) / length(targets)  # the loss is a mean over samples
+                (share * loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
         yield

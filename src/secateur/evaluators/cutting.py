@@ -12,12 +12,12 @@ from torch import nn
 from secateur.compression.compensation.batch_norm import DenseStatistics, dense_statistics, recalibrate
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.least_squares import LeastSquares
-from secateur.compression.compensation.portions import fitting, portions
 from secateur.compression.compensation.sequential import DenseAnswers, dense_answers, refit_in_order
 from secateur.compression.copies import copied
 from secateur.compression.plan import apply
 from secateur.errors import EvaluationFailed, first_line
 from secateur.records import Plan, Workload
+from secateur.workloads.portions import fitting, portions
 from secateur.workloads.pytrees import PyTree, call, joined, rows
 from secateur.workloads.roles import collect
 
@@ -81,7 +81,7 @@ class Cutting:
                 recalibrate(choices[-1], plan, self._dense(images))
             with torch.no_grad():
                 parts = portions(module, inputs)
-                said = [joined([call(choice, part) for part in parts]) for choice in choices]
+                said = [joined([call(choice, rows(inputs, part)) for part in parts]) for choice in choices]
         losses = [float(self._workload.loss(outputs, targets)) for outputs in said]
         return min(zip(losses, choices, strict=True), key=lambda pair: _or_worst(pair[0]))[1]
 

@@ -16,6 +16,7 @@ from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.calls import calling
 from secateur.workloads.functions import try_functions
 from secateur.workloads.pairs import Unpaired
+from secateur.workloads.portions import fitting
 from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, joined, length, mapped, named, rows, tensors
 from secateur.workloads.samples import collate_of, in_batches
 
@@ -26,7 +27,7 @@ SECONDS = 5.0
 LEAST = 64
 """Samples of a role that are looked at however slow they are."""
 SOME = 64
-"""Calibration samples that loss and score are tried on."""
+"""Calibration samples that loss and score are tried on, at most."""
 CHUNK = 32
 """Targets that the loss is given at once."""
 
@@ -68,9 +69,10 @@ def inspect_workload(workload: Workload, model: nn.Module, bounds: Bounds = USUA
     for look in looks.values():
         look.sample(0)
     calibration = looks["calibration"]
-    tried = list(range(min(SOME, calibration.size)))
+    some = max(2, min(SOME, fitting(model, workload.example_inputs, graded=True)))
+    tried = list(range(min(some, calibration.size)))
     each = [calibration.sample(number) for number in tried]
-    inputs, targets = next(iter(in_batches(workload.data.calibration, SOME)))
+    inputs, targets = next(iter(in_batches(workload.data.calibration, some)))
     with calling(f"The model on {len(tried)} calibration samples"), torch.enable_grad():
         outputs = call(model, inputs)
     calibration.try_loss(mapped(torch.detach, outputs), tried, each)

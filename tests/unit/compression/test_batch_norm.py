@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from nets import NETWORKS, images, network
-from secateur.compression.compensation import portions
 from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics, recalibrate
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
 from secateur.compression.transforms.channels import without
+from secateur.workloads import portions
 
 WITH_NORMS = [name for name in NETWORKS if batch_norms(network(name))]
 

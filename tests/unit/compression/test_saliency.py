@@ -19,6 +19,7 @@ from secateur.compression.saliency import METHODS, Method, available_methods, co
 from secateur.compression.transforms.channels import without
 from secateur.errors import WorkloadError
 from secateur.records import Group, Member
+from secateur.workloads import portions
 from secateur.workloads.roles import collect
 
 
@@ -279,3 +280,22 @@ def test_hidden_units_are_ranked_by_all_their_gates():
     expected = sum(tensor.square().sum((0, 2)) for tensor in weights).sqrt()
     torch.testing.assert_close(scores, expected)
     assert scores.argmin() == 2
+
+
+def test_gradients_of_a_batch_that_does_not_fit_are_summed_over_portions_and_rank_the_same(monkeypatch):
+    model = shaken(Small())
+    whole, _ = scored(model)
+    workload, sizes = make_workload(model.eval()), []
+    monkeypatch.setattr(
+        portions, "MOST_ENTRIES", 20 * portions.MOST_ENTRIES // portions.fitting(model, workload.example_inputs)
+    )
+    hook = model.register_forward_pre_hook(
+        lambda _, inputs: sizes.append(len(inputs[0])) if torch.is_grad_enabled() else None
+    )
+    group = next(g for g in find_groups(model, workload.example_inputs).groups if g.name == "write")
+    del sizes[:]
+    found = compute_saliencies(model, [group], ["taylor"], workload, batches=1)["write"]["taylor"]
+    hook.remove()
+    assert sum(sizes) == 32
+    assert max(sizes) <= 5
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-6)

@@ -22,9 +22,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.compensation.portions import portions
 from secateur.records import Plan
-from secateur.workloads.pytrees import PyTree, call, joined
+from secateur.workloads.portions import portions
+from secateur.workloads.pytrees import PyTree, call, joined, rows
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -57,7 +57,7 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 @torch.no_grad()
 def dense_statistics(model: nn.Module, images: PyTree) -> list[DenseStatistics]:
     """Mean and variance of every batch norm's input, the dense network in evaluation mode; for each portion of the images."""
-    return [_statistics(model, portion) for portion in portions(model.eval(), images)]
+    return [_statistics(model, rows(images, portion)) for portion in portions(model.eval(), images)]
 
 
 def _statistics(model: nn.Module, images: PyTree) -> DenseStatistics:

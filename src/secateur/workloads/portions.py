@@ -1,4 +1,4 @@
-"""Calibration data in portions that run at once in little memory."""
+"""Samples in portions that run at once in little memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from secateur.workloads.pytrees import PyTree, call, length, rows
 
 MOST_ENTRIES = 2**24
 """Entries of the largest output of a layer, all samples of a portion together: 64 MB of float32."""
+FOR_A_GRADIENT = 4
+"""How many times fewer samples run at once where the outputs of all layers are kept for a gradient."""
 PROBED = 2
 """Samples that show how large outputs are: dimensions of one are squeezed away by some models."""
 
 
 @torch.no_grad()
-def fitting(model: nn.Module, samples: PyTree) -> int:
-    """How many samples run at once so that no layer's output has more than `MOST_ENTRIES`; at least one."""
+def fitting(model: nn.Module, samples: PyTree, *, graded: bool = False) -> int:
+    """How many samples run at once so that no layer's output has more than `MOST_ENTRIES`; at least 1. graded: with a gradient."""
     largest = 1
 
     def look(_: nn.Module, __: object, output: object) -> None:
@@ -32,12 +34,13 @@ def fitting(model: nn.Module, samples: PyTree) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return max(1, MOST_ENTRIES * min(PROBED, length(samples)) // largest)
+    most = MOST_ENTRIES // FOR_A_GRADIENT if graded else MOST_ENTRIES
+    return max(1, most * min(PROBED, length(samples)) // largest)
 
 
-def portions(model: nn.Module, samples: PyTree) -> list[PyTree]:
-    """The samples in as few portions as fit, nearly equal ones."""
+def portions(model: nn.Module, samples: PyTree, *, graded: bool = False) -> list[slice]:
+    """Where to divide samples into as few portions as fit, nearly equal ones. graded: with a gradient."""
     count = length(samples)
-    number = math.ceil(count / min(count, fitting(model, samples)))
+    number = math.ceil(count / min(count, fitting(model, samples, graded=graded)))
     edges = [round(i * count / number) for i in range(number + 1)]
-    return [rows(samples, slice(start, end)) for start, end in pairwise(edges)]
+    return [slice(start, end) for start, end in pairwise(edges)]
