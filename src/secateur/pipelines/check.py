@@ -27,6 +27,8 @@ from secateur.recovery.fine_tune import steps_of, train_steps
 from secateur.report.units import amount
 
 PROBED_STEPS = 3
+DRY_IMAGES = 32
+"""Calibration samples that Gram matrices are gathered from: enough to time a candidate."""
 DIFFERING = 0.05
 """Share of samples, by way of example, on which a tuned finalist and the dense model differ."""
 
@@ -62,7 +64,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
     space, evaluator = prepared.space, prepared.evaluator
     step("gathering what layers read")
-    give_grams(prepared)
+    give_grams(prepared, most=DRY_IMAGES)
     step("computing saliency")
     saliencies = ranked(prepared)
     step("measuring the dense model")

@@ -72,7 +72,7 @@ class Driver:
         record = record_of(prepared, run, Found(searched, judged, small_dense), watch)
         report = write_report(record, run.path / "report.html")
         show_finalists(run, record, report)
-        write(run.path / "record.json", RECORD.dump_json(record, indent=1))
+        write(run.path / "record.json", RECORD.dump_json(record))
         return record
 
     def _problem(self, saliencies: Saliencies) -> Problem:

@@ -12,12 +12,14 @@ from secateur.pipelines.state import RunFolder
 from secateur.records import Refitted
 
 
-def give_grams(prepared: Prepared, run: RunFolder | None = None) -> None:
+def give_grams(prepared: Prepared, run: RunFolder | None = None, *, most: int | None = None) -> None:
     """Let the evaluator refit what reads cut channels, where the definition wants it. run: None for a dry run, which keeps nothing.
 
-    Raises what `secateur.compression.compensation.gram.grams_of` raises, and StateError where the disk does not take them.
+    most: samples that are gathered from at most. Raises what `grams_of` raises, and StateError
+    where the disk does not take them.
     """
-    images = prepared.definition.evaluator.refit_images
+    wanted = prepared.definition.evaluator.refit_images
+    images = wanted if most is None else min(wanted, most)
     if not images:
         return
     if run is not None and run.grams.is_file():

@@ -40,6 +40,14 @@ def test_they_are_gathered_once_for_a_run_and_its_workers(tmp_path, monkeypatch)
     assert all(torch.equal(theirs[name], gram) for name, gram in ours.items())
 
 
+def test_a_dry_run_gathers_from_a_few_samples():
+    dry, seen = prepared(), []
+    dry.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    give_grams(dry, most=8)
+    assert sum(seen) == 8
+    assert dry.evaluator.cutting.grams
+
+
 def test_a_dry_run_keeps_nothing_and_without_refitting_nothing_is_gathered(tmp_path):
     dry, off = prepared(), prepared(refit_images=0)
     give_grams(dry)
