@@ -141,7 +141,7 @@ def test_a_candidate_is_opened_once_on_this_host(tiny, monkeypatch):
     evaluator.dense_scores("search")
     opened = []
     monkeypatch.setattr(Host, "open", lambda self, file, method=Host.open: (opened.append(file), method(self, file))[1])
-    found = evaluator.evaluate(Job(space.uniform(0.5, "l2")), space.groups, saliencies)
+    found = evaluator.evaluate(job(space, saliencies, space.uniform(0.5, "l2")))
     assert found.failure is None
     assert len(opened) == 1
 
