@@ -28,7 +28,7 @@ def test_the_device_gets_the_converted_file_and_the_host_scores_onnx():
     dense = evaluator.files.dense
     program = torch.export.load(io.BytesIO(dense.file)).module()
     with torch.no_grad():
-        torch.testing.assert_close(program(images(2)), evaluator.model(images(2)))
+        torch.testing.assert_close(program(images(2)), (evaluator.model(images(2)),))
     found = evaluator.measure(dense, "search", ["accuracy", "latency", "size"])
     assert found["size"].value == len(dense.file) != len(dense.onnx)
     assert "torch" in found["latency"].device
