@@ -18,6 +18,7 @@ from finished import RECORD, finalist, make
 from secateur.errors import RegistryUnreachable
 from secateur.registry import DATABASE, Package, Target, open_embedded, publish, relocate
 from secateur.registry.publishing import _Publisher
+from tracking import tracking_at
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 TARGET = Target("m", "candidate", None)
@@ -79,20 +80,9 @@ def client(state):
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-@contextlib.contextmanager
 def at(state):
     """A person's own session on a project's database."""
-    uri = f"sqlite:///{state / DATABASE}"
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri(), os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
-        if before[2] is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return tracking_at(f"sqlite:///{state / DATABASE}")
 
 
 def runs_of(state):
@@ -198,10 +188,11 @@ def test_sending_again_sends_nothing_and_what_was_half_sent_is_sent_anew(state, 
 
 
 def test_a_run_of_many_groups_takes_few_requests(state, monkeypatch):
-    from secateur.records import Candidate, Edit
+    from secateur.records import Candidate, Edit, GroupSummary
 
-    many = Candidate({f"layer{i}": (Edit("channels", 8, "l2"),) for i in range(160)})
-    record = make([finalist("f1-aa", 0.88, 0.4, candidate=many)], "f1-aa")
+    groups = tuple(GroupSummary(f"layer{i}", "Conv2d", 16, 10, 10, ("l2",), (16, 8)) for i in range(160))
+    many = Candidate({group.name: (Edit("channels", 8, "l2"),) for group in groups})
+    record = replace(make([finalist("f1-aa", 0.88, 0.4, candidate=many)], "f1-aa"), groups=groups)
     requests = []
     send = mlflow.MlflowClient.log_batch
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", lambda *a, **k: requests.append(k) or send(*a, **k))

@@ -12,6 +12,7 @@ import torch
 
 from end_to_end.conftest import make_project, secateur
 from secateur import load_compressed
+from tracking import tracking_at
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +28,12 @@ def record(run_folder):
 
 
 @pytest.fixture
-def tracking(finished, monkeypatch):
+def tracking(finished):
     import mlflow
 
     project, _ = finished
-    uri = f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return mlflow
+    with tracking_at(f"sqlite:///{project / 'mlruns' / 'mlflow.db'}"):
+        yield mlflow
 
 
 def test_the_command_succeeds_and_says_what_came_of_it(finished):

@@ -11,6 +11,7 @@ import torch
 import secateur
 import texts
 from secateur.workloads.pytrees import named
+from tracking import tracking_at
 
 DEFINITION = {
     "name": "texts",
@@ -45,8 +46,8 @@ def test_it_goes_all_the_way(tmp_path):
         wanted = named(run.module()(**given), "output")
     arrays = {name: x.numpy() for name, x in given.items()}
     found = onnxruntime.InferenceSession(run.onnx()).run(None, arrays)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")
-    predicted = mlflow.pyfunc.load_model("models:/texts@candidate").predict(arrays)
+    with tracking_at(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"):
+        predicted = mlflow.pyfunc.load_model("models:/texts@candidate").predict(arrays)
     for x, other, expected in zip(found, predicted.values(), wanted.values(), strict=True):
         np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(other, expected, rtol=1e-4, atol=1e-4)

@@ -58,8 +58,8 @@ def test_a_pipeline_by_name_and_by_path(project):
 @pytest.mark.parametrize("name", sorted(p.stem for p in (REPOSITORY / "pipelines").glob("*.yaml")))
 def test_shipped_pipelines_are_valid(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CIFAR10_DATA", "/data")
-    monkeypatch.setenv("CIFAR10_WEIGHTS", "/weights")
+    for variable in ("CIFAR10_DATA", "CIFAR10_WEIGHTS", "SENTENCES_TRAIN", "SENTENCES_DEV", "SENTENCES_TEST"):
+        monkeypatch.setenv(variable, "/data")
     definition, root = load_pipeline(name)
     assert root == tmp_path
     assert definition.name

@@ -120,7 +120,7 @@ def test_what_a_neighbour_disturbs_is_measured_again_and_nothing_else(sampling, 
         )
         width = 0.01 if quiet else 0.1
         said = result(0.5, interval=[0.5 - width, 0.5 + width], disturbed=not quiet, **more)
-        outputs = (torch.zeros(4, 5), torch.zeros(4).long()) if sample else None
+        outputs = ([torch.zeros(4, 5)], torch.zeros(4).long()) if sample else None
         return Answer("here", False, 4, TypeAdapter(Report).validate_python(said["result"]), outputs)
 
     monkeypatch.setattr(sampling.measuring.on_device, "measure", measure)
