@@ -8,17 +8,21 @@ from collections.abc import Iterator
 
 import mlflow
 
+ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
 
 @contextlib.contextmanager
 def tracking_at(uri: str) -> Iterator[None]:
-    """mlflow's address inside. It puts it into the environment too, where later runs of the same process would find it."""
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    """mlflow's addresses inside. It puts them into the environment too, where later runs and their processes would find them."""
+    before, environment = mlflow.get_tracking_uri(), {name: os.environ.get(name) for name in ADDRESSES}
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
-        if before[2] is None:
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(None)  # that of the tracking server
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
