@@ -6,9 +6,7 @@ at an overlap (IoU) of one half, over the whole set (Everingham et al. 2010, doi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,16 +21,15 @@ from secateur.records import DataRoles, Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.detector import STRIDES, Detector
 from secateur.workloads.roles import collect
+from secateur.workloads.training import Recipe, cache_folder
 
 CLASSES = ("circle", "square", "triangle")
 SIZE, MOST = 64, 4
 """Pixels of an image's side; objects of an image."""
 SAMPLES = {"train": 1500, "calibration": 128, "search": 250, "selection": 300, "test": 500}
-EPOCHS, BATCH, RATE = 24, 32, 4e-3
-RECIPE = "shapes-yolo-16-e24-s0"
 OVERLAP, MOST_FOUND = 0.5, 10
 """IoU from which two boxes are one object; boxes of a class that are looked at in an image, by confidence."""
-_LEVELS = ((0.0, 16.0), (16.0, 28.0), (28.0, float(SIZE)))
+LEVELS = ((0.0, 16.0), (16.0, 28.0), (28.0, float(SIZE)))
 """Which sizes of objects, in pixels of the longer side, each head is trained to find."""
 
 Heads = Sequence[Tensor]
@@ -44,13 +41,12 @@ def workload(*, cache: str | None = None) -> Workload:
     cache: folder for the trained weights. Default: SECATEUR_CACHE, else `~/.cache/secateur`. The first call trains for minutes.
     """
     data = DataRoles(**{role: shapes(count, seed) for seed, (role, count) in enumerate(SAMPLES.items())})
-    folder = Path(cache or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
-    weights = folder / f"{RECIPE}.safetensors"
+    weights = cache_folder(cache) / f"{RECIPE.name}.safetensors"
     if not weights.is_file():
         write(weights, save(trained(data.train).state_dict()))
     return Workload(
         name="shapes",
-        build_model=lambda: load_weights(Detector(len(CLASSES)), weights),
+        build_model=lambda: load_weights(network(), weights),
         example_inputs=collect(data.search, 2)[0],
         data=data,
         loss=loss,
@@ -129,7 +125,7 @@ def loss(heads: Heads, objects: Tensor) -> Tensor:
     near = (centres[None, :, None] - middle[:, None]).abs().amax(-1) <= reach[:, None].clamp(
         min=2.5
     )  # (n, cells, objects)
-    bounds = torch.tensor(_LEVELS, device=objects.device)[[STRIDES.index(int(stride)) for stride in strides]]
+    bounds = torch.tensor(LEVELS, device=objects.device)[[STRIDES.index(int(stride)) for stride in strides]]
     fits = (sides[:, None] >= bounds[:, :1]) & (sides[:, None] < bounds[:, 1:]) & (objects[:, None, :, 0] >= 0)
     size = torch.where(near & fits, sides[:, None], torch.inf)
     smallest, owner = size.min(-1)
@@ -189,24 +185,25 @@ def _average_precision(confidences: Tensor, hits: Tensor, there: int) -> Tensor:
     return (best_from_here * hit).sum() / there
 
 
-def trained(data: Dataset[tuple[Tensor, Tensor]], seed: int = 0) -> nn.Module:
-    """Train the detector from scratch. The same seed gives the same weights on the same machine."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Detector(len(CLASSES))
-        for head in model.heads:
-            nn.init.constant_(head[-1].bias[: len(CLASSES)], -3.0)  # type: ignore[index] # a Sequential; almost all cells are empty
-        generator = torch.Generator().manual_seed(seed)
-        (images,), objects = collect(data)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-        steps = len(images) // BATCH
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, epochs=EPOCHS, steps_per_epoch=steps)
-        for _ in range(EPOCHS):
-            order = torch.randperm(len(images), generator=generator)
-            for batch in order[: steps * BATCH].view(-1, BATCH):
-                value = loss(model(images[batch]), objects[batch])
-                optimizer.zero_grad()
-                value.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-                optimizer.step()
-                schedule.step()
-    return model.eval()
+def network() -> Detector:
+    """The untrained detector, which begins by seeing nothing: almost all cells are empty."""
+    model = Detector(len(CLASSES))
+    for head in model.heads:
+        nn.init.constant_(head[-1].bias[: len(CLASSES)], -3.0)  # type: ignore[index] # a Sequential
+    return model
+
+
+RECIPE = Recipe(
+    "shapes-yolo-16-e24-s0",
+    network,
+    epochs=24,
+    batch=32,
+    rate=4e-3,
+    optimizer=lambda tensors: torch.optim.AdamW(tensors, weight_decay=0.01),
+)
+
+
+def trained(data: Dataset[tuple[Tensor, Tensor]]) -> nn.Module:
+    """Train the detector from scratch."""
+    (images,), objects = collect(data)
+    return RECIPE.trained(len(images), lambda model, batch, _: loss(model(images[batch]), objects[batch]))

@@ -6,9 +6,6 @@ sees only the train role: 850 samples; 97 calibrate, 300 score trials, 250 selec
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -25,19 +22,8 @@ from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.resnet import ResNet
 from secateur.workloads.roles import collect
 from secateur.workloads.scores import top1
-from secateur.workloads.transformer import VisionTransformer
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is made and trained. name: of the weights' file; another recipe needs another one."""
-
-    name: str
-    network: Callable[[], nn.Module]
-    epochs: int
-    batch: int
-    rate: float
-    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+from secateur.workloads.training import Recipe, cache_folder
+from secateur.workloads.transformer import Sizes, VisionTransformer
 
 
 def workload(*, network: str = "resnet", cache: str | None = None) -> Workload:
@@ -48,7 +34,7 @@ def workload(*, network: str = "resnet", cache: str | None = None) -> Workload:
     """
     if network not in RECIPES:
         raise WorkloadError(f"There is no network '{network}' for the digits; there are {', '.join(RECIPES)}.")
-    folder = Path(cache or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
+    folder = cache_folder(cache)
     pixels, labels = digits(folder / "digits.safetensors")
     images = pixels.div(16).sub(0.305).div(0.376)[:, None]
     roles = split(TensorDataset(images, labels))
@@ -93,7 +79,7 @@ def residual_network() -> nn.Module:
 
 def vision_transformer() -> nn.Module:
     """The untrained vision transformer: (n, 1, 8, 8) → (n, 10); 16 patches of 2×2 pixels, six heads of eight channels."""
-    return VisionTransformer(size=8, patch=2, channels=1, width=48, depth=3, heads=6, classes=10)
+    return VisionTransformer(Sizes(width=48, depth=3, heads=6, inner=192), size=8, patch=2, channels=1, classes=10)
 
 
 RECIPES = {
@@ -123,24 +109,10 @@ def shift(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[:, :, 1 + dy : 9 + dy, 1 + dx : 9 + dx]
 
 
-def train(data: Dataset[tuple[Tensor, Tensor]], recipe: Recipe, seed: int = 0) -> nn.Module:
-    """Train a network from scratch. The same seed gives the same weights on the same machine."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = recipe.network()
-        generator = torch.Generator().manual_seed(seed)
-        (images,), labels = collect(data)
-        optimizer = recipe.optimizer(model.parameters())
-        steps = len(labels) // recipe.batch
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=recipe.rate, epochs=recipe.epochs, steps_per_epoch=steps
-        )
-        for _ in range(recipe.epochs):
-            order = torch.randperm(len(labels), generator=generator)
-            for batch in order[: steps * recipe.batch].view(-1, recipe.batch):
-                loss = F.cross_entropy(model(shift(images[batch], generator)), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-                optimizer.step()
-                schedule.step()
-    return model.eval()
+def train(data: Dataset[tuple[Tensor, Tensor]], recipe: Recipe) -> nn.Module:
+    """Train a network from scratch."""
+    (images,), labels = collect(data)
+    return recipe.trained(
+        len(labels),
+        lambda model, batch, generator: F.cross_entropy(model(shift(images[batch], generator)), labels[batch]),
+    )

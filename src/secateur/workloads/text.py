@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,14 +31,14 @@ from secateur.records import Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.roles import collect, split_roles
 from secateur.workloads.scores import top1
-from secateur.workloads.transformer import TextClassifier
+from secateur.workloads.training import Recipe, cache_folder
+from secateur.workloads.transformer import Sizes, TextClassifier
 
 PADDING, UNKNOWN = "<padding>", "<unknown>"
 LONGEST = 64
 """Words of a sentence that are read; the rest is cut off."""
 MOST_WORDS = 10_000
 """Size of the vocabulary."""
-EPOCHS, BATCH, RATE = 3, 64, 1e-3
 
 Row = tuple[str, str]
 
@@ -62,17 +61,23 @@ def workload(
     vocabulary = vocabulary_of(text for _, text in rows["train"])
     sets = {role: _encoded(rows[role], vocabulary, labels, files[role]) for role in rows}
     data = split_roles(sets.pop("train"), seed=0, **sets)
-    content = json.dumps([rows["train"], labels, LONGEST, MOST_WORDS, EPOCHS, BATCH, RATE, repr(network(2, 2))])
-    name = f"text-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    folder = Path(cache or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
-    weights = folder / f"{name}.safetensors"
+    recipe = Recipe(
+        f"text-{_digest(rows['train'], vocabulary)}-64x2-h4-e3-s0",
+        lambda: network(len(vocabulary), len(labels)),
+        epochs=3,
+        batch=64,
+        rate=1e-3,
+        optimizer=lambda tensors: torch.optim.AdamW(tensors, weight_decay=0.01),
+    )
+    folder = cache_folder(cache)
+    weights = folder / f"{recipe.name}.safetensors"
     if not weights.is_file():
         _log.info("Training the classifier on %d sentences, once; it is kept in %s.", len(data.train), folder)  # type: ignore[arg-type] # it has a length
-        write(folder / f"{name}.json", json.dumps({"words": vocabulary, "labels": labels}).encode())
-        write(weights, save(trained(data.train, len(vocabulary), len(labels)).state_dict()))
+        write(folder / f"{recipe.name}.json", json.dumps({"words": vocabulary, "labels": labels}).encode())
+        write(weights, save(trained(data.train, recipe).state_dict()))
     return Workload(
         name="text",
-        build_model=lambda: load_weights(network(len(vocabulary), len(labels)), weights),
+        build_model=lambda: load_weights(recipe.network(), weights),
         example_inputs=collect(data.search, 2)[0],
         dynamic_axes={"ids": {1: "length"}, "mask": {1: "length"}},
         data=data,
@@ -124,30 +129,24 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int]) -> tuple[Tensor,
 
 def network(words: int, classes: int) -> TextClassifier:
     """The untrained classifier: (n, tokens) twice → (n, classes)."""
-    return TextClassifier(words=words, longest=LONGEST, width=64, depth=2, heads=4, inner=256, classes=classes)
+    return TextClassifier(Sizes(width=64, depth=2, heads=4, inner=256), words=words, longest=LONGEST, classes=classes)
 
 
-def trained(data: Dataset[Any], words: int, classes: int, seed: int = 0) -> nn.Module:
-    """Train the classifier from scratch. The same seed gives the same weights on the same machine."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = network(words, classes)
-        generator = torch.Generator().manual_seed(seed)
-        inputs, labels = collect(data)
-        ids, mask = inputs["ids"], inputs["mask"]
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=RATE, epochs=EPOCHS, steps_per_epoch=-(-len(labels) // BATCH)
-        )
-        for _ in range(EPOCHS):
-            for batch in torch.randperm(len(labels), generator=generator).split(BATCH):  # type: ignore[no-untyped-call] # torch does not annotate it
-                longest = int(mask[batch].sum(1).max())
-                loss = F.cross_entropy(model(ids[batch, :longest], mask[batch, :longest]), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-                optimizer.step()
-                schedule.step()
-    return model.eval()
+def trained(data: Dataset[Any], recipe: Recipe) -> nn.Module:
+    """Train the classifier from scratch; of each batch, the words of its longest sentence."""
+    inputs, labels = collect(data)
+    ids, mask = inputs["ids"], inputs["mask"]
+
+    def loss(model: nn.Module, batch: Tensor, _: torch.Generator) -> Tensor:
+        longest = int(mask[batch].sum(1).max())
+        return F.cross_entropy(model(ids[batch, :longest], mask[batch, :longest]), labels[batch])
+
+    return recipe.trained(len(labels), loss)
+
+
+def _digest(rows: Sequence[Row], vocabulary: Mapping[str, int]) -> str:
+    """Tells training files apart, and what is made of their words."""
+    return hashlib.sha256(json.dumps([rows, vocabulary, LONGEST]).encode()).hexdigest()[:16]
 
 
 def _encoded(rows: Sequence[Row], vocabulary: Mapping[str, int], labels: Sequence[str], path: str) -> Dataset[Any]:

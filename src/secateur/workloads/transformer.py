@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from torch import Tensor, nn
@@ -44,19 +46,32 @@ class Block(nn.Module):
         return x + self.contract(F.gelu(self.expand(self.inner_norm(x))))  # type: ignore[no-any-return] # a module's call is untyped
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Of an encoder. width: channels of a token, a multiple of heads. depth: blocks. inner: neurons of a feed-forward network."""
+
+    width: int
+    depth: int
+    heads: int
+    inner: int
+
+    def block(self) -> Block:
+        """An untrained block."""
+        return Block(self.width, self.heads, self.inner)
+
+
 class VisionTransformer(nn.Module):
     """An image classifier on square patches, whose tokens are averaged. (n, channels, size, size) → (n, classes).
 
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929.
     """
 
-    def __init__(
-        self, *, size: int, patch: int, channels: int, width: int, depth: int, heads: int, classes: int
-    ) -> None:
+    def __init__(self, sizes: Sizes, *, size: int, patch: int, channels: int, classes: int) -> None:
         super().__init__()
+        width = sizes.width
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         self.positions = nn.Parameter(torch.randn(1, (size // patch) ** 2, width) * 0.02)
-        self.blocks = nn.Sequential(*(Block(width, heads, 4 * width) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(sizes.block() for _ in range(sizes.depth)))
         self.norm, self.classifier = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,14 +83,13 @@ class VisionTransformer(nn.Module):
 class TextClassifier(nn.Module):
     """A classifier of token sequences; the tokens that are no padding are averaged. ids and mask (n, tokens) → (n, classes)."""
 
-    def __init__(
-        self, *, words: int, longest: int, width: int, depth: int, heads: int, inner: int, classes: int
-    ) -> None:
+    def __init__(self, sizes: Sizes, *, words: int, longest: int, classes: int) -> None:
         """words: size of the vocabulary. longest: most tokens of a sequence."""
         super().__init__()
+        width = sizes.width
         self.words, self.positions = nn.Embedding(words, width), nn.Embedding(longest, width)
         self.dropout = nn.Dropout(0.1)
-        self.blocks = nn.ModuleList(Block(width, heads, inner) for _ in range(depth))
+        self.blocks = nn.ModuleList(sizes.block() for _ in range(sizes.depth))
         self.norm, self.classifier = nn.LayerNorm(width), nn.Linear(width, classes)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from secateur.compression.proof import SAMPLES, SHARES, Proof, samples
 from secateur.compression.transforms.channels import without
 from secateur.records import Group, Member
 from secateur.workloads.attention import opened
+from zoo import Encoder
 
 
 def check_random_cuts(model: nn.Module, found: FoundGroups, x: torch.Tensor, times: int = 12) -> None:
@@ -66,19 +67,6 @@ def test_a_decoder_loses_heads_of_keys_with_their_queries_neurons_and_its_stream
     smaller = apply(model, without(found.groups, {"layers.0.q": (0,)}))
     assert (smaller.layers[0].heads, smaller.layers[0].kv_heads, smaller.layers[1].heads) == (2, 1, 4)
     check_random_cuts(model, found, tokens, times=3)
-
-
-class Encoder(nn.Module):
-    """Torch's own transformer layers. (n, 6, 8) → (n, 5)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(8, 16), nn.Linear(16, 5)
-        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
-        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-
-    def forward(self, x):
-        return self.head(self.layers(self.embed(x)).mean(1))
 
 
 def test_torchs_attention_loses_heads_and_its_stream():

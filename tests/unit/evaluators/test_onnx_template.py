@@ -17,7 +17,7 @@ from secateur.compression.transforms.channels import without
 from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators.onnx_export import check_size, export
 from secateur.evaluators.onnx_template import make_template
-from secateur.workloads.transformer import TextClassifier, VisionTransformer
+from secateur.workloads.transformer import Sizes, TextClassifier, VisionTransformer
 
 
 class Recurrent(nn.Module):
@@ -121,14 +121,14 @@ def test_other_weights_are_noticed():
 
 def test_a_transformer_is_rewritten_whatever_heads_and_hidden_channels_leave():
     torch.manual_seed(0)
-    model = shaken(VisionTransformer(size=8, patch=4, channels=3, width=24, depth=2, heads=3, classes=5))
+    model = shaken(VisionTransformer(Sizes(24, 2, 3, 96), size=8, patch=4, channels=3, classes=5))
     rewritten_like_the_module(
         model, {"patches", "blocks.0.attention.query", "blocks.0.expand", "blocks.1.attention.query", "blocks.1.expand"}
     )
 
 
 class Pixels(nn.Module):
-    """Tokens become an image again; another reshape merges tokens with the batch."""
+    """Pixels become tokens, and an image again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def test_tokens_that_become_an_image_again_are_rewritten():
 
 def test_a_transformer_of_sentences_of_any_length_is_rewritten():
     torch.manual_seed(0)
-    model = shaken(TextClassifier(words=20, longest=16, width=16, depth=2, heads=2, inner=24, classes=3))
+    model = shaken(TextClassifier(Sizes(16, 2, 2, 24), words=20, longest=16, classes=3))
     inputs = {"ids": torch.arange(12).view(2, 6) % 7, "mask": torch.arange(12).view(2, 6) % 6 < 4}
     template = make_template(model, inputs, dynamic_axes={"ids": {1: "length"}, "mask": {1: "length"}})
     groups = find_groups(model, inputs).groups

@@ -33,7 +33,7 @@ def empty():
 def told(heads, sample, thing, *, confidence=6.0, shift=0.0):
     """Let the cell next to an object's centre, of the head for its size, say what it is and where, moved by `shift` pixels."""
     kind, left, top, right, bottom = thing.tolist()
-    level = next(i for i, (least, most) in enumerate(detection._LEVELS) if least <= right - left < most)
+    level = next(i for i, (least, most) in enumerate(detection.LEVELS) if least <= right - left < most)
     stride = STRIDES[level]
     column, row = (int((first + last) / 2 / stride) for first, last in ((left, right), (top, bottom)))
     x, y = ((place + 0.5) * stride for place in (column, row))
