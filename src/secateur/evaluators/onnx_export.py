@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.errors import ModelError, first_line
 from secateur.evaluators.flat import FlatModule
@@ -24,6 +24,11 @@ _PLACE = re.compile(
     r'The following call raised this error:\n\s*File "(?P<file>.+)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)'
 )
 """How torch.export names the line of the model on which it gave up."""
+_FIXED = re.compile(
+    r"inferred a static shape of (?P<size>\d+) for dimension inputs\['given'\]\[(?P<input>\d+)\]\.shape\[(?P<axis>\d+)\]"
+)
+"""How it says that the model's code holds an axis at the size of the example."""
+_STACK = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in .+\n\s*(?P<code>.+)')
 
 
 MOST_BYTES = 2**31 - 2**24
@@ -48,26 +53,28 @@ def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes =
     `check_size` raises.
     """
     check_size(model)
-    batch = torch.export.Dim("batch")
     # A batch of 1 is specialised by the exporter; two samples keep the dimension free.
     samples = mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
     try:
-        flat = FlatModule(model.cpu().eval(), samples)
+        flat, given = FlatModule(model.cpu().eval(), samples), tuple(tensors(samples))
         with _quiet():
             program = torch.onnx.export(
                 flat,
-                tuple(tensors(samples)),
+                given,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=flat.input_names,
                 output_names=flat.output_names,
-                dynamic_shapes=(tuple({0: batch, **dynamic_axes.get(name, {})} for name in flat.input_names),),
+                # Names: an axis given as `torch.export.Dim` is fixed without a word where the model's code fixes it.
+                dynamic_shapes=(tuple({0: "batch", **dynamic_axes.get(name, {})} for name in flat.input_names),),
                 external_data=False,
                 optimize=True,
                 verbose=False,
             )
     except Exception as error:  # the exporter raises whatever it met; the last line names the operation
-        raise ModelError(f"The model cannot be exported to ONNX: {_reason(error)}") from error
+        fixed = _FIXED.search(str(error))
+        reason = _reason(error) if fixed is None else _fixing(flat, given, fixed)
+        raise ModelError(f"The model cannot be exported to ONNX: {reason}") from error
     if program is None:
         raise ModelError("The model cannot be exported to ONNX: the exporter returned nothing.")
     exported = program.model_proto
@@ -103,11 +110,28 @@ def _reason(error: BaseException) -> str:
     )
 
 
+def _fixing(flat: FlatModule, given: tuple[Tensor, ...], fixed: re.Match[str]) -> str:
+    """Which axis the model holds at the size of the example, and on which line, which only a strict trace knows."""
+    which, axis = int(fixed["input"]), int(fixed["axis"])
+    shapes = tuple({axis: torch.export.Dim.DYNAMIC} if i == which else {} for i in range(len(given)))
+    place = "It"
+    try:
+        with _quiet():
+            torch.export.export(flat, given, dynamic_shapes=(shapes,), strict=True)
+    except Exception as error:  # noqa: BLE001 # as above; the message has no place then
+        for frame in _STACK.finditer(str(error).partition("User stack:")[2]):  # the last one is the innermost
+            place = f"`{frame['code']}` at {frame['file']}:{frame['line']}"
+    return (
+        f"{place} fixes dimension {axis} of '{flat.input_names[which]}' at {fixed['size']}, its size in the example, but it "
+        "must be free. Neither loop over that dimension nor compare it with a number: use operations of whole tensors."
+    )
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs the absence of torchvision, warns of its own deprecations and prints graphs that it cannot trace."""
+    """The exporter logs the absence of torchvision and what it then raises, warns of its own deprecations and prints graphs."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
