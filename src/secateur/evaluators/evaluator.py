@@ -25,7 +25,7 @@ from secateur.evaluators.model_files import DenseModel, ModelFiles, Network
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
-from secateur.evaluators.sample_scores import Scores
+from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores
 from secateur.evaluators.scoring import Scoring, View
 from secateur.evaluators.waiting import FINALIST, Loan
 from secateur.records import Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
@@ -205,7 +205,8 @@ class Evaluator:
         What it was disturbed in is measured again, on a loan of waiting, where the candidate may still reach the front.
         """
         names, samples = list(dict.fromkeys(names)), self._scoring.samples(role)
-        view = View(self.workload, network, samples, self.registry, self.host.fingerprint)
+        resamples = SEARCH_RESAMPLES if role == "search" else RESAMPLES
+        view = View(self.workload, network, samples, self.registry, self.host.fingerprint, resamples)
         predicted = self.measuring.predicted(network, names) if race.contested else None
         answer = predicted or self.measuring.measured(network, role, names)
         session, part = self.files.session(network), race.first(len(samples.batches))

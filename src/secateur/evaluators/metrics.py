@@ -16,7 +16,7 @@ from secateur.evaluators.devices.report import Report
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import Answer
 from secateur.evaluators.paired import interval
-from secateur.evaluators.sample_scores import Scores, scores_of
+from secateur.evaluators.sample_scores import RESAMPLES, Scores, scores_of
 from secateur.plugins import Registry
 from secateur.records import SHARE, Direction, Measurement, Provenance, Workload
 from secateur.workloads.calls import guarded
@@ -29,7 +29,7 @@ class Context:
 
     outputs: of the exported model on the samples of one data role, nested as the torch module's are, each tensor (n, …);
     dense_outputs: the dense model's on the same; targets: (n, …). host: fingerprint of what these came from. device: what the
-    device said, None where it was not asked.
+    device said, None where it was not asked. resamples: see `scores_of`.
     """
 
     workload: Workload
@@ -39,11 +39,12 @@ class Context:
     targets: PyTree
     host: str
     device: Answer | None
+    resamples: int = RESAMPLES
 
     @cached_property
     def scores(self) -> Scores:
         """What the outputs score, sample by sample or in resamples. Raises WorkloadError."""
-        return scores_of(self.workload, self.outputs, self.targets)
+        return scores_of(self.workload, self.outputs, self.targets, self.resamples)
 
 
 @dataclass(frozen=True)

@@ -68,19 +68,23 @@ class Scoring:
 
 @dataclass(frozen=True)
 class View:
-    """One network on one data role. metrics: every metric by name. host: fingerprint of what the outputs come from."""
+    """One network on one data role.
+
+    metrics: every metric by name. host: fingerprint of what the outputs come from. resamples: see `scores_of`.
+    """
 
     workload: Workload
     network: Network
     samples: Samples
     metrics: Mapping[str, Metric]
     host: str
+    resamples: int
 
     def context(self, outputs: PyTree, answer: Answer | None) -> Context:
         """What metrics look at. outputs: on the first samples, or on all; answer: the device's, if it was asked."""
         known = slice(length(outputs))
         dense, targets = rows(self.samples.dense_outputs, known), rows(self.samples.targets, known)
-        return Context(self.workload, self.network, outputs, dense, targets, self.host, answer)
+        return Context(self.workload, self.network, outputs, dense, targets, self.host, answer, self.resamples)
 
     def figures(self, context: Context, names: Sequence[str]) -> dict[str, Measurement]:
         """The named metrics. Raises EvaluationFailed where one of them is not finite."""

@@ -29,6 +29,7 @@ from secateur.evaluators.onnx_export import OPSET, export
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import Host, host_for
+from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES
 from secateur.evaluators.scoring import Scoring
 from secateur.records import Fidelity, Job, Measurement
 from secateur.search_spaces import build_space
@@ -405,6 +406,25 @@ def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
         values.append(evaluator.measure(evaluator.files.dense, "search", ["accuracy"])["accuracy"])
     assert values[0].value == pytest.approx(values[1].value)
     np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)
+
+
+def test_a_score_of_the_whole_set_is_resampled_less_for_a_candidate_than_for_what_the_gate_judges(workload):
+    calls = []
+
+    def score(outputs, targets):
+        calls.append(len(targets))
+        return outputs.argmax(1).eq(targets).float().mean()
+
+    model = workload.build_model()
+    definition = EvaluatorDefinition.model_validate({"objectives": {"accuracy": "maximize"}})
+    dense = DenseModel(
+        model, dataclasses.replace(workload, score=score), find_groups(model, workload.example_inputs).costs
+    )
+    evaluator = Evaluator(definition, dense, here(definition))
+    for role, resamples in (("search", SEARCH_RESAMPLES), ("selection", RESAMPLES), ("test", RESAMPLES)):
+        evaluator.measure(evaluator.files.dense, role, ["accuracy", "size"])
+        assert len(calls) == 1 + resamples, role
+        calls.clear()
 
 
 def test_the_figures_on_a_first_part_are_told_where_someone_listens(tiny):

@@ -171,6 +171,15 @@ def test_resamples_without_a_score_do_not_count():
         interval(Scores(3, per_sample=False, values=np.array([0.5, np.nan])))
 
 
+def test_an_interval_of_few_resamples_is_wider_for_knowing_the_error_less_well():
+    """Student's t of 3 degrees of freedom at 97.5 %: 3.182; of 199: 1.972."""
+    draws = np.array([0.4, 0.5, 0.5, 0.6])
+    few = interval(Scores(10**6, per_sample=False, values=np.array([0.5, *draws])))
+    many = interval(Scores(10**6, per_sample=False, values=np.array([0.5, *np.tile(draws, 50)])))
+    assert few.high - 0.5 == pytest.approx(3.182 * draws.std(ddof=1), rel=1e-3)
+    assert many.high - 0.5 == pytest.approx(1.972 * np.tile(draws, 50).std(ddof=1), rel=1e-3)
+
+
 def test_a_score_of_its_own_has_wilsons_interval():
     """81 of 263: 25.5 to 36.6 % (Newcombe 1998, table I)."""
     found = interval(each([1] * 81 + [0] * 182))
