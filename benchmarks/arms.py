@@ -14,7 +14,7 @@ import optuna
 import torch_pruning
 from torch import nn
 
-from judging import Judge, Meter, Step
+from judging import Judge, Meter, Step, plan_of
 from secateur.compression.costs import layer_costs
 from secateur.execution import Inline
 from secateur.records import Evaluation, Job
@@ -132,13 +132,19 @@ def torch_pruning_networks(
 def torch_pruning_front(
     judge: Judge, budgets: int, *, globally: bool, streams: bool, round_to: int | None = 8
 ) -> tuple[list[Step], list[Step]]:
-    """torch-pruning at `budgets` evenly spread shares of the MACs it can reach, and all the networks that it can make."""
+    """torch-pruning at `budgets` evenly spread shares of the MACs it can reach, and all the networks that it can make.
+
+    A judge who refits needs cuts that are legal in our groups, hence `streams=False` where shortcuts pad channels.
+    """
     networks = sorted(
         torch_pruning_networks(judge, globally=globally, streams=streams, round_to=round_to), key=lambda pair: pair[0]
     )
     meter = Meter(judge)
     for _, module in networks:
-        meter.evaluate_foreign(module)
+        if judge.refits:
+            meter.evaluate_plan(plan_of(judge.prepared.model, judge.prepared.space.groups, module.state_dict()))
+        else:
+            meter.evaluate_foreign(module)
     shares = np.array([share for share, _ in networks])
     wanted = np.linspace(shares[0], shares[-1], budgets)
     nearest = sorted({int(np.abs(shares - target).argmin()) for target in wanted})

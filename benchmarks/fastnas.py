@@ -2,8 +2,8 @@ r"""FastNAS of NVIDIA Model Optimizer and secateur: accuracy at one budget of MA
 
 Both cut the same network in steps of eight channels and score it on the same images. FastNAS gets one search for each budget; the
 sensitivity map, which is most of its work, is made once and shared by all of them. Secateur searches for accuracy and MACs, so
-that it solves the same problem. Networks of both are recalibrated by difference, measured the same way, and those at the one
-budget are fine-tuned by the same recipe for the same number of steps; selection data, which neither search saw, decide.
+that it solves the same problem. Networks of both are repaired (refitted and recalibrated) and measured the same way, and those at
+the one budget are fine-tuned by the same recipe for the same number of steps; selection data, which neither search saw, decide.
 
 FastNAS runs in an interpreter of its own, because Model Optimizer has no place among this project's dependencies:
 
@@ -22,22 +22,20 @@ import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from pydantic import TypeAdapter
 
 from arms import secateur
 from common import add_model, arguments, prepared_pipeline, spread, table, write_json
 from hypervolume import Course, Race
-from judging import Judge, channels_left
+from judging import Judge, plan_of
 from secateur import workloads
-from secateur.compression.plan import apply
 from secateur.compression.resolution import resolve
-from secateur.compression.transforms.channels import without
 from secateur.records import Candidate, Evaluation, Plan
 from secateur.workloads.roles import collect
 from tuning import score_on, tune_briefly
@@ -46,6 +44,7 @@ BUDGET = 0.6
 """Share of the dense network's MACs at which accuracies are compared."""
 SHARES = (0.9, 0.82, 0.74, 0.66, 0.6, 0.5, 0.42, 0.34)
 """The eight budgets of the front; below a third FastNAS finds nothing, because it cuts inside the blocks only."""
+_PLAN: TypeAdapter[Plan] = TypeAdapter(Plan)
 SAME_PROBLEM = "evaluator.objectives={accuracy: maximize, macs: minimize}"
 
 
@@ -66,22 +65,9 @@ def run_fastnas(python: Path, judge: Judge, calibration: int) -> dict[str, Any]:
             raise SystemExit(f"FastNAS failed:\n{done.stderr[-3000:]}")
         result = json.loads((folder / "result.json").read_text())
         networks = [torch.load(folder / f"network-{i}.pt", weights_only=True) for i in range(len(SHARES))]
-    roots = [removed_roots(judge, tensors) for tensors in networks]
-    return {"version": result["version"], "roots": roots, "cpu_s": [s["cpu_s"] for s in result["searches"]]}
-
-
-def removed_roots(judge: Judge, tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """The same cut in our groups: FastNAS sorts the channels before it cuts, which changes nothing else."""
     groups, dense = judge.prepared.space.groups, judge.prepared.model
-    removed = {}
-    for group in groups:
-        norm = next(m for m in group.members if m.kind == "batch norm")
-        left = channels_left(dense.state_dict(), tensors, norm.module)
-        removed[group.name] = [r for r, i in zip(norm.roots, norm.indices, strict=True) if i not in left]
-    for name, tensor in apply(dense, without(groups, removed)).state_dict().items():
-        if tensor.shape != tensors[name].shape:
-            raise SystemExit(f"'{name}': FastNAS leaves {tuple(tensors[name].shape)}, replayed {tuple(tensor.shape)}.")
-    return removed
+    plans = [_PLAN.dump_python(plan_of(dense, groups, tensors), mode="json") for tensors in networks]
+    return {"version": result["version"], "plans": plans, "cpu_s": [s["cpu_s"] for s in result["searches"]]}
 
 
 def best_within(judge: Judge, course: Course, share: float) -> Evaluation | None:
@@ -201,7 +187,7 @@ def main() -> None:
     judge = Judge(prepared, saliencies, options.keep)
     name = f"FastNAS {options.calibration}"
     found = judge.kept.get(name, lambda: run_fastnas(Path(python), judge, options.calibration))
-    networks = [without(prepared.space.groups, roots) for roots in found["roots"]]
+    networks = [_PLAN.validate_python(plan) for plan in found["plans"]]
     steps_of_theirs = [
         replace(step, seconds=step.seconds + seconds)
         for step, seconds in zip(map(judge.evaluate_plan, networks), found["cpu_s"], strict=True)

@@ -8,6 +8,8 @@
   and measured as ours are; with the channels that run past the blocks, and inside the blocks only (`arms.torch_pruning_networks`
   says why). Also every network that it can make. Scanning for the ratios that hit the shares is not charged.
 
+Each peer stands twice: as it comes (batch norms recalibrated), and "refitted" by our least squares as secateur's own networks are.
+
 The volume lies between the front and the corner that `secateur run` uses: the dense network's own latency and size, and the
 largest drop of accuracy that the search allows. Latency and size count as fractions of the dense network's. CPU-seconds are
 those of the process, one thread, sampler and storage included.
@@ -123,16 +125,27 @@ def main() -> None:
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=options.set)
     judge = Judge(prepared, saliencies, options.keep)
     course: Callable[[Sequence[Step]], Course] = partial(Course.of, judge)
-    courses: dict[str, list[Course]] = {"secateur": [], "plain loop": []}
+    plain = judge.without_refit()
+    courses: dict[str, list[Course]] = {"secateur": [], "plain loop": [], "plain loop, refitted": []}
+    searches = (
+        ("secateur", secateur, judge),
+        ("plain loop", plain_loop, plain),
+        ("plain loop, refitted", plain_loop, judge),
+    )
     for seed in seeds:
-        for name, arm in (("secateur", secateur), ("plain loop", plain_loop)):
-            courses[name].append(course(arm(judge, budget, seed)))
+        for name, arm, by in searches:
+            courses[name].append(course(arm(by, budget, seed)))
             print(f"{name}, seed {seed}: {courses[name][-1].volumes[-1]:.4f}", flush=True)
-    courses["uniform family"] = [course(uniform_family(judge, budget))]
-    for streams in (True, False):
-        for globally in (False, True):
-            few, every = torch_pruning_front(judge, options.budgets, globally=globally, streams=streams)
-            name = f"torch-pruning {'global' if globally else 'uniform'}{'' if streams else ', blocks'}"
+    courses["uniform family"] = [course(uniform_family(plain, budget))]
+    courses["uniform family, refitted"] = [course(uniform_family(judge, budget))]
+    for globally in (False, True):
+        kind = f"torch-pruning {'global' if globally else 'uniform'}"
+        for name, by, streams in (
+            (kind, plain, True),
+            (f"{kind}, blocks", plain, False),
+            (f"{kind}, blocks, refitted", judge, False),
+        ):
+            few, every = torch_pruning_front(by, options.budgets, globally=globally, streams=streams)
             courses[name] = [course(few)]
             courses[f"{name}, all"] = [course(every)]
     title = f"{prepared.workload.name}, {len(seeds)} seeds"

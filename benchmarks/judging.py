@@ -3,12 +3,17 @@
 Every network is evaluated once; whoever asks for it again gets the same figures and pays the same price, so no arm profits from
 a lucky measurement or from an evaluation that another arm has paid for. Prices are CPU-seconds of this process, one thread.
 Nobody races: a network given up early for one arm would have no figures for the others, so every network is scored on all images.
+
+A network is worth more where the layers that read its cut channels are refitted. `Judge.without_refit` judges the same networks
+with batch norms recalibrated and nothing else: as most users of other tools get them.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +27,11 @@ from secateur.compression.compensation.batch_norm import batch_norms, dense_stat
 from secateur.compression.costs import layer_costs
 from secateur.compression.plan import apply
 from secateur.compression.saliency import Saliencies
+from secateur.compression.transforms.channels import without
 from secateur.errors import EvaluationFailed
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import dense_on, evaluation_of, problem_of
-from secateur.records import Candidate, Evaluation, Job, Plan, Remove
+from secateur.records import Candidate, Evaluation, Group, Job, Plan, Remove
 from secateur.search.front import as_costs, choose, hypervolume, reference_point
 from secateur.search.ledger import Problem
 from secateur.workloads.roles import collect
@@ -61,21 +67,44 @@ class Judge:
         self.scale = np.array([self.dense[n].value if d == "minimize" else 1.0 for n, d in self.objectives.items()])
         images, _ = collect(prepared.workload.data.calibration, definition.evaluator.calibration_images)
         self._statistics = dense_statistics(prepared.model, images)
+        self.refits = True
+
+    def without_refit(self) -> Judge:
+        """The same judge, who refits no layer."""
+        other = copy.copy(self)
+        other.refits = False
+        return other
 
     def evaluate(self, candidate: Candidate) -> Step:
         """A network's figures and their price."""
-        job = Job(candidate, self.problem.resolve(candidate))  # without hurdles: nothing is given up early
-        step = self._judged(job.plan.key, lambda: evaluation_of(self.prepared, job))
+        step = self.evaluate_plan(self.problem.resolve(candidate))
         return replace(step, evaluation=replace(step.evaluation, candidate=candidate))
-
-    def evaluate_foreign(self, module: nn.Module) -> Step:
-        """The same for a network that another library has cut: recalibrated, written and measured as ours are."""
-        plan = removed_channels(self.prepared.model, module)
-        return self._judged(f"foreign {plan.key}", lambda: self._foreign(module, plan))
 
     def evaluate_plan(self, plan: Plan) -> Step:
         """The same for a network of which is known what to remove from ours."""
-        return self.evaluate_foreign(apply(self.prepared.model, plan))
+        job = Job(Candidate({}), plan)  # without hurdles: nothing is given up early
+
+        def evaluate() -> Evaluation:
+            with self._refitting():
+                return evaluation_of(self.prepared, job)
+
+        return self._judged(plan.key if self.refits else f"not refitted {plan.key}", evaluate)
+
+    def evaluate_foreign(self, module: nn.Module) -> Step:
+        """The same for a network that another library has cut and that ours may be unable to cut: recalibrated, never refitted."""
+        plan = removed_channels(self.prepared.model, module)
+        return self._judged(f"foreign {plan.key}", lambda: self._foreign(module, plan))
+
+    @contextmanager
+    def _refitting(self) -> Iterator[None]:
+        cutting = self.prepared.evaluator.cutting
+        grams = cutting.grams
+        if not self.refits:
+            cutting.grams = {}
+        try:
+            yield
+        finally:
+            cutting.grams = grams
 
     def _foreign(self, module: nn.Module, plan: Plan) -> Evaluation:
         evaluator, prepared = self.prepared.evaluator, self.prepared
@@ -126,6 +155,10 @@ class Meter:
         """Judge a candidate and charge for it."""
         return self._charge(lambda: self.judge.evaluate(candidate))
 
+    def evaluate_plan(self, plan: Plan) -> Evaluation:
+        """Judge a network of which is known what to remove from ours, and charge for it."""
+        return self._charge(lambda: self.judge.evaluate_plan(plan))
+
     def evaluate_foreign(self, module: nn.Module) -> Evaluation:
         """Judge a network of another library and charge for it."""
         return self._charge(lambda: self.judge.evaluate_foreign(module))
@@ -147,6 +180,21 @@ def removed_channels(dense: nn.Module, module: nn.Module) -> Plan:
         if removed:
             gone[name] = tuple(sorted(removed))
     return Plan(tuple(Remove(name, "out", channels) for name, channels in gone.items()))
+
+
+def plan_of(dense: nn.Module, groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> Plan:
+    """The cut that made these tensors of another library, in our groups. Leaves where ours would give other shapes."""
+    whole = dense.state_dict()
+    removed = dict[str, Collection[int]]()
+    for group in groups:
+        norm = next(m for m in group.members if m.kind == "batch norm")
+        left = channels_left(whole, tensors, norm.module)
+        removed[group.name] = [r for r, i in zip(norm.roots, norm.indices, strict=True) if i not in left]
+    plan = without(groups, removed)
+    for name, tensor in apply(dense, plan).state_dict().items():
+        if tensor.shape != tensors[name].shape:
+            raise SystemExit(f"'{name}': it leaves {tuple(tensors[name].shape)}, replayed {tuple(tensor.shape)}.")
+    return plan
 
 
 def channels_left(dense: Mapping[str, Tensor], smaller: Mapping[str, Tensor], norm: str) -> set[int]:
