@@ -15,6 +15,7 @@ from scipy.optimize import isotonic_regression
 
 from secateur.records import Candidate, Direction, Plan, Sensitivity
 from secateur.search.additive import AdditiveModel, cheapest
+from secateur.search.front import Archive
 from secateur.search.knapsack import Curve, solve
 from secateur.search.ledger import Ledger, own
 from secateur.search.sensitivity import known_sensitivities
@@ -48,7 +49,7 @@ def knapsack(ledger: Ledger, count: int) -> Iterator[Proposal]:
     rng = np.random.default_rng([problem.seed, start])
     solutions = list(_solutions(ledger, model, rng))
     planned = 0
-    for solution in _by_gain(ledger, solutions, rng):
+    for solution in by_gain(solutions, ledger.archive, rng):
         if planned == count:
             return
         if ledger.known(problem.resolve(solution.candidate).key) is None:
@@ -107,29 +108,29 @@ def _score_of_damage(ledger: Ledger) -> _ScoreOfDamage:
     return _ScoreOfDamage([f["damage"].value for f in figures], scores, ledger.problem.score_direction)
 
 
-def _by_gain(ledger: Ledger, solutions: Sequence[Solution], rng: np.random.Generator) -> Iterator[Solution]:
+def by_gain(solutions: Sequence[Solution], archive: Archive, rng: np.random.Generator) -> Iterator[Solution]:
     """The solutions, each time the one that adds the most to the front and to those before it; those that add nothing last.
 
     The gain is the share of random points in the box that a solution newly dominates.
     """
     if not solutions:
         return
-    reference = ledger.archive.reference
+    reference = archive.reference
     costs = np.array([p.costs for p in solutions])
-    ideal = np.minimum(costs.min(0), ledger.archive.points.min(0) if len(ledger.archive.points) else reference)
+    ideal = np.minimum(costs.min(0), archive.points.min(0) if len(archive.points) else reference)
     samples = ideal + (reference - ideal) * rng.random((SAMPLES, len(reference)))
-    for point in ledger.archive.points:
+    for point in archive.points:
         samples = samples[~np.all(point <= samples, axis=1)]
-    covered = _dominated(costs, samples)
+    covered = _dominated(costs, samples).astype(np.float32)  # a product of booleans would say whether, not how many
     left = list(range(len(solutions)))
-    open_ = np.ones(len(samples), bool)
+    open_ = np.ones(len(samples), np.float32)
     while left:
         gains = covered[left] @ open_
         best = int(gains.argmax())
         if gains[best] == 0:
             break
         chosen = left.pop(best)
-        open_ &= ~covered[chosen]
+        open_ *= 1 - covered[chosen]
         yield solutions[chosen]
     for chosen in rng.permutation(left):
         yield solutions[int(chosen)]
