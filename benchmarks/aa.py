@@ -43,12 +43,12 @@ def networks() -> Iterator[tuple[str, bytes, torch.Tensor]]:
     """Name, file and one image."""
     torch.manual_seed(0)
     digits, image = residual_network().eval(), torch.randn(1, 1, 8, 8)
-    yield "digits", export(digits, (image,)).SerializeToString(), image
+    yield "digits", export(digits, (image,)), image
     depth, variable = MODELS["resnet20"]
     model, image = cifar_resnet(depth).eval(), torch.randn(1, 3, 32, 32)
     if weights := os.environ.get(variable):
         load_weights(model, weights)
-    yield "ResNet-20", export(model, (image,)).SerializeToString(), image
+    yield "ResNet-20", export(model, (image,)), image
 
 
 def measured(devices: Devices, file: bytes, image: torch.Tensor, protocol: Protocol) -> tuple[Report, float]:

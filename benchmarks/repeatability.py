@@ -76,7 +76,7 @@ def models() -> tuple[bytes, bytes, torch.Tensor]:
     dense, image = cifar_resnet(20).eval(), torch.randn(1, 3, 32, 32)
     inner = [g for g in find_groups(dense, (image,)).groups if ".conv1" in g.name]
     smaller = apply(dense, without(inner, {g.name: g.removable[: g.width // 2] for g in inner}))
-    return export(smaller, (image,)).SerializeToString(), export(dense, (image,)).SerializeToString(), image
+    return export(smaller, (image,)), export(dense, (image,)), image
 
 
 def spread(ratios: list[float]) -> float:

@@ -66,7 +66,7 @@ class Subject:
     def check_onnx(self) -> None:
         """ONNX Runtime says what torch says of a cut network, for another number of samples too."""
         smaller = self.half()
-        file = export(smaller, self._inputs(2, 0)).SerializeToString()
+        file = export(smaller, self._inputs(2, 0))
         actual = host_for("onnxruntime", {}, 1).open(file).run([x.numpy() for x in tensors(self._inputs(3, 2))])
         agree([torch.from_numpy(x) for x in actual], self._outputs(smaller, 2))
 

@@ -66,7 +66,7 @@ def test_the_board_is_another_architecture(transport):
 
 
 def test_outputs_there_are_those_of_this_host(transport):
-    model = export(network("residual"), (images(2),)).SerializeToString()
+    model = export(network("residual"), (images(2),))
     inputs = images(3).numpy()
     packed = io.BytesIO()
     np.save(packed, inputs)
@@ -102,7 +102,7 @@ def measuring_on(transport) -> Device:
 
 def test_the_agent_measures_there_and_says_that_the_times_mean_nothing(board, transport):
     model, x = network("residual"), images(1)
-    content = export(model, (images(2),)).SerializeToString()
+    content = export(model, (images(2),))
     device = measuring_on(transport)
     assert device.hello.machine.architecture == "aarch64"
     assert device.hello.machine.emulated
@@ -117,7 +117,7 @@ def test_the_agent_measures_there_and_says_that_the_times_mean_nothing(board, tr
 
 
 def test_a_measurement_that_is_cut_off_is_made_again_when_the_board_is_back(board, transport):
-    content = export(network("residual"), (images(2),)).SerializeToString()
+    content = export(network("residual"), (images(2),))
     work = Work(content, content, [(images(1).numpy(),)], Protocol(block=20, copies=2, rounds=2))
     device = measuring_on(transport)
     assert device.hello.machine.emulated

@@ -34,6 +34,11 @@ class FlatModule(nn.Module):
     def name_as_in_the_model(self, exported: onnx.ModelProto) -> None:
         """Give the model's own tensors the names in an exported graph that they have in the model, in place."""
         for entry in exported.graph.initializer:
-            entry.name = entry.name.removeprefix(_MODEL)
+            entry.name = self.own_name(entry.name)
         for node in exported.graph.node:
-            node.input[:] = [name.removeprefix(_MODEL) for name in node.input]
+            node.input[:] = [self.own_name(name) for name in node.input]
+
+    @staticmethod
+    def own_name(name: str) -> str:
+        """The name in the model of a tensor of an exported graph."""
+        return name.removeprefix(_MODEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur.compression.costs import LayerCosts
-from secateur.errors import EvaluationFailed, ModelError
+from secateur.errors import EvaluationFailed, ModelError, first_line
 from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_template import OnnxTemplate, make_template
@@ -65,6 +66,7 @@ class ModelFiles:
         """
         self.exports = 0
         self.why_exported: str | None = None
+        self._opened: tuple[bytes, HostSession] | None = None
         workload = dense.workload
         self.template: OnnxTemplate = make_template(
             dense.model, workload.example_inputs, dense.onnx, workload.dynamic_axes
@@ -79,16 +81,20 @@ class ModelFiles:
         with torch.no_grad():
             self.outputs: PyTree = call(dense.model, samples)
         try:
-            self._check(dense.model, self.template.dense)
+            self._check(self._said(dense.model), self.template.dense)
             self.dense = self._network(dense.model, self.template.dense, dense.costs.total)
         except EvaluationFailed as error:
             raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
 
     def rewritten(self, module: nn.Module, macs: int) -> Network:
-        """A candidate, its ONNX file rewritten in milliseconds. Raises EvaluationFailed where it does not agree with the module."""
+        """A candidate, its ONNX file rewritten in milliseconds. Raises EvaluationFailed where it does not agree with the module.
+
+        So it does where the module does not run.
+        """
+        said = self._said(module)
         try:
             onnx = self.template.render(module)
-            self._check(module, onnx)
+            self._check(said, onnx)
         except EvaluationFailed as problem:
             self.exports += 1
             self.why_exported = str(problem)
@@ -103,8 +109,8 @@ class ModelFiles:
         return self._network(module, self._exported(module), macs)
 
     def _exported(self, module: nn.Module) -> bytes:
-        onnx: bytes = export(module, self._examples, self._axes).SerializeToString()
-        self._check(module, onnx)
+        onnx = export(module, self._examples, self._axes)
+        self._check(self._said(module), onnx)
         return onnx
 
     def _network(self, module: nn.Module, onnx: bytes, macs: int) -> Network:
@@ -113,14 +119,24 @@ class ModelFiles:
 
     def session(self, network: Network) -> HostSession:
         """A network opened on this host, once for its comparison with the module and for what follows. Raises EvaluationFailed."""
-        file, session = self._opened
-        return session if file is network.onnx else self._host.open(network.onnx)
+        if self._opened is None or self._opened[0] is not network.onnx:
+            self._opened = None
+            self._opened = network.onnx, self._host.open(network.onnx)
+        return self._opened[1]
 
-    def _check(self, module: nn.Module, file: bytes) -> None:
+    @torch.no_grad()
+    def _said(self, module: nn.Module) -> list[PyTree]:
+        """A module's outputs on what it is compared on. Whatever the user's forward raises is this candidate's failure."""
+        try:
+            return [call(module, inputs) for inputs in self._compared]
+        except Exception as error:
+            raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
+
+    def _check(self, said: Sequence[PyTree], file: bytes) -> None:
+        """Raises EvaluationFailed where a file does not say what its module said."""
+        self._opened = None  # at most one is open at a time
         session = self._host.open(file)
         self._opened = file, session
-        for inputs in self._compared:
-            with torch.no_grad():
-                expected = call(module, inputs)
+        for inputs, expected in zip(self._compared, said, strict=True):
             outputs = session.run([np.ascontiguousarray(x.numpy()) for x in tensors(inputs)])
             check_parity(outputs, expected, "the exported model")

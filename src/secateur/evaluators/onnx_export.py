@@ -8,13 +8,16 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.errors import ModelError, first_line
 from secateur.evaluators.flat import FlatModule
+from secateur.evaluators.onnx_parts import LARGE, OnnxParts
 from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.pytrees import PyTree, mapped, tensors
 
@@ -45,13 +48,18 @@ def check_size(model: nn.Module) -> None:
         )
 
 
-def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes = NO_AXES) -> onnx.ModelProto:
-    """The module as an ONNX model with a free batch dimension, batch norms folded, metadata stripped.
+def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes = NO_AXES) -> bytes:
+    """The module as an ONNX file with a free batch dimension, batch norms folded, metadata stripped.
 
     example_inputs, dynamic_axes: as in `Workload`. Every input and output tensor has its name, as in `FlatModule`; the first
     dimension of each is `batch`. Raises ModelError naming the operation that cannot be exported, and what
     `check_size` raises.
     """
+    return exported_parts(model, example_inputs, dynamic_axes).file()
+
+
+def exported_parts(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes = NO_AXES) -> OnnxParts:
+    """The same before it becomes a file: values that the exporter has not computed lie in the module's own memory."""
     check_size(model)
     # A batch of 1 is specialised by the exporter; two samples keep the dimension free.
     samples = mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
@@ -77,10 +85,24 @@ def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes =
         raise ModelError(f"The model cannot be exported to ONNX: {reason}") from error
     if program is None:
         raise ModelError("The model cannot be exported to ONNX: the exporter returned nothing.")
+    values = _taken_out(program.model)
     exported = program.model_proto
     strip_metadata(exported)
     flat.name_as_in_the_model(exported)
-    return exported
+    return OnnxParts(exported, {flat.own_name(name): value for name, value in values.items()})
+
+
+def _taken_out(model: Any) -> dict[str, NDArray[Any]]:
+    """The values of large initializers, which the model (of onnx_ir) then only refers to, in place."""
+    from onnx_ir import ExternalTensor
+
+    values = {}
+    for name, entry in model.graph.initializers.items():
+        tensor = entry.const_value
+        if tensor is not None and tensor.nbytes > LARGE:
+            values[name] = tensor.numpy()
+            entry.const_value = ExternalTensor("", None, None, tensor.dtype, shape=tensor.shape, name=name)
+    return values
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
@@ -92,7 +114,7 @@ def strip_metadata(model: onnx.ModelProto) -> None:
     del graph.metadata_props[:]
     del graph.value_info[:]
     for element in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        element.doc_string = ""
+        element.ClearField("doc_string")
         del element.metadata_props[:]
 
 

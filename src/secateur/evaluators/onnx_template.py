@@ -8,26 +8,25 @@ candidate's file with the module's, and falls back to an export where a rule doe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from secateur.errors import EvaluationFailed
-from secateur.evaluators.onnx_export import export
+from secateur.evaluators.onnx_export import exported_parts
+from secateur.evaluators.onnx_parts import OnnxParts
 from secateur.evaluators.onnx_reshapes import free_reshapes
 from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.pytrees import PyTree, call, rows
 
-Array = NDArray[np.float32]
 Tensors = Mapping[str, Tensor]
 Rule = Callable[[Tensors], Tensor]
 
@@ -38,13 +37,13 @@ _FOLDING = {"Conv", "ConvTranspose", "Gemm"}
 class OnnxTemplate:
     """A dense ONNX file and, per initializer, the rule that computes it from a module's tensors.
 
-    graph: the same model without the values that rules give. depthwise: positions of nodes that hold their channel count as an
+    parts: the same model without the values that rules give. depthwise: positions of nodes that hold their channel count as an
     attribute. unexplained: tensors without a rule; they stay as exported, which is right where the candidate has the same `fixed`:
     the module's tensors that no rule reads.
     """
 
     dense: bytes
-    graph: onnx.ModelProto
+    parts: OnnxParts
     rules: Mapping[str, Rule]
     depthwise: tuple[int, ...]
     unexplained: tuple[str, ...] = ()
@@ -64,23 +63,14 @@ class OnnxTemplate:
             raise EvaluationFailed(
                 f"{', '.join(changed[:3])} changes, from which forward() computes tensors of its own ({derived} in the ONNX graph)"
             )
-        rendered = onnx.ModelProto()
-        rendered.CopyFrom(self.graph)
         with torch.no_grad():
-            shapes = {}
-            for initializer in rendered.graph.initializer:
-                rule = self.rules.get(initializer.name)
-                if rule is not None:
-                    value = rule(tensors).contiguous().numpy()
-                    shapes[initializer.name] = value.shape
-                    del initializer.dims[:]
-                    initializer.dims.extend(value.shape)
-                    initializer.raw_data = value.tobytes()
+            values = {name: rule(tensors).contiguous().numpy() for name, rule in self.rules.items()}
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self.parts.graph)
         for position in self.depthwise:
-            node = rendered.graph.node[position]
-            _group(node).i = shapes[node.input[1]][0]
-        serialised: bytes = rendered.SerializeToString()
-        return serialised
+            node = graph.graph.node[position]
+            _group(node).i = len(values[node.input[1]])
+        return OnnxParts(graph, {**self.parts.values, **values}).file()
 
 
 def make_template(
@@ -91,35 +81,41 @@ def make_template(
     Raises ModelError where it cannot be exported.
     """
     if dense_onnx is None:
-        dense = export(model, example_inputs, dynamic_axes)
-        free_reshapes(dense)
+        dense = exported_parts(model, example_inputs, dynamic_axes)
+        free_reshapes(dense.graph)
     else:
-        dense = onnx.load_model_from_string(dense_onnx)
+        dense = OnnxParts.of(dense_onnx)
     tensors = _tensors(model)
     folds = _folding_rules(dense, _norm_after(model, example_inputs), model, tensors)
     rules: dict[str, Rule] = {}
     unexplained = []
-    for initializer in dense.graph.initializer:
+    graph = dense.graph.graph
+    for initializer in graph.initializer:
         if initializer.data_type != onnx.TensorProto.FLOAT or not initializer.dims:
             continue
-        value = torch.from_numpy(numpy_helper.to_array(initializer).copy())
+        value = _as_tensor(dense.value(initializer))
         rule = _explain(initializer.name, value, tensors, folds)
         if rule is not None:
             rules[initializer.name] = rule
         elif value.numel() > 1:
             unexplained.append(initializer.name)
-    shapes = {i.name: tuple(i.dims) for i in dense.graph.initializer}
+    shapes = {i.name: tuple(i.dims) for i in graph.initializer}
     depthwise = tuple(
         position
-        for position, node in enumerate(dense.graph.node)
+        for position, node in enumerate(graph.node)
         if node.op_type == "Conv" and _group(node).i == shapes.get(node.input[1], (1,))[0] > 1
     )
     fixed = _unread(tensors, rules) if unexplained else {}
-    file = dense.SerializeToString() if dense_onnx is None else dense_onnx
-    for initializer in dense.graph.initializer:
-        if initializer.name in rules:
-            initializer.ClearField("raw_data")
-    return OnnxTemplate(file, dense, rules, depthwise, tuple(unexplained), fixed)
+    file = dense.file() if dense_onnx is None else dense_onnx
+    kept = {name: value.copy() for name, value in dense.values.items() if name not in rules}
+    return OnnxTemplate(file, OnnxParts(dense.graph, kept), rules, depthwise, tuple(unexplained), fixed)
+
+
+def _as_tensor(value: NDArray[Any]) -> Tensor:
+    """The same memory, which may be of a file and is only read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(value)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -227,7 +223,7 @@ def _norm_after(model: nn.Module, example_inputs: PyTree) -> dict[str, str]:
 
 
 def _folding_rules(
-    dense: onnx.ModelProto, norm_after: Mapping[str, str], model: nn.Module, tensors: Tensors
+    dense: OnnxParts, norm_after: Mapping[str, str], model: nn.Module, tensors: Tensors
 ) -> dict[str, Rule]:
     """Rules for weights and biases into which the exporter folded the batch norm behind the layer.
 
@@ -241,14 +237,14 @@ def _folding_rules(
             _fold(layer, norm, eps, 0, transposed=transposed),
             _fold(layer, norm, eps, 1, transposed=transposed),
         )
-    values = {i.name: i for i in dense.graph.initializer}
+    values = {i.name: i for i in dense.graph.graph.initializer}
     rules: dict[str, Rule] = {}
-    for node in dense.graph.node:
+    for node in dense.graph.graph.node:
         if node.op_type not in _FOLDING or len(node.input) < 3:  # input, weight, bias
             continue
         layer = node.input[1].removesuffix(".weight")
         if layer not in candidates and layer not in tensors and node.input[1] in values:
-            value = torch.from_numpy(numpy_helper.to_array(values[node.input[1]]).copy())
+            value = _as_tensor(dense.value(values[node.input[1]]))
             with torch.no_grad():
                 layer = next(
                     (name for name, (weight, _) in candidates.items() if _equal(weight(tensors), value)), layer

@@ -90,7 +90,7 @@ def check_devices(name: str, project: Path | None = None) -> Iterator[DeviceChec
     images = torch.randn(definition.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # CIFAR's size
     runtime = RUNTIMES[definition.runtime]
     reads_onnx = runtime.format == ONNX
-    file = export(model, (images,)).SerializeToString() if reads_onnx else convert(runtime.format, model, (images,))
+    file = export(model, (images,)) if reads_onnx else convert(runtime.format, model, (images,))
     figures = frozenset({"latency", "memory"} if runtime.in_process else {"latency"})
     rounding = runtime.rounding(definition.runtime_options)
     with torch.no_grad():

@@ -110,7 +110,7 @@ class RuntimeContract:
             key = (type(module).__name__, str([x.shape for x in inputs]), runtime.format)
             if key not in _WRITTEN:
                 if runtime.format == ONNX:
-                    _WRITTEN[key] = export(module.eval(), inputs).SerializeToString()
+                    _WRITTEN[key] = export(module.eval(), inputs)
                 elif reason := FORMATS[runtime.format].missing:
                     pytest.skip(reason)
                 else:

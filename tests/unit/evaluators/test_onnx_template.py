@@ -64,7 +64,8 @@ def test_weights_that_are_rewritten_are_kept_once():
     template = make_template(model, (images(),))
     weights = sum(4 * parameter.numel() for parameter in model.parameters())
     assert len(template.dense) > weights
-    assert template.graph.ByteSize() < 0.1 * weights
+    assert template.parts.graph.ByteSize() < 0.1 * weights
+    assert not template.parts.values
 
 
 def test_a_model_that_no_file_can_hold_is_refused_before_anything_is_copied():
