@@ -35,12 +35,15 @@ def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
     shared: layers that keep all their channels share their tensors with the original, for whoever only runs the copy.
     Raises ModelError where the module cannot be copied.
     """
-    smaller = _copy(model, plan) if shared else copied(model)
+    theirs = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    smaller = copied(model, theirs.values())  # cutting a tensor makes a new one
     _make_plain(smaller, plan)
     for step in plan.steps:
         remove(smaller, step.layer, step.side, step.indices)
     tie(smaller, model)
-    return smaller
+    if shared:
+        return smaller
+    return copied(smaller, [t for t in (*smaller.parameters(), *smaller.buffers()) if id(t) not in theirs])
 
 
 @torch.no_grad()

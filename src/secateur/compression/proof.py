@@ -4,7 +4,7 @@ A coupling can be right for one set of channels and wrong for the next (halves o
 heads, norms over channel groups). So a group is proven with seeded random sets of several sizes, from one channel to all but one,
 together with all other groups and in random subsets of them. The groups share their samples: a network whose groups are all right
 takes at most `SAMPLES` pairs of forward passes; where one fails, it is bisected down to the groups that are to blame, and groups
-that are built alike are tried next.
+that are built alike are tried next. All groups together are proven on whole inputs; the other samples have inputs that cost less.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from secateur.compression.checks import disagreement
 from secateur.compression.plan import apply, reference
+from secateur.compression.short_inputs import shortened
 from secateur.compression.transforms.channels import without
 from secateur.errors import first_line
 from secateur.records import Group, Plan
-from secateur.workloads.pytrees import PyTree, call, mapped, tensors
+from secateur.workloads.pytrees import PyTree, call, mapped, rows, tensors
 
 SHARES = (0.0, 1 / 3, 1 / 2, 2 / 3)
 """Of what may go from a group while all others lose channels too; 0 stands for one or two channels."""
@@ -47,7 +48,8 @@ class Proof:
     ) -> None:
         """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`. watch: is told what share is done."""
         self._model, self._watch = model, watch
-        self._inputs = _two_inputs(model, example_inputs)
+        whole = _two_inputs(model, example_inputs)
+        self._inputs = [whole, *_cheaper(model, whole)]
 
     def proven(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
         """The groups that may be cut, in any combination, and the reasons of those that must not be.
@@ -68,11 +70,11 @@ class Proof:
             self._watch(number / len(drawn))
             suspects = [group for name, group in proven.items() if name in sample]
             sample |= {group.name: sample[group.name][: group.width - group.least] for group in suspects}
-            while reason := self._disproof(suspects, sample):
-                culprit, reason = self._culprit(suspects, sample, reason)
+            while reason := self._disproof(suspects, sample, number):
+                culprit, reason = self._culprit(suspects, sample, reason, number)
                 gone = sample[culprit.name]
                 if len(gone) == culprit.width - culprit.least > 1 and not self._disproof(
-                    [culprit], {culprit.name: gone[1:]}
+                    [culprit], {culprit.name: gone[1:]}, number
                 ):
                     proven[culprit.name] = replace(culprit, least=culprit.least + 1)
                     sample[culprit.name] = gone[1:]
@@ -83,7 +85,7 @@ class Proof:
                     for group in suspects
                     if group is not culprit
                     and build_of(group) == build_of(culprit)
-                    and (found := self._disproof([group], sample))
+                    and (found := self._disproof([group], sample, number))
                 }
                 refuted |= wrong
                 proven = {name: group for name, group in proven.items() if name not in wrong}
@@ -92,19 +94,23 @@ class Proof:
 
     def alone(self, group: Group) -> str | None:
         """Why a group must not be cut, where a random half of it alone shows that."""
-        return self._disproof([group], {group.name: _drawn(group, 1 / 2, "alone")})
+        return self._disproof([group], {group.name: _drawn(group, 1 / 2, "alone")}, 1)
 
     def disproof_together(self, groups: Sequence[Group]) -> str | None:
         """Why groups that were proven once are not right here, by two samples of them all; None where they are."""
-        repeated = samples(groups)[:2]
-        return next((reason for sample in repeated if (reason := self._disproof(groups, sample))), None)
+        repeated = enumerate(samples(groups)[:2])
+        return next((reason for number, sample in repeated if (reason := self._disproof(groups, sample, number))), None)
 
-    def disproof(self, plan: Plan) -> str | None:
-        """Why a plan is wrong, or None: the outputs of the cut network and of the reference agree."""
+    def disproof(self, plan: Plan, number: int = 0) -> str | None:
+        """Why a plan is wrong, or None: the outputs of the cut network and of the reference agree.
+
+        number: of the trial. The first one, 0, has whole inputs, the others have those that cost less, in turn.
+        """
+        inputs = self._inputs[(number - 1) % (len(self._inputs) - 1) + 1 if number else 0]
         try:
             with torch.no_grad():
-                actual = call(apply(self._model, plan, shared=True), self._given())
-                expected = call(reference(self._model, plan), self._given())
+                actual = call(apply(self._model, plan, shared=True), _anew(inputs))
+                expected = call(reference(self._model, plan), _anew(inputs))
         except Exception as error:  # noqa: BLE001 # whatever the user's forward raises on the cut network is the reason
             return f"the model does not run without its channels: {type(error).__name__}: {first_line(error)}"
         if [x.shape for x in tensors(actual)] != [x.shape for x in tensors(expected)]:
@@ -114,34 +120,30 @@ class Proof:
             return None
         return f"removing its channels is not the same as zeroing them: outputs differ by {gap:.2g}"
 
-    def _disproof(self, groups: Sequence[Group], sample: Sample) -> str | None:
+    def _disproof(self, groups: Sequence[Group], sample: Sample, number: int) -> str | None:
         if not groups:
             return None
-        reason = self.disproof(without(groups, {group.name: sample[group.name] for group in groups}))
+        reason = self.disproof(without(groups, {group.name: sample[group.name] for group in groups}), number)
         norm = next((m for g in groups for m in g.members if m.kind in ("layer norm", "group norm")), None)
         if reason is None or norm is None or "not the same" not in reason:
             return reason
         return f"{reason} ('{norm.module}' normalises over these channels)"
 
-    def _culprit(self, suspects: Sequence[Group], sample: Sample, reason: str) -> tuple[Group, str]:
+    def _culprit(self, suspects: Sequence[Group], sample: Sample, reason: str, number: int) -> tuple[Group, str]:
         """Bisect groups that fail together to one that is to blame; where no half fails, it fails with the other half only."""
         suspects, company = list(suspects), list[Group]()
         while len(suspects) > 1:
             middle = len(suspects) // 2
             first, second = suspects[:middle], suspects[middle:]
-            if found := self._disproof([*company, *first], sample):
+            if found := self._disproof([*company, *first], sample, number):
                 suspects, reason = first, found
-            elif found := self._disproof([*company, *second], sample):
+            elif found := self._disproof([*company, *second], sample, number):
                 suspects, reason = second, found
             else:
                 company, suspects = [*company, *first], second
         if company:
             return suspects[0], f"together with {', '.join(g.name for g in company[:3])}: {reason}"
         return suspects[0], reason
-
-    def _given(self) -> PyTree:
-        """The inputs, anew: a forward pass may change what it is given."""
-        return mapped(torch.clone, self._inputs)
 
 
 def samples(groups: Sequence[Group]) -> list[dict[str, tuple[int, ...]]]:
@@ -194,17 +196,40 @@ def build_of(group: Group) -> object:
     return group.layer_type, group.width, members
 
 
-@torch.no_grad()
 def _two_inputs(model: nn.Module, example_inputs: PyTree) -> PyTree:
     """One example and one sample of noise (less noise, or none, where the model does not take it)."""
     for strength in (1.0, 0.1):
         inputs = mapped(partial(_with_noise, strength), example_inputs)
-        try:
-            if all(torch.isfinite(x).all() for x in tensors(call(model, mapped(torch.clone, inputs)))):
-                return inputs
-        except Exception:  # noqa: BLE001, S112 # whatever the user's forward raises for inputs that it does not take
-            continue
+        if _outputs(model, inputs) is not None:
+            return inputs
     return mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
+
+
+def _cheaper(model: nn.Module, inputs: PyTree) -> list[PyTree]:
+    """Shorter ones; where the model does not take those, each alone; the same two where that gives something else."""
+    for short in shortened(inputs):
+        if _outputs(model, short) is not None:
+            return [short]
+    each = [rows(inputs, slice(number, number + 1)) for number in range(2)]
+    alone = _outputs(model, each[0])
+    whole = _outputs(model, inputs)
+    same = alone is not None and whole is not None and disagreement(alone, rows(whole, slice(1))) is None
+    return each if same else [inputs]
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, inputs: PyTree) -> PyTree | None:
+    """What the model gives for inputs; None where it does not take them, or gives what is not finite."""
+    try:
+        outputs = call(model, _anew(inputs))
+    except Exception:  # noqa: BLE001 # whatever the user's forward raises for inputs that it does not take
+        return None
+    return outputs if all(torch.isfinite(x).all() for x in tensors(outputs)) else None
+
+
+def _anew(inputs: PyTree) -> PyTree:
+    """A copy: a forward pass may change what it is given."""
+    return mapped(torch.clone, inputs)
 
 
 def _with_noise(strength: float, examples: Tensor) -> Tensor:

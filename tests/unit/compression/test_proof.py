@@ -14,7 +14,7 @@ from secateur.compression.groups import FoundGroups, find_groups
 from secateur.compression.plan import apply, reference
 from secateur.compression.proof import SAMPLES, SHARES, Proof, samples
 from secateur.compression.transforms.channels import without
-from secateur.records import Group, Member
+from secateur.records import Group, Member, Plan
 from secateur.workloads.attention import opened
 from zoo import Encoder
 
@@ -83,7 +83,7 @@ def test_groups_that_are_right_share_their_samples(name, monkeypatch):
     groups = find_groups(model, (images(),)).groups
     proof, counted = Proof(model, (images(),)), []
     disproof = proof.disproof
-    monkeypatch.setattr(proof, "disproof", lambda plan: (counted.append(plan), disproof(plan))[1])
+    monkeypatch.setattr(proof, "disproof", lambda plan, number: (counted.append(plan), disproof(plan, number))[1])
     assert proof.proven(groups) == (list(groups), {})
     assert len(counted) <= SAMPLES + 1, "however many groups there are"
 
@@ -114,7 +114,7 @@ class _Accuser(Proof):
     def __init__(self, *wrong: set[str]) -> None:
         self.wrong, self._watch = wrong, lambda *_: None
 
-    def disproof(self, plan):
+    def disproof(self, plan, number=0):  # noqa: ARG002 # it says the same of all inputs
         guilty = [names for names in self.wrong if names <= set(plan.removed["out"])]
         return f"{sorted(guilty[0])} is wrong" if guilty else None
 
@@ -131,7 +131,7 @@ def test_groups_that_are_built_like_a_wrong_one_are_tried_next_and_judged_by_the
     wrong = [f"block{i}.one" for i in (1, 2, 3, 5, 6, 7)]
     proof, asked = _Accuser(*({name} for name in wrong)), []
     disproof = proof.disproof
-    monkeypatch.setattr(proof, "disproof", lambda plan: (asked.append(plan), disproof(plan))[1])
+    monkeypatch.setattr(proof, "disproof", lambda plan, number: (asked.append(plan), disproof(plan, number))[1])
     proven, refuted = proof.proven(groups)
     assert set(refuted) == set(wrong)
     assert {"block0.one", "block4.one"} <= {group.name for group in proven}
@@ -144,7 +144,9 @@ def test_heads_of_further_layers_take_the_shared_plans_and_no_trials_of_their_ow
         model, counted = Decoder(layers).eval(), []
         disproof = Proof.disproof
         with monkeypatch.context() as patch:
-            patch.setattr(Proof, "disproof", lambda self, plan: (counted.append(plan), disproof(self, plan))[1])
+            patch.setattr(
+                Proof, "disproof", lambda self, plan, number: (counted.append(plan), disproof(self, plan, number))[1]
+            )
             found = find_groups(model, (torch.randint(0, 32, (2, 6)),))
         assert sum(group.name.endswith(".q") for group in found.groups) == layers
         return len(counted)
@@ -175,6 +177,25 @@ class OnlyPositive(nn.Module):
 def test_models_that_do_not_take_noise_are_proven_near_the_example():
     model = shaken(OnlyPositive())
     assert len(find_groups(model, (images().abs() + 0.1,)).groups) == 6
+
+
+def batches_of(model: nn.Module, x: torch.Tensor, numbers: range) -> list[tuple[int, ...]]:
+    """Shapes of what the model is given for trials of these numbers."""
+    proof, seen = Proof(model, (x,)), []
+    model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    for number in numbers:
+        assert proof.disproof(Plan(), number) is None
+    return seen[::2]  # each is given to the cut network and to the reference
+
+
+def test_all_groups_together_are_proven_on_whole_inputs_and_the_rest_on_cheaper_ones():
+    torch.manual_seed(0)
+    convolutions = shaken(residual())
+    assert batches_of(convolutions, torch.randn(1, 3, 128, 128), range(3)) == [(2, 3, 128, 128), *2 * [(2, 3, 32, 32)]]
+    assert batches_of(convolutions, images(), range(3)) == [(2, 3, 8, 8), *2 * [(1, 3, 8, 8)]]
+    assert batches_of(shaken(Squeezing()), images(), range(3)) == 3 * [(2, 3, 8, 8)], (
+        "its output loses the batch of one"
+    )
 
 
 class Squeezing(nn.Module):

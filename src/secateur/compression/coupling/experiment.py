@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from secateur.compression.copies import viewed
 from secateur.compression.coupling.layers import PARAMETER, Layer, layer_of, norm_of, tensors_of
+from secateur.compression.short_inputs import shortened
 from secateur.errors import first_line
 from secateur.records import Side
 from secateur.workloads.pytrees import PyTree, call, mapped, rows, tensors
@@ -33,8 +34,6 @@ MOST_OUTPUTS = 4096
 """Entries of an output that are told apart; of larger ones the last axes are taken together."""
 SAMPLES = 2
 """Of the example: dimensions of one are squeezed away by some models."""
-LONG = 128
-"""Pixels along an edge, or tokens, of which a quarter is enough: how channels are coupled does not depend on how many there are."""
 
 
 class Astray(Exception):
@@ -72,7 +71,7 @@ class Experiment:
 
     def _first_pass(self, example: PyTree) -> list[Tensor]:
         """The clean pass, on the shortest part of the example that the model takes: marks travel there as they do in all of it."""
-        for short in _shortened(example):
+        for short in shortened(example):
             try:
                 self._inputs = short
                 return self._clean_pass()
@@ -196,14 +195,6 @@ class Experiment:
             return torch.full_like(values, torch.nan)
         # Of different sizes: a sum that is the same everywhere is what a softmax does not see.
         return values + (1 + 2 * values.abs().max()) * torch.linspace(1, 2, values.numel()).view(values.shape)
-
-
-def _shortened(example: PyTree) -> Iterator[PyTree]:
-    """A quarter of all long dimensions, then of the first one besides the samples; nothing where none is long."""
-    for last in (None, 2):
-        short = mapped(lambda x: x[:, *(slice(n // 4 if n >= LONG else n) for n in x.shape[1:last])], example)  # noqa: B023 # called at once
-        if [x.shape for x in tensors(short)] != [x.shape for x in tensors(example)]:
-            yield short
 
 
 def _first(given: Sequence[Any], named: Mapping[str, Any]) -> Any:
