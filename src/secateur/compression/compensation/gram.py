@@ -12,11 +12,13 @@ from secateur.compression.compensation.readers import Reader, before_each, colum
 from secateur.errors import WorkloadError
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
+from secateur.workloads.portions import fitting
 from secateur.workloads.pytrees import call
 from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
 
 BATCH = 32
+"""Samples that run at once, where they fit."""
 
 Grams = Mapping[str, Tensor]
 """Layer name → (groups, columns + 1, columns + 1), float32: mean of [x, 1] [x, 1]ᵀ over the rows x that its weights meet."""
@@ -28,9 +30,9 @@ def grams_of(model: nn.Module, groups: Sequence[Group], workload: Workload, imag
     Raises what `gather_grams` raises, and WorkloadError where the model does not take a batch.
     """
     names, _ = readers(model, groups)
-    batches = in_batches(drawn(workload.data.calibration, images), BATCH)
     with calling("The model on calibration data"):
-        return gather_grams(model, names, batches)
+        size = min(BATCH, fitting(model.eval(), workload.example_inputs))
+        return gather_grams(model, names, in_batches(drawn(workload.data.calibration, images), size))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 For a layer W x + b of which the inputs S stay, over the rows x of calibration data with Gram matrix G = mean of x xᵀ:
 
-    W'_S = (W G_{:,S} + λ W_S) (G_SS + λ I)⁻¹        λ = 1e-3 of the mean diagonal
+    W'_S = W_S + W_R G_RS (G_SS + λ I)⁻¹        λ = 1e-3 of the mean diagonal, R the inputs that go
 
 where a layer with a bias reads a constant 1 besides, which always stays and is not drawn to its old weight. Each output channel is
 a problem of its own, so what is solved for all of them serves every candidate in which the same inputs stay.
@@ -29,21 +29,19 @@ MOST_REMEMBERED = 2**26
 """Weights of solved layers that are kept for the next candidate: 256 MB."""
 
 
-def solved(weight: Tensor, target: Tensor, gram: Tensor, free: int) -> Tensor:
+def solved(weight: Tensor, error: Tensor, gram: Tensor, free: int) -> Tensor:
     """Ridge regression towards given weights, one problem a convolution group.
 
-    weight: (groups, out, columns), what the solution is drawn to. target: (groups, out, columns), mean of y xᵀ. gram: (groups,
-    columns, columns), mean of x xᵀ. free: of the last columns so many are not drawn to anything. Returns (groups, out, columns),
-    float64; the given weights where the inputs are all zero.
+    weight: (groups, out, columns), what the solution is drawn to. error: (groups, out, columns), mean of (y − weight x) xᵀ. gram:
+    (groups, columns, columns), mean of x xᵀ. free: of the last columns so many are not drawn to anything. Returns (groups, out,
+    columns), float64; the given weights where the inputs are all zero.
     """
-    weight, target, gram = weight.double(), target.double(), gram.double().clone()
+    weight, gram = weight.double(), gram.to(torch.float64, copy=True)
     drawn = gram.shape[2] - free
     ridge = RIDGE * gram.diagonal(dim1=1, dim2=2)[:, :drawn].mean(1)
     gram.diagonal(dim1=1, dim2=2)[:, :drawn] += ridge[:, None]
-    target = target.clone()
-    target[:, :, :drawn] += ridge[:, None, None] * weight[:, :, :drawn]
     factor, failed = torch.linalg.cholesky_ex(gram)
-    solution = torch.cholesky_solve(target.mT, factor).mT
+    solution = weight + torch.cholesky_solve(error.double().mT, factor).mT
     return torch.where(failed[:, None, None] == 0, solution, weight)
 
 
@@ -74,12 +72,19 @@ class LeastSquares:
             return None
         weight, gram = matrix(dense), self.grams[name]
         gram = gram[:, : weight.shape[2], : weight.shape[2]]  # without the constant where there is no bias
-        each = torch.arange(len(gram))[:, None]
-        read = gram[each, stays]  # (groups, columns that stay, columns)
-        old = weight.mT[each, stays].mT
-        biases = int(dense.bias is not None)
-        found = solved(old, weight.double() @ read.mT.double(), read.mT[each, stays], biases).flatten(0, 1).float()
+        each, goes = torch.arange(len(gram))[:, None], _others(stays, weight.shape[2])
+        old, lost = weight.mT[each, stays].mT, weight.mT[each, goes].mT
+        said = gram[each, goes].mT[each, stays]  # (groups, columns that stay, columns that go)
+        read = gram[each, stays].mT[each, stays]
+        error = lost.double() @ said.mT.double()
+        found = solved(old, error, read, int(dense.bias is not None)).flatten(0, 1).float()
         self._solutions[name, gone] = found
         while len(self._solutions) > 1 and sum(s.numel() for s in self._solutions.values()) > MOST_REMEMBERED:
             self._solutions.popitem(last=False)
         return found
+
+
+def _others(chosen: Tensor, columns: int) -> Tensor:
+    """The columns that are not chosen, group by group: (groups, chosen) → (groups, others)."""
+    left = torch.ones(len(chosen), columns, dtype=torch.bool).scatter_(1, chosen, value=False)
+    return left.nonzero()[:, 1].view(len(chosen), -1)

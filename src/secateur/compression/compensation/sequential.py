@@ -65,8 +65,8 @@ def refit_in_order(module: nn.Module, dense: nn.Module, plan: Plan, given: Dense
             x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], 2)
         kept = kept_rows(cast("Reader", dense.get_submodule(name)), plan.removed["out"].get(name, ()))
         y = given.outputs[name][:, kept].double().mT.reshape(*weight.shape[:2], -1)  # (groups, out, rows)
-        rows = x.shape[1]
-        overwrite(layer, solved(weight, y @ x / rows, x.mT @ x / rows, biases).flatten(0, 1).float())
+        rows, wrong = x.shape[1], y - weight.double() @ x.mT
+        overwrite(layer, solved(weight, wrong @ x / rows, x.mT @ x / rows, biases).flatten(0, 1).float())
 
     with before_each(module.eval(), list(given.outputs), refit):
         return call(module, given.inputs)
