@@ -66,10 +66,10 @@ def main() -> None:
         for label, candidate in candidates(space, method, options.fractions, options.draws).items():
             plan = resolve(candidate, space.groups, saliencies)
             arms: dict[str, Callable[[], nn.Module]] = {
-                "nothing": lambda: plain.cut(plan, 0)[0],  # noqa: B023 # called at once
-                "BN": lambda: plain.cut(plan, images)[0],  # noqa: B023
-                "LS": lambda: repaired.cut(plan, 0)[0],  # noqa: B023
-                "LS + BN": lambda: repaired.cut(plan, images)[0],  # noqa: B023
+                "nothing": lambda: plain.cut(plan, 0),  # noqa: B023 # called at once
+                "BN": lambda: plain.cut(plan, images),  # noqa: B023
+                "LS": lambda: repaired.cut(plan, 0),  # noqa: B023
+                "LS + BN": lambda: repaired.cut(plan, images),  # noqa: B023
                 "refined": lambda: repaired.refined(plan, images, refit_images),  # noqa: B023
             }
             found = {}

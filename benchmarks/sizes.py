@@ -4,7 +4,8 @@
 - preparation: what comes before the first candidate (Gram matrices, saliency, the export), in the same unit.
 - candidate: cut, repaired, written, checked and scored, over a bare ONNX Runtime pass of the same samples with its own file; the
   part that repairs it, over the same. Latency is left out: its price is fixed by the protocol (`measurement.py`).
-- memory: peak of the resident set beyond what it is once torch is loaded, in sizes of the weights.
+- memory: peak of the resident set beyond the framework (torch with its exporter and ONNX Runtime, loaded by a small network), in
+  sizes of the weights.
 
 One thread. `--quick` takes a quarter of the size and few samples.
 """
@@ -32,6 +33,8 @@ from secateur.compression.saliency import compute_saliencies
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
+from secateur.evaluators.onnx_export import export
+from secateur.evaluators.runtimes import host_for
 from secateur.records import DataRoles, Job, Workload
 from secateur.search_spaces import build_space
 
@@ -73,6 +76,7 @@ class Meter:
 
     def __init__(self, model: nn.Module, weights: int) -> None:
         self.weights, self.samples = weights, 0
+        host_for("onnxruntime", {}, 1).open(export(nn.Linear(1, 1), (torch.zeros(1, 1),)))
         self.base = memory("VmRSS") - weights
         register_module_forward_pre_hook(lambda module, inputs: self._count(module, type(model), inputs))
 

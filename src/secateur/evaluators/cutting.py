@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from secateur.compression.compensation.batch_norm import DenseStatistics, dense_statistics, recalibrate
+from secateur.compression.compensation.batch_norm import DenseStatistics, batch_norms, dense_statistics, recalibrate
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.sequential import DenseAnswers, dense_answers, refit_in_order
@@ -46,18 +46,26 @@ class Cutting:
     def grams(self, grams: Grams) -> None:
         self._least_squares = LeastSquares(self._model, grams)
 
-    def cut(self, plan: Plan, images: int) -> tuple[nn.Module, PyTree]:
-        """The cut network, refitted, and recalibrated on so many samples (0: not at all), and its outputs on such samples.
+    def cut(self, plan: Plan, images: int) -> nn.Module:
+        """The cut network, refitted, and recalibrated on so many samples (0: not at all).
 
-        Raises EvaluationFailed where it no longer runs.
+        Raises EvaluationFailed where it no longer runs and that shows: one without batch norms is not run.
         """
+        return self._repaired(plan, images)[0]
+
+    def probed(self, plan: Plan, images: int) -> tuple[nn.Module, PyTree]:
+        """The same network, and its outputs on such samples. Raises EvaluationFailed where it does not run."""
+        module, outputs = self._repaired(plan, images)
         dense = self._dense(images)
-        with _failing():
-            module = self._refitted(plan)
-            if images:
-                return module, recalibrate(module, plan, dense)
-            with torch.no_grad():
-                return module, joined([call(module, portion.images) for portion in dense])
+        if outputs is None:
+            with _failing(), torch.no_grad():
+                outputs = joined([call(module, portion.images) for portion in dense])
+        return module, outputs
+
+    def observe(self, images: int) -> None:
+        """Run the dense network on so many samples, where its candidates are recalibrated: once for all of them."""
+        if images and batch_norms(self._model):
+            self._dense(images)
 
     def refined(self, plan: Plan, images: int, refit_images: int) -> nn.Module:
         """The network of `cut`, or that refitted layer after layer: the one of least loss on `refit_images` calibration samples.
@@ -65,7 +73,7 @@ class Cutting:
         Behind a strong cut, what a layer reads is no longer what the Gram matrices say, and statistics that are carried over by
         difference may do harm. Raises EvaluationFailed where it no longer runs, WorkloadError where the loss raises.
         """
-        module, _ = self.cut(plan, images)
+        module = self.cut(plan, images)
         if self._least_squares is None:
             return module
         inputs, targets = collect(self._workload.data.calibration, refit_images)
@@ -86,8 +94,16 @@ class Cutting:
         return min(zip(losses, choices, strict=True), key=lambda pair: _or_worst(pair[0]))[1]
 
     def dense_outputs(self, images: int) -> PyTree:
-        """The dense network's outputs on the samples that `cut` gives outputs on."""
+        """The dense network's outputs on the samples that `probed` gives outputs on."""
         return joined([portion.outputs for portion in self._dense(images)])
+
+    def _repaired(self, plan: Plan, images: int) -> tuple[nn.Module, PyTree | None]:
+        """What recalibration says in passing is kept: a probe need not ask for it once more."""
+        recalibrates = bool(images and batch_norms(self._model))
+        dense = self._dense(images) if recalibrates else []
+        with _failing():
+            module = self._refitted(plan)
+            return module, recalibrate(module, plan, dense) if recalibrates else None
 
     def _refitted(self, plan: Plan) -> nn.Module:
         module = apply(self._model, plan)

@@ -152,7 +152,7 @@ class Evaluator:
         started = time.perf_counter()
         images = self.definition.calibration_images
         try:
-            module, outputs = self.cutting.cut(job.plan, images)
+            module, outputs = self.cutting.probed(job.plan, images)
         except EvaluationFailed as error:
             return Evaluation(job.candidate, job.plan.key, {}, str(error))
         output = self.workload.output
@@ -173,8 +173,7 @@ class Evaluator:
         calibration_images: other than the definition's.
         """
         images = self.definition.calibration_images if calibration_images is None else calibration_images
-        module, _ = self.cutting.cut(plan, images)
-        return CompressedModel(candidate, plan, module)
+        return CompressedModel(candidate, plan, self.cutting.cut(plan, images))
 
     def refined(self, plan: Plan) -> nn.Module:
         """A finalist that is not trained: repaired with more effort than a candidate. Raises EvaluationFailed and WorkloadError."""

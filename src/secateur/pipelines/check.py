@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from secateur.compression.costs import within_reach
 from secateur.compression.resolution import resolve
@@ -26,6 +26,7 @@ from secateur.records import SCORE, SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import steps_of, train_steps
 from secateur.report.units import amount
 
+T = TypeVar("T")
 PROBED_STEPS = 3
 DRY_IMAGES = 32
 """Calibration samples that Gram matrices are gathered from: enough to time a candidate."""
@@ -64,16 +65,17 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
     space, evaluator = prepared.space, prepared.evaluator
     step("gathering what layers read")
-    give_grams(prepared, most=DRY_IMAGES)
+    _, gathering = _timed(lambda: give_grams(prepared, most=DRY_IMAGES))
     step("computing saliency")
-    saliencies = ranked(prepared)
+    saliencies, ranking = _timed(lambda: ranked(prepared))
     step("measuring the dense model")
-    dense = dense_on(prepared, "search")
+    dense, measuring = _timed(lambda: dense_on(prepared, "search"))
     step("evaluating one candidate")
     candidate = space.uniform(0.5, space.methods[0])
     job = Job(candidate, resolve(candidate, space.groups, saliencies))
-    evaluation_of(prepared, job)  # the first one loads the data
+    evaluator.cutting.observe(definition.evaluator.calibration_images)  # once for all: no candidate's time
     evaluation = evaluation_of(prepared, job)
+    before = prepared.seconds + gathering * _gathered(prepared) + ranking + measuring
     if evaluation.failure is not None:
         raise ModelError(
             f"A candidate with half of its channels cannot be evaluated: {evaluation.failure}. Keep the groups that it concerns "
@@ -115,7 +117,7 @@ def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
         if evaluator.files.exports == 0
         else f"exported one by one (slow): {evaluator.files.why_exported}. Remedy: compute such tensors once, in build_model, or "
         "keep the groups there whole, under `exclude` in the search space",
-        "estimated time": _estimate(prepared, evaluation.seconds),
+        "estimated time": _estimate(prepared, before, evaluation.seconds),
         "registered as": definition.register_as.name
         if definition.register_as
         else "nothing: no 'register' in the pipeline",
@@ -143,25 +145,41 @@ def _looked_through(looked_at: Mapping[str, tuple[int, int]]) -> str:
     return f"drawn: {', '.join(parts)}; all of the others" if parts else "all samples"
 
 
-def _estimate(prepared: Prepared, seconds: float) -> str:
-    """From one candidate and a few training steps of the dense network, so an upper bound for the latter."""
+def _gathered(prepared: Prepared) -> float:
+    """How many times as many samples a run gathers Gram matrices from."""
+    samples = len(prepared.workload.data.calibration)  # type: ignore[arg-type] # map-style
+    wanted = min(prepared.definition.evaluator.refit_images, samples)
+    return wanted / max(1, min(wanted, DRY_IMAGES))
+
+
+def _estimate(prepared: Prepared, before: float, seconds: float) -> str:
+    """From what was done, one candidate and a few training steps of the dense network, so an upper bound for the latter.
+
+    before: seconds that a run takes before its search. seconds: of one candidate.
+    """
     definition = prepared.definition
     search = seconds * definition.search.trials / definition.search.workers
-    text = f"search {_minutes(search)} ({seconds:.2f} s a candidate)"
-    if definition.search.engine == "nni":
-        text += ", and some seconds for each trial of NNI's, which starts a process and prepares the workload"
+    parts = [f"preparation {_minutes(before)}", f"search {_minutes(search)} ({seconds:.2f} s a candidate)"]
+    recover = 0.0
     if definition.recover is not None:
         recover = _training_seconds(prepared, definition.recover)
-        text += f", recovery at most {_minutes(recover)} on the CPU"
+        parts.append(f"recovery at most {_minutes(recover)} on the CPU")
+    text = f"{_minutes(before + search + recover)}: {', '.join(parts)}"
+    if definition.search.engine == "nni":
+        text += "; besides some seconds for each trial of NNI's, which starts a process and prepares the workload"
     return text
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What the work returns, and the seconds that it took."""
+    started = time.perf_counter()
+    return work(), time.perf_counter() - started
 
 
 def _training_seconds(prepared: Prepared, settings: RecoverDefinition) -> float:
     size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
     steps = min(PROBED_STEPS, max(1, size // min(settings.batch, size)))
-    started = time.perf_counter()
-    train_steps(prepared.model, prepared.model, prepared.workload, settings, steps)
-    elapsed = time.perf_counter() - started
+    _, elapsed = _timed(lambda: train_steps(prepared.model, prepared.model, prepared.workload, settings, steps))
     training = elapsed / steps * steps_of(prepared.workload, settings) * settings.finalists
     return training * (1 + share_of_rungs(prepared.definition.search.fidelities))
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from secateur.agent.runtimes import Unavailable, check_options
 from secateur.compression.checks import check_model
-from secateur.compression.compensation.batch_norm import dense_statistics
+from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics
 from secateur.compression.costs import LayerCosts
 from secateur.compression.groups import FoundGroups
 from secateur.compression.kept_groups import kept_groups
@@ -44,7 +44,8 @@ from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import build_model, load_attribute, load_workload
-from secateur.workloads.pytrees import length, tensors
+from secateur.workloads.portions import portions
+from secateur.workloads.pytrees import length, rows, tensors
 from secateur.workloads.roles import check_calibration, collect
 
 Step = Callable[..., None]
@@ -210,11 +211,12 @@ def prepare(
 def check_calibration_images(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:
     """Raises DefinitionError where a batch norm cannot be recalibrated on so few samples: one value has no variance."""
     for declared in (definition.evaluator, definition.search.fidelities):
-        if not declared.calibration_images:
+        if not declared.calibration_images or not batch_norms(model):
             continue
         images, _ = collect(workload.data.calibration, declared.calibration_images)
-        portions = dense_statistics(model, images)
-        for name, count in ((name, count) for portion in portions for name, count in portion.count.items()):
+        smallest = min(part.stop - part.start for part in portions(model.eval(), images))
+        (few,) = dense_statistics(model, rows(images, slice(smallest)))  # as many values as it sees at a time
+        for name, count in few.count.items():
             if count < LEAST_VALUES:
                 raise DefinitionError(
                     f"{declared.where('calibration_images')}: with {length(images)} calibration samples the batch norm '{name}' "

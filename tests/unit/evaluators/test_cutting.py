@@ -38,7 +38,7 @@ def test_candidates_are_nearer_to_the_dense_network_with_their_readers_refitted(
     errors = []
     for refitting in (False, True):
         made, plan, workload, model = cutting(name, refitting=refitting)
-        module, outputs = made.cut(plan, 0)
+        module, outputs = made.probed(plan, 0)
         (x,), _ = collect(workload.data.calibration, 64)
         with torch.no_grad():
             torch.testing.assert_close(outputs, module(x))
@@ -50,7 +50,7 @@ def test_two_processes_with_the_same_gram_matrices_reach_the_same_weights():
     (one, plan, *_), (other, *_) = cutting("residual"), cutting("residual")
     other.grams = one.grams
     other.cut(without([], {}), 16)  # what was asked before does not matter
-    assert same(one.cut(plan, 16)[0], other.cut(plan, 16)[0])
+    assert same(one.cut(plan, 16), other.cut(plan, 16))
     assert same(one.refined(plan, 16, 64), other.refined(plan, 16, 64))
 
 
@@ -58,9 +58,9 @@ def test_without_gram_matrices_nothing_is_refitted():
     made, plan, _, model = cutting("residual", refitting=False)
     assert made.grams == {}
     plain = apply(model, plan)
-    assert same(made.cut(plan, 0)[0], plain)
+    assert same(made.cut(plan, 0), plain)
     recalibrate(plain, plan, made._dense(16))
-    assert same(made.cut(plan, 16)[0], plain)
+    assert same(made.cut(plan, 16), plain)
     assert same(made.refined(plan, 16, 64), plain)
 
 
@@ -70,7 +70,7 @@ def test_a_finalist_has_the_least_loss_on_calibration_data(name):
     (x,), y = collect(workload.data.calibration, 64)
     with torch.no_grad():
         refined = float(workload.loss(made.refined(plan, 32, 64)(x), y))
-        assert refined <= float(workload.loss(made.cut(plan, 32)[0](x), y)) + 1e-5
+        assert refined <= float(workload.loss(made.cut(plan, 32)(x), y)) + 1e-5
 
 
 def test_statistics_that_do_harm_are_not_carried_over(monkeypatch):
@@ -83,14 +83,14 @@ def test_statistics_that_do_harm_are_not_carried_over(monkeypatch):
 
     monkeypatch.setattr("secateur.evaluators.cutting.recalibrate", harmful)
     assert float(made.refined(plan, 16, 64).linear.weight.detach().abs().max()) < 10
-    assert float(made.cut(plan, 16)[0].linear.weight.detach().abs().max()) > 10
+    assert float(made.cut(plan, 16).linear.weight.detach().abs().max()) > 10
 
 
 def test_a_loss_that_is_no_number_is_the_worst_one():
     made, plan, workload, _ = cutting("residual")
     losses = iter([float("nan"), 2.0, float("nan")])
     made._workload = dataclasses.replace(workload, loss=lambda *_: torch.tensor(next(losses)))
-    assert not same(made.refined(plan, 16, 64), made.cut(plan, 16)[0])
+    assert not same(made.refined(plan, 16, 64), made.cut(plan, 16))
 
 
 def test_a_network_that_does_not_run_any_more_is_the_candidates_failure():
