@@ -23,22 +23,26 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from secateur.errors import WorkloadError, first_line
 from secateur.files import write
 from secateur.records import Workload
 from secateur.workloads.checkpoints import load_weights
+from secateur.workloads.pytrees import rows as rows_of
 from secateur.workloads.roles import collect, split_roles
+from secateur.workloads.samples import Samples
 from secateur.workloads.scores import top1
 from secateur.workloads.training import Recipe, cache_folder
 from secateur.workloads.transformer import Sizes, TextClassifier
 
-PADDING, UNKNOWN = "<padding>", "<unknown>"
+SPECIAL = PADDING, UNKNOWN = "<padding>", "<unknown>"
 LONGEST = 64
 """Words of a sentence that are read; the rest is cut off."""
 MOST_WORDS = 10_000
 """Size of the vocabulary."""
+BATCH, HIDDEN = 64, 0.1
+"""Sentences of a training step; share of their words that are made unknown: sentences to come hold words that training has not."""
 
 Row = tuple[str, str]
 
@@ -51,21 +55,23 @@ def workload(
     """A classifier of sentences.
 
     train, selection, test: `.tsv` or `.tsv.gz` files; roles without a file are drawn from the training file. cache: folder for the
-    vocabulary and the trained weights, default SECATEUR_CACHE, else `~/.cache/secateur`. The first call trains for some minutes.
+    vocabulary and the trained weights, default SECATEUR_CACHE, else `~/.cache/secateur`. The first call trains for a minute or two.
 
     Raises WorkloadError where a file is no table of labels and sentences, or holds a label that the training file does not.
     """
     files = {role: path for role, path in (("train", train), ("selection", selection), ("test", test)) if path}
-    rows = {role: read(Path(path).expanduser()) for role, path in files.items()}
-    labels = sorted({label for label, _ in rows["train"]})
-    vocabulary = vocabulary_of(text for _, text in rows["train"])
-    sets = {role: _encoded(rows[role], vocabulary, labels, files[role]) for role in rows}
+    tables = {role: read(Path(path).expanduser()) for role, path in files.items()}
+    labels = sorted({label for label, _ in tables["train"]})
+    vocabulary = vocabulary_of(text for _, text in tables["train"])
+    sets = {
+        role: Samples(_encoded(table, vocabulary, labels, files[role]), trimmed, role) for role, table in tables.items()
+    }
     data = split_roles(sets.pop("train"), seed=0, **sets)
     recipe = Recipe(
-        f"text-{_digest(rows['train'], vocabulary)}-64x2-h4-e3-s0",
+        f"text-{_digest(tables['train'], vocabulary)}-64x2-h4-b64-u10-e4-s0",
         lambda: network(len(vocabulary), len(labels)),
-        epochs=3,
-        batch=64,
+        epochs=4,
+        batch=1,
         rate=1e-3,
         optimizer=lambda tensors: torch.optim.AdamW(tensors, weight_decay=0.01),
     )
@@ -78,7 +84,7 @@ def workload(
     return Workload(
         name="text",
         build_model=lambda: load_weights(recipe.network(), weights),
-        example_inputs=collect(data.search, 2)[0],
+        example_inputs=rows_of(collect(data.search)[0], slice(2)),  # as long as the longest that the search scores
         dynamic_axes={"ids": {1: "length"}, "mask": {1: "length"}},
         data=data,
         loss=F.cross_entropy,
@@ -115,7 +121,7 @@ def vocabulary_of(texts: Iterable[str]) -> dict[str, int]:
     """Word → number: padding, the unknown word, then the words that occur more than once, the most frequent first."""
     counted = Counter(word for text in texts for word in words_of(text))
     frequent = (word for word, count in counted.most_common() if count > 1)
-    return {word: number for number, word in enumerate([PADDING, UNKNOWN, *islice(frequent, MOST_WORDS - 2)])}
+    return {word: number for number, word in enumerate([*SPECIAL, *islice(frequent, MOST_WORDS - len(SPECIAL))])}
 
 
 def encode(texts: Sequence[str], vocabulary: Mapping[str, int]) -> tuple[Tensor, Tensor]:
@@ -133,15 +139,29 @@ def network(words: int, classes: int) -> TextClassifier:
 
 
 def trained(data: Dataset[Any], recipe: Recipe) -> nn.Module:
-    """Train the classifier from scratch; of each batch, the words of its longest sentence."""
+    """Train the classifier from scratch, in batches of sentences of about one length: they are drawn, and their order changes."""
     inputs, labels = collect(data)
     ids, mask = inputs["ids"], inputs["mask"]
+    lengths = mask.sum(1)
+    size = min(BATCH, len(labels))
+    order = (lengths + torch.rand(len(labels), generator=torch.Generator().manual_seed(0))).argsort()
+    batches = order[len(labels) % size :].view(-1, size)
 
-    def loss(model: nn.Module, batch: Tensor, _: torch.Generator) -> Tensor:
-        longest = int(mask[batch].sum(1).max())
-        return F.cross_entropy(model(ids[batch, :longest], mask[batch, :longest]), labels[batch])
+    def loss(model: nn.Module, number: Tensor, generator: torch.Generator) -> Tensor:
+        batch = batches[number].flatten()
+        longest = int(lengths[batch].max())
+        words, there = ids[batch, :longest], mask[batch, :longest]
+        hidden = there & (torch.rand(words.shape, generator=generator) < HIDDEN)
+        return F.cross_entropy(model(words.masked_fill(hidden, SPECIAL.index(UNKNOWN)), there), labels[batch])
 
-    return recipe.trained(len(labels), loss)
+    return recipe.trained(len(batches), loss)
+
+
+def trimmed(samples: list[Any]) -> tuple[dict[str, Tensor], Tensor]:
+    """A batch whose padding ends with its longest sentence."""
+    inputs, labels = default_collate(samples)
+    longest = int(inputs["mask"].sum(1).max())
+    return {name: tensor[:, :longest] for name, tensor in inputs.items()}, labels
 
 
 def _digest(rows: Sequence[Row], vocabulary: Mapping[str, int]) -> str:
