@@ -6,17 +6,27 @@ from collections.abc import Sequence
 
 from secateur.compression.plan import united
 from secateur.compression.saliency import Saliencies
-from secateur.compression.transforms import STAGES, TRANSFORMS
-from secateur.records import Candidate, Group, Plan
+from secateur.compression.transforms import STAGES, TRANSFORMS, Stage
+from secateur.records import Candidate, Edit, Group, Plan
 
 
 def resolve(candidate: Candidate, groups: Sequence[Group], saliencies: Saliencies) -> Plan:
-    """Spell a candidate out, stage by stage. Groups that it does not name stay whole."""
+    """Spell a candidate out, stage by stage. Groups that it does not name stay whole.
+
+    Raises ValueError where a group has more than one edit of a stage.
+    """
     return united(
         step
         for stage in STAGES
         for group in groups
-        for edit in candidate.edits.get(group.name, ())
-        if (transform := TRANSFORMS[edit.transform]).stage == stage
-        for step in transform.steps(group, edit, saliencies[group.name])
+        if (edit := _edit_of(candidate, group.name, stage)) is not None
+        for step in TRANSFORMS[edit.transform].steps(group, edit, saliencies[group.name])
     )
+
+
+def _edit_of(candidate: Candidate, group: str, stage: Stage) -> Edit | None:
+    edits = [edit for edit in candidate.edits.get(group, ()) if TRANSFORMS[edit.transform].stage == stage]
+    if len(edits) > 1:
+        listed = ", ".join(f"{edit.transform} {edit.level} by {edit.by}" for edit in edits)
+        raise ValueError(f"'{group}' has {len(edits)} edits of the stage '{stage}' ({listed}): at most one is allowed.")
+    return edits[0] if edits else None

@@ -5,7 +5,7 @@ import torch
 
 from invented import narrowed
 from secateur.compression.resolution import resolve
-from secateur.records import Candidate, Group, Member, Plan, Remove
+from secateur.records import Candidate, Edit, Group, Member, Plan, Remove
 
 GROUP = Group("g", "Conv2d", (Member("g", "out", "convolution", (0, 1, 2, 3), (0, 1, 2, 3)),), 4, (0, 1, 3), 10, 10)
 SCORES = {"g": {"a": torch.tensor([2.0, 1.0, 0.0, 1.0]), "b": torch.tensor([0.0, 9.0, 9.0, 9.0])}}
@@ -26,6 +26,14 @@ def test_pinned_channels_stay_even_where_their_score_is_lowest():
 
 def test_a_group_without_edits_stays_whole():
     assert resolve(Candidate({}), [GROUP], SCORES) == Plan()
+
+
+def test_a_group_with_two_edits_of_a_stage_is_refused():
+    twice = Candidate({"g": (Edit("channels", 3, "a"), Edit("channels", 2, "b"))})
+    with pytest.raises(
+        ValueError, match=r"^'g' has 2 edits of the stage 'structure' \(channels 3 by a, channels 2 by b\)"
+    ):
+        resolve(twice, [GROUP], SCORES)
 
 
 def test_a_network_is_known_by_all_that_is_done_to_it():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from secateur.compression.transforms.base import STAGES, Transform
+from secateur.compression.transforms.base import STAGES, Stage, Transform
 from secateur.compression.transforms.channels import Channels
 
 TRANSFORMS: dict[str, Transform] = {transform.name: transform for transform in (Channels(),)}
 
-__all__ = ["STAGES", "TRANSFORMS", "Transform"]
+__all__ = ["STAGES", "TRANSFORMS", "Stage", "Transform"]
