@@ -1,34 +1,20 @@
-"""The only module that imports MLflow: a tracking server, or the embedded database, through clients with an explicit address.
-
-Nothing of the process that calls is changed: a run of the user's own, its tracking address, MLflow's variables and log levels are
-afterwards as they were.
-"""
+"""A tracking server, or the embedded database, through a client with an explicit address."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from secateur.registry.tracking.isolation import as_default, patient, translated
+from secateur.registry.tracking.models import OnnxModel, save_onnx
 
-_PATIENCE = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-"""MLflow's own defaults wait four minutes for a server that is down. What the user has set stands."""
 _MOST_METRICS, _MOST_TEXTS = 1000, 100
 """A server takes no more in one request."""
 T = TypeVar("T")
@@ -56,80 +42,11 @@ class DataSet:
     source: str
 
 
-@dataclass(frozen=True)
-class OnnxModel:
-    """A file to send as a model. example: an array per input, (n, …); outputs: the answer to it."""
-
-    name: str
-    file: Path
-    example: Mapping[str, NDArray[Any]]
-    outputs: Mapping[str, NDArray[Any]]
-    tags: Mapping[str, str]
-
-
-class TrackingError(Exception):
-    """What MLflow or its database says, in the words of its cause."""
-
-
 @contextlib.contextmanager
 def tracking(uri: str) -> Iterator[Tracking]:
     """A tracking server by its address. Raises TrackingError for whatever goes wrong with it."""
-    before = {name: os.environ.get(name) for name in _PATIENCE}
-    os.environ.update({name: value for name, value in _PATIENCE.items() if before[name] is None})
-    try:
-        with _translated():
-            yield Tracking(uri)
-    finally:
-        _restore(before)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Errors in the words of their cause; and MLflow is kept from telling of each migration and each model."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    levels = {name: logging.getLogger(name).level for name in ("mlflow", "alembic")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(str(getattr(error, "orig", None) or error)) from error
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-def _restore(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _as_default(uri: str) -> Iterator[None]:
-    """MLflow's embedded registry looks a logged model up at the process's own address, whatever its client was told."""
-    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
-
-    before = {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")}
-    try:
-        with _use_tracking_uri(uri):
-            yield
-    finally:
-        _restore(before)
-
-
-def _key(name: str) -> str:
-    """A name as MLflow takes it: a group or a metric of the user's may have another."""
-    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
-
-
-def _batches(items: Iterable[T], most: int) -> Iterator[list[T]]:
-    listed = list(items)
-    return (listed[i : i + most] for i in range(0, len(listed), most))
+    with patient(), translated():
+        yield Tracking(uri)
 
 
 class Tracking:
@@ -213,40 +130,13 @@ class Tracking:
 
     def log_onnx(self, experiment: str, run: str, sent: OnnxModel) -> str:
         """Send an ONNX file as a logged model with signature and input example. Returns the model's id."""
-        import mlflow
-        import onnx
         from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model, ModelSignature
 
-        given = dict(sent.example) if len(sent.example) > 1 else next(iter(sent.example.values()))
-        content = onnx.load(sent.file)
         model = self._client.create_logged_model(
             experiment, name=sent.name, source_run_id=run, tags=dict(sent.tags), model_type="onnx"
         )
         with tempfile.TemporaryDirectory() as folder:
-            mlflow.onnx.save_model(
-                content,
-                f"{folder}/model",
-                mlflow_model=Model(
-                    artifact_path=model.artifact_location,
-                    model_uuid=model.model_id,
-                    run_id=run,
-                    model_id=model.model_id,
-                ),
-                signature=ModelSignature(
-                    _schema(content.graph.input, sent.example, named=len(sent.example) > 1),
-                    _schema(content.graph.output, sent.outputs, named=True),
-                ),
-                input_example=given,
-                # Given, because inferring them loads the model in a fresh process.
-                pip_requirements=[
-                    f"mlflow=={mlflow.__version__}",
-                    f"onnxruntime=={version('onnxruntime')}",
-                    f"numpy=={np.__version__}",
-                ],
-                onnx_execution_providers=["CPUExecutionProvider"],
-                save_as_external_data=False,
-            )
+            save_onnx(sent, run, model, f"{folder}/model")
             self._client.log_model_artifacts(model.model_id, f"{folder}/model")
         self._client.finalize_logged_model(model.model_id, "READY")
         self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
@@ -272,7 +162,7 @@ class Tracking:
     def create_version(self, name: str, model: str, run: str, tags: Mapping[str, str], description: str) -> str:
         """Register a logged model. Returns the version's number."""
         # A server refuses a logged model whose id is not named beside its address; the embedded store does not ask.
-        with _as_default(self._uri):
+        with as_default(self._uri):
             created = self._client.create_model_version(
                 name, f"models:/{model}", run, dict(tags), model_id=model, description=description[:_LONGEST]
             )
@@ -294,32 +184,11 @@ class Tracking:
         self._client.set_registered_model_alias(name, alias, number)
 
 
-def _schema(places: Sequence[Any], example: Mapping[str, NDArray[Any]], *, named: bool) -> Any:
-    """Tensors of an ONNX graph as MLflow describes them: axes that the file leaves free are -1."""
-    from mlflow.types import Schema, TensorSpec
-
-    specs = []
-    for place in places:
-        shape = tuple(-1 if axis.dim_param else axis.dim_value for axis in place.type.tensor_type.shape.dim)
-        specs.append(TensorSpec(example[place.name].dtype, shape, place.name if named else None))
-    return Schema(specs)
+def _key(name: str) -> str:
+    """A name as MLflow takes it: a group or a metric of the user's may have another."""
+    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
 
 
-def make_database(file: Path) -> None:
-    """Run MLflow's migrations on a new file. It syncs to disk after each of them, which only a file in its place needs.
-
-    Raises TrackingError.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy import Engine, event
-
-    def hurry(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    event.listen(Engine, "connect", hurry)
-    try:
-        with _translated():
-            store = SqlAlchemyStore(f"sqlite:///{file.resolve()}", (file.parent / "artifacts").resolve().as_uri())
-        store.engine.dispose()
-    finally:
-        event.remove(Engine, "connect", hurry)
+def _batches(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    listed = list(items)
+    return (listed[i : i + most] for i in range(0, len(listed), most))
