@@ -28,7 +28,7 @@ from secateur.definition import EvaluatorDefinition
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.work import Work
 from secateur.evaluators.measuring import SEARCH
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.paired import wilson

@@ -21,7 +21,7 @@ from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
 from secateur.compression.transforms.channels import without
 from secateur.evaluators.devices import open_devices
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.work import Work
 from secateur.evaluators.measuring import SEARCH
 from secateur.evaluators.onnx_template import make_template
 from secateur.pipelines.devices import evaluator_named

@@ -36,7 +36,7 @@ from secateur.compression.transforms.channels import without
 from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.work import Work
 from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.onnx_template import make_template
 from secateur.evaluators.operator_table import measured_alone, table_of

@@ -27,7 +27,7 @@ from secateur.compression.plan import apply
 from secateur.compression.transforms.channels import without
 from secateur.definition import EvaluatorDefinition
 from secateur.evaluators.devices import open_devices
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.work import Work
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.waiting import FINALIST
 from secateur.workloads.resnet import cifar_resnet

@@ -11,8 +11,9 @@ import numpy as np
 
 from secateur.agent.latency import Protocol
 from secateur.agent.machine import Machine
-from secateur.evaluators.devices.session import Device, Setup, Work
+from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.transport import Ended
+from secateur.evaluators.devices.work import Setup, Work
 
 BOARD = Machine("Board", 4, "Linux", "aarch64", 4000, None, emulated=False)
 INPUTS = [(np.ones((1, 3), np.float32),)]

@@ -12,8 +12,9 @@ from secateur.errors import DeviceRefused
 from secateur.evaluators.devices.adb import AdbTransport
 from secateur.evaluators.devices.bundle import bundle
 from secateur.evaluators.devices.local import LocalTransport
-from secateur.evaluators.devices.session import Device, Setup
+from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.ssh import Login, SshTransport
+from secateur.evaluators.devices.work import Setup
 from secateur.testing import DeviceContract
 from ssh_server import ssh_server
 from transports import adb_stub

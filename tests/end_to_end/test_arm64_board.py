@@ -15,8 +15,9 @@ from board import arm64_board, missing
 from nets import images, network
 from secateur.agent.latency import Protocol
 from secateur.errors import DeviceLost
-from secateur.evaluators.devices.session import Device, Setup, Work
+from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.ssh import Login, SshTransport
+from secateur.evaluators.devices.work import Setup, Work
 from secateur.evaluators.onnx_export import export
 from waiting import until
 

@@ -21,7 +21,8 @@ from secateur.evaluators import METRICS
 from secateur.evaluators.devices import bundle as packing
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.local import LocalTransport
-from secateur.evaluators.devices.session import Device, Setup
+from secateur.evaluators.devices.session import Device
+from secateur.evaluators.devices.work import Setup
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.catalogue import CATALOGUE
 from secateur.pipelines.preparation import check_names

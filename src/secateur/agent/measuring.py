@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Serve one request; what it may hold is in `secateur.evaluators.devices.session`. folder: where pushed files lie.
+    """Serve one request; what it may hold is in `secateur.evaluators.devices.conversation`. folder: where pushed files lie.
 
     Raises Refused.
     """

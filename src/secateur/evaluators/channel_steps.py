@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from secateur.agent.latency import Protocol
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.work import Work
 
 PERIODS = (1, 2, 4, 8, 16, 32)
 WIDTHS = tuple(range(2, 66, 2))

@@ -16,7 +16,7 @@ from secateur.definition import EvaluatorDefinition
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.devices.session import Batches
+from secateur.evaluators.devices.work import Batches
 from secateur.evaluators.model_files import Network
 from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sample
 from secateur.evaluators.prediction import Predictor

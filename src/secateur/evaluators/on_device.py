@@ -13,7 +13,7 @@ from secateur.agent.runtimes import ROUNDING
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.devices.session import Batches, Work
+from secateur.evaluators.devices.work import Batches, Work
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.prediction import Prediction
 from secateur.workloads.pytrees import PyTree, length

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from secateur.errors import ModelError, first_line
-from secateur.evaluators.devices.session import Batches
+from secateur.evaluators.devices.work import Batches
 
 MOST_BYTES = 2**28
 """Of one batch of inputs: what is larger is a mistake in the model or in `batch`."""

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from secateur.agent.latency import Protocol
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.devices.pool import Devices
-from secateur.evaluators.devices.session import Work
+from secateur.evaluators.devices.work import Work
 from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.operators import PREVIOUS, Operator
 

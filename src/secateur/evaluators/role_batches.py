@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from torch.utils.data import Dataset, Subset
 
-from secateur.evaluators.devices.session import Array, Batches
+from secateur.evaluators.devices.work import Array, Batches
 from secateur.workloads.pytrees import PyTree, joined, length, tensors
 from secateur.workloads.roles import collect
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from secateur.errors import EvaluationFailed
-from secateur.evaluators.devices.session import Batches
+from secateur.evaluators.devices.work import Batches
 from secateur.evaluators.metrics import Context, Metric, measure_all
 from secateur.evaluators.model_files import ModelFiles, Network
 from secateur.evaluators.on_device import Answer

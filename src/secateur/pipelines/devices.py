@@ -19,7 +19,7 @@ from secateur.evaluators.channel_steps import channel_multiple
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.devices.session import Batches, Work
+from secateur.evaluators.devices.work import Batches, Work
 from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_inputs import random_inputs

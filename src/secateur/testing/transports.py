@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.agent.latency import Protocol
-from secateur.evaluators.devices.session import Device, Setup, Work
+from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.transport import Transport
+from secateur.evaluators.devices.work import Setup, Work
 
 SHORT = Protocol(block=3, copies=3, rounds=1)
 LIMIT = 30.0

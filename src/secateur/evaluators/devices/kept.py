@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from secateur.agent.latency import VERSION
 from secateur.evaluators.devices.report import Report
-from secateur.evaluators.devices.session import Work, packed
+from secateur.evaluators.devices.work import Work, packed
 from secateur.files import write
 
 _REPORT: TypeAdapter[Report] = TypeAdapter(Report)

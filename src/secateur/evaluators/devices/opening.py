@@ -10,8 +10,9 @@ from pathlib import Path
 from secateur.agent.runtimes import RUNTIMES
 from secateur.definition import DEVICE_KINDS, AdbDevice, DeviceDefinition, EvaluatorDefinition, LocalDevice, SshDevice
 from secateur.evaluators.devices.pool import Devices
-from secateur.evaluators.devices.session import Device, Setup
+from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.transport import Transport
+from secateur.evaluators.devices.work import Setup
 from secateur.files import private_folder
 
 DEVICES = {

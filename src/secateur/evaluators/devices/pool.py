@@ -14,7 +14,8 @@ from pathlib import Path
 
 from secateur.errors import DeviceLost, DeviceRefused
 from secateur.evaluators.devices.report import Hello
-from secateur.evaluators.devices.session import Device, Measured, Work
+from secateur.evaluators.devices.session import Device
+from secateur.evaluators.devices.work import Measured, Work
 from secateur.files import private_folder
 
 DRIFTED = 0.10

@@ -25,7 +25,8 @@ from secateur.agent.latency import Protocol
 from secateur.errors import DeviceLost, EvaluationFailed, MeterFailed
 from secateur.evaluators.devices.bundle import STARTER, bundle
 from secateur.evaluators.devices.local import LocalTransport
-from secateur.evaluators.devices.session import Device, Setup, Work
+from secateur.evaluators.devices.session import Device
+from secateur.evaluators.devices.work import Setup, Work
 from secateur.testing.transports import perceptron
 from waiting import until
 

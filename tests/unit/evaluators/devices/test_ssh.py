@@ -12,8 +12,9 @@ import pytest
 
 from link import link_to
 from secateur.errors import DeviceLost, DeviceRefused
-from secateur.evaluators.devices.session import Device, Setup
+from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.ssh import Login, SshTransport
+from secateur.evaluators.devices.work import Setup
 from ssh_server import make_key, ssh_server
 from transports import gone
 from unit.evaluators.devices.test_agent import WORK, perceptron
