@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 AT_THE_END = {"mlflow", "nni", "onnxscript", "pandas", "scipy.stats", "sklearn", "torch._dynamo"}
 """What a run needs late, or not at all."""
 OF_THE_DRIVER = AT_THE_END | {"alembic", "jinja2", "plotly", "scipy.optimize", "scipy.sparse", "sqlalchemy"}
@@ -28,11 +30,15 @@ STEPS = {
     "import secateur.pipelines.worker, secateur.pipelines.check": OF_THE_DRIVER,
     "import secateur.pipelines.run": AT_THE_END,
 }
+FLUSHED = {
+    "import secateur.pipelines.finishing, secateur.pipelines.dashboard": AT_THE_END | {"onnx", "onnxruntime", "torch"}
+}
 """In one process, each on top of those before it: code → what it must not import."""
 
 
-def test_nothing_is_imported_that_is_not_needed_to_start():
-    script = "import json, sys\n" + "".join(f"{code}\nprint(json.dumps([*sys.modules]))\n" for code in STEPS)
+@pytest.mark.parametrize("steps", [STEPS, FLUSHED], ids=["start", "flush"])
+def test_nothing_is_imported_that_is_not_needed_to_start(steps):
+    script = "import json, sys\n" + "".join(f"{code}\nprint(json.dumps([*sys.modules]))\n" for code in steps)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     imported = [set(json.loads(line)) for line in done.stdout.splitlines()]
-    assert [heavy & found for heavy, found in zip(STEPS.values(), imported, strict=True)] == [set()] * len(STEPS)
+    assert [heavy & found for heavy, found in zip(steps.values(), imported, strict=True)] == [set()] * len(steps)

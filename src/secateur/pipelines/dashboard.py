@@ -14,7 +14,7 @@ from secateur.report.table import status
 from secateur.search.board import ARTIFACTS, Board
 from secateur.search.dashboard import finalist_note, later_attributes
 from secateur.search.dashboard_server import serve
-from secateur.search.study import open_storage
+from secateur.search.storage import open_storage
 
 HEIGHT = 450
 """Pixels of the dashboard's frame for a figure."""

@@ -16,11 +16,10 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists
 from secateur.pipelines.evaluating import workers
-from secateur.pipelines.example import save_example
 from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener
-from secateur.pipelines.original import dense_figures, save_digests
+from secateur.pipelines.original import dense_figures, save_digests, save_example
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Found, Judged, Searched, record_of

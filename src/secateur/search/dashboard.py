@@ -7,10 +7,13 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from secateur.records import Candidate, Measurement, Recovered, Trial
 from secateur.search.board import Attribute
-from secateur.search_spaces import SearchSpace
+
+if TYPE_CHECKING:  # it imports torch, and who reads a finished run does without
+    from secateur.search_spaces import SearchSpace
 
 LISTED = 12
 """Cut groups that a note names before it points at the table."""

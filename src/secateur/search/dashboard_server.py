@@ -24,7 +24,7 @@ from optuna.storages import BaseStorage, get_storage
 from secateur.errors import DefinitionError, StateError
 from secateur.files import disk_errors
 from secateur.search.board import ARTIFACTS, later_attributes
-from secateur.search.study import open_storage
+from secateur.search.storage import open_storage
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 

@@ -9,7 +9,7 @@ import optuna
 
 from secateur.files import disk_errors
 from secateur.search.board import ARTIFACTS
-from secateur.search.study import open_storage, storage_errors
+from secateur.search.storage import open_storage, storage_errors
 
 
 def delete_study(database: Path, name: str) -> None:

@@ -7,30 +7,23 @@ That study is the record of the search, and the memory is filled from it at a st
 
 from __future__ import annotations
 
-import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import TypeAdapter
-from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
 
-from secateur.databases import Schema, ensure
-from secateur.errors import StateError, first_line
 from secateur.records import Arm, Candidate, Direction, Evaluation, Measurement, Trial, earlier
 from secateur.search.board import ARTIFACTS, Board, store_artifact
 from secateur.search.dashboard import Original, group_table, trial_attributes, trial_note
 from secateur.search.samplers import SAMPLERS
+from secateur.search.storage import open_storage
 from secateur.search_spaces import Parameter, SearchSpace
 
 _EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
@@ -197,44 +190,3 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     if parameter.names:
         return CategoricalDistribution(parameter.names)
     return FloatDistribution(parameter.low, parameter.high)
-
-
-@contextlib.contextmanager
-def storage_errors(database: Path) -> Iterator[None]:
-    """Turn what SQLite and Optuna say of a full or unwritable disk into a StateError that says what to do."""
-    try:
-        yield
-    except (OperationalError, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        raise StateError(
-            f"{database} cannot be used: {first_line(getattr(cause, 'orig', None) or cause)}. Free some space or correct the "
-            "permissions, and run the same command again: every finished trial is kept."
-        ) from error
-
-
-def _make_database(file: Path) -> None:
-    storage = RDBStorage(f"sqlite:///{file}")
-    storage.remove_session()
-    storage.engine.dispose()
-
-
-_SCHEMA = Schema("Optuna", ("alembic_version", "version_info"), ("studies",), _make_database)
-
-
-def open_storage(database: Path) -> RDBStorage:
-    """SQLite with a write-ahead log, shared with the dashboard. Raises StateError where it cannot be used."""
-    with storage_errors(database):
-        ensure(database, _SCHEMA)
-        try:
-            storage = RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
-        except RuntimeError as error:  # made by another version of Optuna
-            raise StateError(f"{database} cannot be used: {first_line(error, 500)}") from error
-
-    # A listener on this engine alone: MLflow's own databases are none of our business.
-    @event.listens_for(storage.engine, "connect")
-    def _write_ahead(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    storage.engine.dispose()  # connections opened before the listener came
-    return storage

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 import finished
 from secateur.cli.commands.running import _alone, _show
 from secateur.errors import NothingBetter, StateError
-from secateur.pipelines import run as run_module
+from secateur.pipelines import finishing
 from secateur.pipelines.outcome import Outcome
 from secateur.pipelines.state import RunFolder
 from secateur.records import Version
@@ -63,9 +63,9 @@ def test_a_full_disk_under_the_studies_is_one_line_when_a_run_is_flushed_too(tmp
     def full(*_):
         raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
 
-    monkeypatch.setattr(run_module, "read_record", lambda _: None)
-    monkeypatch.setattr(run_module, "_finish", full)
+    monkeypatch.setattr(finishing, "read_record", lambda _: None)
+    monkeypatch.setattr(finishing, "finish", full)
     folder = tmp_path / "mlruns" / "runs" / "tiny"
     folder.mkdir(parents=True)
     with pytest.raises(StateError, match=r"studies.db cannot be used: database or disk is full"):
-        run_module.finish_run(RunFolder(folder, "tiny", "tiny", "", str(tmp_path), "", "", {}))
+        finishing.finish_run(RunFolder(folder, "tiny", "tiny", "", str(tmp_path), "", "", {}))

@@ -16,7 +16,8 @@ from secateur.pipelines.reading import read_record
 from secateur.pipelines.state import DATABASE, RunFolder, find_run, locked, read_run, runs
 from secateur.records import Candidate, Evaluation, Measurement
 from secateur.search.board import ARTIFACTS
-from secateur.search.study import Study, Subject, open_storage
+from secateur.search.storage import open_storage
+from secateur.search.study import Study, Subject
 
 
 def test_a_comparison_has_the_best_finalists_and_what_differs():

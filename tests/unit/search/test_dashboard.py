@@ -31,7 +31,7 @@ from secateur.search.dashboard import (
     trial_note,
 )
 from secateur.search.dashboard_server import Corrected, serve
-from secateur.search.study import open_storage
+from secateur.search.storage import open_storage
 from secateur.search_spaces import build_space
 
 

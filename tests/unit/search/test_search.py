@@ -20,7 +20,8 @@ from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
-from secateur.search.study import Asked, Proposal, Study, Subject, storage_errors
+from secateur.search.storage import storage_errors
+from secateur.search.study import Asked, Proposal, Study, Subject
 from secateur.search.warm_start import SCREENED, best_method, method_damages
 from secateur.search_spaces import build_space
 

@@ -65,7 +65,7 @@ def check(pipeline: Pipeline, set_: Set = None, as_json: Json = False, project: 
 def flush(run_id: RunId = None, project: Project = Path()) -> None:
     """Register a finished run in MLflow after the tracking server was unreachable."""
     from secateur.cli.progress import watching
-    from secateur.pipelines.run import finish_run
+    from secateur.pipelines.finishing import finish_run
     from secateur.pipelines.state import find_run
 
     folder = find_run(project.resolve(), run_id)
