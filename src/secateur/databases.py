@@ -48,10 +48,10 @@ def ensure(database: Path, schema: Schema) -> None:
     if _look(database, schema) == "whole":
         return
     with disk_errors(database), _lock(database):
-        found = _look(database, schema)  # another process may have made it meanwhile
-        if found == "whole":
+        state = _look(database, schema)  # another process may have made it meanwhile
+        if state == "whole":
             return
-        if found == "half-made":
+        if state == "half-made":
             aside = database.with_name(f"{database.name}.broken-{datetime.now():%Y%m%d-%H%M%S}")
             _move(database, aside)
             logging.getLogger("secateur").warning(

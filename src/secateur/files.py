@@ -60,10 +60,10 @@ def private_folder(name: str) -> Path:
         for folder in (base, base / name):
             with contextlib.suppress(FileExistsError):  # whatever it is, it is looked at
                 folder.mkdir(mode=0o700)
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode):
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode):
                 raise StateError(f"{folder} is no folder. Remove it, or set TMPDIR to a folder of yours.")
-            if found.st_uid != os.getuid() or (folder == base and found.st_mode & 0o077):
+            if status.st_uid != os.getuid() or (folder == base and status.st_mode & 0o077):
                 raise StateError(
                     f"{folder} belongs to someone else or is open to others. Remove it, or set TMPDIR to a folder of yours."
                 )

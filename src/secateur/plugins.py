@@ -41,10 +41,10 @@ class Registry(MutableMapping[str, T], Generic[T]):
 
     @functools.cached_property
     def _plugins(self) -> Mapping[str, tuple[EntryPoint, ...]]:
-        found: dict[str, tuple[EntryPoint, ...]] = {}
+        points: dict[str, tuple[EntryPoint, ...]] = {}
         for point in entry_points(group=self.group):
-            found[point.name] = (*found.get(point.name, ()), point)
-        return found
+            points[point.name] = (*points.get(point.name, ()), point)
+        return points
 
     def plugin(self, name: str) -> EntryPoint | None:
         """Where a plug-in comes from; None for what is not one."""

@@ -66,9 +66,9 @@ def _secrets() -> list[str]:
 def _in_url(url: str) -> set[str]:
     """The password and the telling parameters of a URL that the environment holds: a library may show them apart from it."""
     user = _USER_PART.search(url)
-    found = {user["user"].partition(":")[2]} if user else set()
-    found |= {match.group().partition("=")[2] for match in _PARAMETER.finditer(url)}
-    return found - {""}
+    secrets = {user["user"].partition(":")[2]} if user else set()
+    secrets |= {match.group().partition("=")[2] for match in _PARAMETER.finditer(url)}
+    return secrets - {""}
 
 
 class Scrubbed(logging.Formatter):

@@ -77,8 +77,8 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if "energy" in figures:
             answer["energy_mj"] = _energy(copies.candidate, batches, request.get("energy_command"))
         if "sample" in files:
-            found = [copies.candidate.run(batch) for batch in _batches(files["sample"])]
-            answer["sample"] = _written([np.concatenate(parts) for parts in zip(*found)], folder)  # Python 3.9
+            outputs = [copies.candidate.run(batch) for batch in _batches(files["sample"])]
+            answer["sample"] = _written([np.concatenate(parts) for parts in zip(*outputs)], folder)  # Python 3.9
     for place in (folder / "files", cache):
         _forget_the_oldest(place, keep=set(files.values()))
     return answer
@@ -227,18 +227,18 @@ def _energy(session: Session, batches: Sequence[Batch], command: str | None) -> 
             return read_counters(counters)
         shell = ["sh", "-c", command]
         try:
-            said = subprocess.run(  # noqa: S603 # the user's own
+            printed = subprocess.run(  # noqa: S603 # the user's own
                 shell, capture_output=True, text=True, errors="replace", timeout=METER_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             raise Refused("meter", f"energy_command printed nothing within {METER_SECONDS:g} s") from None
         try:
-            joules = float(said.stdout)
+            joules = float(printed.stdout)
         except ValueError:
             joules = math.nan
         if not math.isfinite(joules):
-            complaint = f" ({said.stderr.strip().splitlines()[-1][:120]})" if said.stderr.strip() else ""
-            raise Refused("meter", f"energy_command printed {said.stdout[:80]!r}{complaint}, not a number of joules")
+            complaint = f" ({printed.stderr.strip().splitlines()[-1][:120]})" if printed.stderr.strip() else ""
+            raise Refused("meter", f"energy_command printed {printed.stdout[:80]!r}{complaint}, not a number of joules")
         return joules
 
     before, runs, started = reading(), 0, time.perf_counter()

@@ -27,9 +27,9 @@ class ReferenceTimes:
         """folder: of the agent, on the device."""
         self._file = folder / "reference_times.json"
         try:
-            found = json.loads(self._file.read_text())
-            self._seconds: dict[str, float] = {str(k): float(v) for k, v in found["seconds"].items()}
-            self._increased = float(found["increased"])
+            kept = json.loads(self._file.read_text())
+            self._seconds: dict[str, float] = {str(k): float(v) for k, v in kept["seconds"].items()}
+            self._increased = float(kept["increased"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or a damaged one
             self._seconds, self._increased = {}, 0.0
 

@@ -46,13 +46,13 @@ def main() -> None:
     chosen = RUNTIMES[options.runtime].chosen(dict(option.split("=", 1) for option in options.option))
     folder = options.folder.resolve()
     (folder / "files").mkdir(parents=True, exist_ok=True)
-    found = RUNTIMES[options.runtime].probe(chosen)
+    availability = RUNTIMES[options.runtime].probe(chosen)
     say(
         {
             "hello": {
                 "machine": asdict(machine()),
                 "energy": bool(energy_counters()),
-                "runtime": {"available": isinstance(found, Available), **asdict(found)},
+                "runtime": {"available": isinstance(availability, Available), **asdict(availability)},
             }
         }
     )
@@ -114,7 +114,7 @@ def _serve(request: dict[str, Any], folder: Path, requests: _Requests) -> bool:
         die_with(parent)
         _answer(request, folder, send)
     os.close(send)
-    started, told, answer = time.monotonic(), time.monotonic(), b""
+    started, last_beat, answer = time.monotonic(), time.monotonic(), b""
     try:
         while True:
             now = time.monotonic()
@@ -123,8 +123,8 @@ def _serve(request: dict[str, Any], folder: Path, requests: _Requests) -> bool:
             if now - started > request["deadline"]:
                 say({"late": request["deadline"]})
                 return True
-            if now - told >= HEARTBEAT:
-                told = now
+            if now - last_beat >= HEARTBEAT:
+                last_beat = now
                 say({"alive": round(now - started, 1)})
             if requests.look(HEARTBEAT / 2, receive):
                 data = os.read(receive, 1 << 20)

@@ -91,7 +91,7 @@ def compress(
     if constraints is not None:
         changes["evaluator.constraints"] = {metric: dict(goals) for metric, goals in constraints.items()}
     with held(live, key):
-        found = run(
+        finished = run(
             definition,
             set={**changes, **(set or {})},
             project=project,
@@ -100,7 +100,7 @@ def compress(
             callbacks=callbacks,
             progress=progress,
         )
-    return Run(found.folder, lambda: copied(dense))
+    return Run(finished.folder, lambda: copied(dense))
 
 
 def _roles(data: Data) -> DataRoles:

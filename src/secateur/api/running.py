@@ -37,13 +37,13 @@ def run(
 
     Raises the errors of `secateur.errors`, as the command line prints them. Where nothing passed the gate, `Run.best` is None.
     """
-    found, root = loaded(definition, set, project)
+    parsed, root = loaded(definition, set, project)
     one_of(device, ("cpu", "cuda"), "device", "device")
     listener = listener_of(callbacks, progress=progress)
     name = (
-        definition if isinstance(definition, str) else str(definition) if isinstance(definition, Path) else found.name
+        definition if isinstance(definition, str) else str(definition) if isinstance(definition, Path) else parsed.name
     )
-    outcome = run_pipeline(found, root, name, device=device, fresh=fresh, listener=listener)
+    outcome = run_pipeline(parsed, root, name, device=device, fresh=fresh, listener=listener)
     return Run(read_run(outcome.folder))
 
 
@@ -54,8 +54,8 @@ def check(
     project: str | Path | None = None,
 ) -> Checked:
     """Everything that a run does before its search, with an estimate of its time: `secateur check`. Nothing is written."""
-    found, root = loaded(definition, set, project)
-    return check_pipeline(found, root)
+    parsed, root = loaded(definition, set, project)
+    return check_pipeline(parsed, root)
 
 
 def loaded(

@@ -65,13 +65,13 @@ def trials_table(record: RunRecord) -> tuple[Rows, str]:
 
 
 def _figures(measurements: Mapping[str, Measurement]) -> dict[str, float]:
-    found = {}
+    figures = {}
     for name, measurement in measurements.items():
-        found[name] = measurement.value
+        figures[name] = measurement.value
         if measurement.interval is not None:
-            found[f"{name}_low"], found[f"{name}_high"] = measurement.interval
-        found |= {f"{name}_{detail}": value for detail, value in measurement.details.items() if detail == "p50_ms"}
-    return found
+            figures[f"{name}_low"], figures[f"{name}_high"] = measurement.interval
+        figures |= {f"{name}_{detail}": value for detail, value in measurement.details.items() if detail == "p50_ms"}
+    return figures
 
 
 def _value(measurement: Measurement | None) -> float | None:

@@ -28,9 +28,9 @@ def crash_report(signal_name: str, notes: Notes, stack: str, going_on: str | Non
         what_next = f" Whatever was finished is kept; go on with: secateur resume {notes.folder.name}"
     else:
         what_next = ""
-    said = f"secateur: native code crashed ({signal_name}){notes.while_doing}{where}.{details}{what_next}"
-    _log(said, notes.folder)
-    return said
+    report = f"secateur: native code crashed ({signal_name}){notes.while_doing}{where}.{details}{what_next}"
+    _log(report, notes.folder)
+    return report
 
 
 def frame_of(stack: str) -> str | None:

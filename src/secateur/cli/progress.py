@@ -102,7 +102,7 @@ class Terminal(Listener):
         self.summary = ""
         self.prepared_: Prepared | None = None
         self.score_unit = SHARE
-        self.said = 0
+        self.reported = 0
         self.reasons: set[str] = set()
         self.counts: dict[str, int] = {}
 
@@ -161,8 +161,8 @@ class Terminal(Listener):
         self.summary = f": {', '.join([f'{ledger.evaluated} networks', *lost, *figures[:1]])}"
         self._update(completed=ledger.evaluated, total=total, parts=(*figures[:1], *lost, *figures[1:]))
         due = ledger.evaluated * 10 // total
-        if not self.live and due > self.said:
-            self.said = due
+        if not self.live and due > self.reported:
+            self.reported = due
             self._print(f"  {ledger.evaluated} of {total}: {', '.join((*figures[:1], *lost, *figures[1:]))}")
 
     def _count(self, trial: Trial) -> None:

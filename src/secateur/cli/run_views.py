@@ -47,16 +47,16 @@ def _entry(run: RunFolder) -> Mapping[str, Any]:
     return {**entry, "best": record.knee, "outcome": headline(record)}
 
 
-def show_comparison(found: Comparison, *, as_json: bool) -> None:
+def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
     """A column for each run."""
     if as_json:
-        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+        sys.stdout.write(json.dumps(asdict(comparison), indent=2) + "\n")
         return
     out = console()
-    for warning in found.warnings:
+    for warning in comparison.warnings:
         say(out, warning, "yellow")
-    runs = (Column(name, place) for place, name in enumerate(found.runs))
-    rows = (Row((what, *map(_text, values))) for what, values in found.rows.items())
+    runs = (Column(name, place) for place, name in enumerate(comparison.runs))
+    rows = (Row((what, *map(_text, values))) for what, values in comparison.rows.items())
     show_table(out, Table((Column("figure", 0, text=True), *runs), tuple(rows)))
 
 

@@ -21,8 +21,8 @@ UNLIMITED = 200
 
 def console() -> Console:
     """Standard output, wide where it is no terminal."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=UNLIMITED)
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=UNLIMITED)
 
 
 def say(out: Console, text: str, style: str = "") -> None:

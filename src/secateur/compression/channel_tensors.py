@@ -104,8 +104,8 @@ def _reading(layer: Reader, member: Member, width: int, gram: Tensor | None) -> 
     for root, index in zip(member.roots, member.indices, strict=True):
         columns.setdefault(root, []).extend(range(index * kernel, (index + 1) * kernel))
     blocks = torch.full((width, max(map(len, columns.values()))), -1)
-    for root, found in columns.items():
-        blocks[root, : len(found)] = torch.tensor(found)
+    for root, entries in columns.items():
+        blocks[root, : len(entries)] = torch.tensor(entries)
     size = weight.shape[1]
     return Reading(weight, torch.eye(size) if gram is None else gram[0, :size, :size], blocks)
 

@@ -24,10 +24,10 @@ def disagreement(outputs: PyTree, expected: PyTree, rounding: float = ROUNDING) 
 
     rounding: relative to the largest entry of what is expected, for each tensor.
     """
-    for found, wanted in zip(tensors(outputs), tensors(expected), strict=True):
-        if found.shape != wanted.shape:
+    for actual, wanted in zip(tensors(outputs), tensors(expected), strict=True):
+        if actual.shape != wanted.shape:
             return math.inf
-        gap = (found.double() - wanted.double()).abs().max().item()
+        gap = (actual.double() - wanted.double()).abs().max().item()
         if not gap <= rounding * wanted.double().abs().max().item():  # NaN is no agreement
             return gap
     return None
@@ -93,10 +93,10 @@ def check_forward(model: nn.Module, example_inputs: PyTree) -> None:
 def _check_batch(outputs: PyTree, samples: int) -> None:
     """Every output is told apart by sample, scored or compared."""
     try:
-        found = named(outputs, OUTPUT)
+        tensors_by_name = named(outputs, OUTPUT)
     except ValueError as error:
         raise ModelError(f"Of the model's outputs, {error}. Rename one of them.") from error
-    for name, x in found.items():
+    for name, x in tensors_by_name.items():
         if not x.dim() or len(x) != samples:
             raise ModelError(
                 f"The model's {name} is {tuple(x.shape)} for {samples} samples; every tensor that forward() returns needs the "

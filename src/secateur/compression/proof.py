@@ -81,11 +81,11 @@ class Proof:
                     continue
                 wrong = {culprit.name: reason}
                 wrong |= {
-                    group.name: found
+                    group.name: disproof
                     for group in suspects
                     if group is not culprit
                     and build_of(group) == build_of(culprit)
-                    and (found := self._disproof([group], sample, number))
+                    and (disproof := self._disproof([group], sample, number))
                 }
                 refuted |= wrong
                 proven = {name: group for name, group in proven.items() if name not in wrong}
@@ -135,10 +135,10 @@ class Proof:
         while len(suspects) > 1:
             middle = len(suspects) // 2
             first, second = suspects[:middle], suspects[middle:]
-            if found := self._disproof([*company, *first], sample, number):
-                suspects, reason = first, found
-            elif found := self._disproof([*company, *second], sample, number):
-                suspects, reason = second, found
+            if disproof := self._disproof([*company, *first], sample, number):
+                suspects, reason = first, disproof
+            elif disproof := self._disproof([*company, *second], sample, number):
+                suspects, reason = second, disproof
             else:
                 company, suspects = [*company, *first], second
         if company:

@@ -78,8 +78,8 @@ class SshDevice(Declared):
 
     def addresses(self) -> list[tuple[str, int]]:
         """`user@host` and port of each."""
-        found = [_HOST.fullmatch(host) for host in self.hosts]
-        return [(f"{m['user']}@{m['host'].strip('[]')}", int(m["port"] or 22)) for m in found if m]
+        matches = [_HOST.fullmatch(host) for host in self.hosts]
+        return [(f"{m['user']}@{m['host'].strip('[]')}", int(m["port"] or 22)) for m in matches if m]
 
 
 class AdbDevice(Declared):

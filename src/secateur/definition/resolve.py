@@ -90,7 +90,7 @@ def load_pipeline(
     project: the root; by default the folder that `project_root` finds. Raises DefinitionError naming file, line, what is allowed
     and the nearest match.
     """
-    path, root = _found(reference, "pipelines", project)
+    path, root = _located(reference, "pipelines", project)
     return _pipeline(Source.read(path), overrides or [], root), root
 
 
@@ -118,12 +118,12 @@ def load_evaluator(reference: str, project: Path | None = None) -> tuple[Evaluat
 
     Raises DefinitionError as `load_pipeline` does.
     """
-    path, root = _found(reference, "evaluators", project)
+    path, root = _located(reference, "evaluators", project)
     source = Source.read(path)
     return _validated(EvaluatorDefinition, source.plain(), source), root
 
 
-def _found(reference: str, kind: str, project: Path | None) -> tuple[Path, Path]:
+def _located(reference: str, kind: str, project: Path | None) -> tuple[Path, Path]:
     """The file that a person names on the command line, and its project. Paths are relative to the working directory."""
     is_path = reference.endswith((".yaml", ".yml")) or "/" in reference
     path = _find(reference, kind, Path.cwd() if project is None or is_path else project, where="")
@@ -205,8 +205,8 @@ def _overridden(source: Source, overrides: list[Override], root: Path) -> Source
             if here == ("workload",) and isinstance(child, str):
                 child = {"factory": child}
             elif here in _REFERENCES and isinstance(child, str):
-                found = Source.read(_find(child, _REFERENCES[here], root, where=f"{source.where(here)}: "))
-                child, labels[here] = found.tree, found.label
+                referenced = Source.read(_find(child, _REFERENCES[here], root, where=f"{source.where(here)}: "))
+                child, labels[here] = referenced.tree, referenced.label
             elif child is None:
                 child = {}
             if not isinstance(child, (dict, list)):

@@ -141,13 +141,13 @@ def expanded(node: Any, where: Callable[[Path_], str], path: Path_ = ()) -> Any:
 
     def value(match: re.Match[str]) -> str:
         name, default = match.group(1), match.group(2)
-        found = os.environ.get(name, default)
-        if found is None:
+        setting = os.environ.get(name, default)
+        if setting is None:
             raise DefinitionError(
                 f"{where(path)}: the environment variable {name} is not set. Set it, or give the value with --set "
                 f"{'.'.join(map(str, path))}=…"
             )
-        return found
+        return setting
 
     if isinstance(node, dict):
         return {key: expanded(inner, where, (*path, key)) for key, inner in node.items()}

@@ -89,8 +89,8 @@ class Cutting:
                 recalibrate(choices[-1], plan, self._dense(images))
             with torch.no_grad():
                 parts = portions(module, inputs)
-                said = [joined([call(choice, rows(inputs, part)) for part in parts]) for choice in choices]
-        losses = [float(self._workload.loss(outputs, targets)) for outputs in said]
+                outputs_by_choice = [joined([call(choice, rows(inputs, part)) for part in parts]) for choice in choices]
+        losses = [float(self._workload.loss(outputs, targets)) for outputs in outputs_by_choice]
         return min(zip(losses, choices, strict=True), key=lambda pair: _or_worst(pair[0]))[1]
 
     def dense_outputs(self, images: int) -> PyTree:

@@ -75,8 +75,8 @@ class Measuring:
 
     def predicted(self, network: Network, names: Sequence[str]) -> Answer | None:
         """What the predictor says, where latency is all that the device would be asked for."""
-        asked = {name for name in names if asks_device([name])}
-        if self.predictor is None or asked != {"latency"}:
+        from_device = {name for name in names if asks_device([name])}
+        if self.predictor is None or from_device != {"latency"}:
             return None
         return self.on_device.predicted(self.predictor.predict(network.onnx))
 
@@ -89,23 +89,23 @@ class Measuring:
         if not asks_device(names):
             return None
         sample = self._scored_there(role) if SAMPLED in names else None
-        return self._asked(network, names, self._timing(role), sample)
+        return self._answer(network, names, self._timing(role), sample)
 
     def measured_again(self, network: Network, role: str, names: Sequence[str], first: Answer, loan: Loan) -> Answer:
         """A disturbed answer after a second measurement, which waits for the device to become quiet."""
         timed = [name for name in names if name in FIGURES and name != "memory"]
         with loan.spending():
-            return _replaced(first, self._asked(network, timed, replace(self._timing(role), allowance=loan.seconds)))
+            return _replaced(first, self._answer(network, timed, replace(self._timing(role), allowance=loan.seconds)))
 
     def latency(self, network: Network) -> Report:
         """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost."""
         with self._place.waiting.lent(FINALIST) as loan:
-            answer = self._asked(network, ["latency"], replace(self._place.protocol, allowance=loan.seconds))
+            answer = self._answer(network, ["latency"], replace(self._place.protocol, allowance=loan.seconds))
             assert answer.report is not None  # noqa: S101 # latency was asked for
             loan.spent = answer.report.waited
         return answer.report
 
-    def _asked(self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None) -> Answer:
+    def _answer(self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None) -> Answer:
         with torch.no_grad():
             expected = call(network.module, filled(self._inputs, self.on_device.parity_inputs))
         return self.on_device.measure(network.file, expected, names, timing, sample)

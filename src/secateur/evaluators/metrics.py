@@ -210,14 +210,14 @@ METRICS: Registry[Metric] = Registry(
 
 def measure_all(context: Context, names: Sequence[str], registry: Mapping[str, Metric]) -> dict[str, Measurement]:
     """The named metrics. Raises EvaluationFailed where one of them is not finite."""
-    found = {}
+    figures = {}
     for name in names:
         metric = registry[name]
         ours = getattr(metric.measure, "__module__", None) == __name__  # not a project's or a plug-in's
         measure = metric.measure if ours else guarded(metric.measure, f"The metric '{name}'")
-        found[name] = measure(context)
-        if not isinstance(found[name], Measurement):
-            raise WorkloadError(f"The metric '{name}' gives a {type(found[name]).__name__}; a Measurement is needed.")
-        if not np.isfinite(found[name].value):
-            raise EvaluationFailed(f"{name} is {found[name].value}")
-    return found
+        figures[name] = measure(context)
+        if not isinstance(figures[name], Measurement):
+            raise WorkloadError(f"The metric '{name}' gives a {type(figures[name]).__name__}; a Measurement is needed.")
+        if not np.isfinite(figures[name].value):
+            raise EvaluationFailed(f"{name} is {figures[name].value}")
+    return figures

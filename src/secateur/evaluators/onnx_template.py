@@ -197,7 +197,7 @@ def _norm_after(model: nn.Module, example_inputs: PyTree) -> dict[str, str]:
     """Which batch norm reads each layer's output directly, seen in one forward pass: layer name → batch norm name."""
     produced: dict[int, str] = {}
     alive: list[Tensor] = []  # a freed tensor's identity could be used again
-    found: dict[str, str] = {}
+    norms: dict[str, str] = {}
     hooks = []
 
     def note(name: str, output: Tensor) -> None:
@@ -209,7 +209,7 @@ def _norm_after(model: nn.Module, example_inputs: PyTree) -> dict[str, str]:
             hooks.append(
                 layer.register_forward_pre_hook(
                     lambda _, inputs, name=name: (
-                        found.update({produced[id(inputs[0])]: name}) if id(inputs[0]) in produced else None
+                        norms.update({produced[id(inputs[0])]: name}) if id(inputs[0]) in produced else None
                     )
                 )
             )
@@ -219,7 +219,7 @@ def _norm_after(model: nn.Module, example_inputs: PyTree) -> dict[str, str]:
         call(model.eval(), rows(example_inputs, slice(1)))
     for hook in hooks:
         hook.remove()
-    return found
+    return norms
 
 
 def _folding_rules(

@@ -81,13 +81,13 @@ class Operator:
         """What it does, whatever the sizes: node types and the attributes of the first (kernel, stride, groups or none)."""
         first = self.steps[0]
         attributes = [onnx.AttributeProto.FromString(a) for a in first.attributes]
-        told = []
+        described = []
         for attribute in attributes:
             value = helper.get_attribute_value(attribute)
             if attribute.name == "group":  # one per channel is a kind, however many channels there are
                 value = "depthwise" if value > 1 and value == self.inputs[0].shape[1] else value
-            told.append(f"{attribute.name}={value}")
-        return f"{'+'.join(step.type for step in self.steps)}({', '.join(told)})"
+            described.append(f"{attribute.name}={value}")
+        return f"{'+'.join(step.type for step in self.steps)}({', '.join(described)})"
 
     @cached_property
     def key(self) -> str:
@@ -183,12 +183,12 @@ def _shapes(model: onnx.ModelProto, stored: Mapping[str, TensorProto], batch: in
     graph.output.extend(onnx.ValueInfoProto(name=entry.name) for entry in model.graph.output)
     shaped = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
     inferred = onnx.shape_inference.infer_shapes(shaped, data_prop=True).graph
-    found = {}
+    values = {}
     for entry in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor_type = entry.type.tensor_type
         if tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in tensor_type.shape.dim):
-            found[entry.name] = Value(tuple(d.dim_value for d in tensor_type.shape.dim), tensor_type.elem_type)
-    return found
+            values[entry.name] = Value(tuple(d.dim_value for d in tensor_type.shape.dim), tensor_type.elem_type)
+    return values
 
 
 def _chains(graph: onnx.GraphProto, values: dict[str, Value]) -> list[list[onnx.NodeProto]]:

@@ -40,11 +40,11 @@ def change(network: Scores, reference: Scores) -> Measurement:
     A detail is its worse end with 95 % confidence, see `WORST`. Raises EvaluationFailed where there are too few samples for an
     interval.
     """
-    found, sided = difference(network, reference), difference(network, reference, ONE_SIDED)
+    estimate, sided = difference(network, reference), difference(network, reference, ONE_SIDED)
     worst = sided.low if network.direction == "maximize" else sided.high
-    interval = (found.low, found.high)
+    interval = (estimate.low, estimate.high)
     details = {WORST[network.direction]: worst}
-    return Measurement(found.value, "score", "measured", network.samples, interval, details=details)
+    return Measurement(estimate.value, "score", "measured", network.samples, interval, details=details)
 
 
 def most_lost(changed: Measurement, direction: Direction) -> float:

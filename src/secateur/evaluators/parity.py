@@ -21,8 +21,8 @@ def check_parity(outputs: Sequence[Array], expected: PyTree, whose: str, roundin
     names = named(expected, OUTPUT)
     if len(outputs) != len(names):
         raise EvaluationFailed(f"{whose} has {len(outputs)} outputs, the torch module {len(names)}")
-    for found, (name, wanted) in zip(outputs, names.items(), strict=True):
-        gap = disagreement(torch.from_numpy(np.array(found)), wanted, rounding)
+    for actual, (name, wanted) in zip(outputs, names.items(), strict=True):
+        gap = disagreement(torch.from_numpy(np.array(actual)), wanted, rounding)
         if gap is not None:
             which = "outputs" if len(names) == 1 else f"outputs '{name}'"
             raise EvaluationFailed(f"the {which} of {whose} and of the torch module differ by {gap:.2g}")

@@ -104,19 +104,19 @@ def calibration_candidates(space: SearchSpace, count: int, seed: int) -> list[Ca
     """
     rng = np.random.default_rng(seed)
     most = max(choice.removed[1] for choice in space.choices.values())
-    found: dict[tuple[int, ...], Candidate] = {_widths(space, space.dense()): space.dense()}
+    drawn: dict[tuple[int, ...], Candidate] = {_widths(space, space.dense()): space.dense()}
 
     def take(candidate: Candidate) -> None:
-        found.setdefault(_widths(space, candidate), candidate)
+        drawn.setdefault(_widths(space, candidate), candidate)
 
     for level in np.linspace(most, 0, ceil(count / 3), endpoint=False):
         take(_around(space, np.full(len(space.choices), level)))
     for attempt in range(20 * count):
-        if len(found) > count:
+        if len(drawn) > count:
             break
         level = most * ((attempt % count) + rng.uniform()) / count
         take(_around(space, level + rng.uniform(-most / 3, most / 3, len(space.choices))))
-    return list(found.values())[1 : count + 1]
+    return list(drawn.values())[1 : count + 1]
 
 
 def _around(space: SearchSpace, removed: Array) -> Candidate:

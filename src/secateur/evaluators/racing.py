@@ -46,8 +46,8 @@ class Race:
 
     def first(self, batches: int) -> int:
         """Batches after which to ask; all of them where nobody would ask."""
-        asked = 0 < self.share < 1 and (self.askable or self.on_part is not None)
-        return max(1, math.ceil(self.share * batches)) if asked else batches
+        split = 0 < self.share < 1 and (self.askable or self.on_part is not None)
+        return max(1, math.ceil(self.share * batches)) if split else batches
 
     def hopeless(self, view: View, context: Context) -> str | None:
         """Why a network cannot get past the front, or None. context: of its outputs on the first samples, or on all."""

@@ -67,9 +67,9 @@ def host_for(runtime: str, options: Mapping[str, str], threads: int) -> Host:
     threads = min(threads, os.cpu_count() or 1)  # those of the device may be more
     wanted = RUNTIMES[runtime]
     if wanted.format == RUNTIMES[FALLBACK].format and wanted.in_process:
-        found = wanted.probe(wanted.chosen(options))
-        if isinstance(found, Available):
-            return Host(runtime, found.version, Settings(threads, options))
+        availability = wanted.probe(wanted.chosen(options))
+        if isinstance(availability, Available):
+            return Host(runtime, availability.version, Settings(threads, options))
     instead = RUNTIMES[FALLBACK].probe(RUNTIMES[FALLBACK].chosen({}))
     assert isinstance(instead, Available)  # noqa: S101 # secateur depends on it
     return Host(FALLBACK, instead.version, Settings(threads))

@@ -55,8 +55,8 @@ class Scoring:
 
         Raises EvaluationFailed where the workload's `output` is not finite.
         """
-        found = zip(*(session.run(batch) for batch in batches), strict=True)
-        outputs = filled(self._files.outputs, [torch.from_numpy(np.concatenate(parts)) for parts in found])
+        columns = zip(*(session.run(batch) for batch in batches), strict=True)
+        outputs = filled(self._files.outputs, [torch.from_numpy(np.concatenate(parts)) for parts in columns])
         if not torch.isfinite(self.workload.output(outputs)).all():
             raise EvaluationFailed("the outputs are not finite")
         return outputs

@@ -116,10 +116,10 @@ def veto(goals: Sequence[Goal], tested: Scores, dense: Scores, unit: str) -> str
     """
     for goal in (g for g in goals if g.metric == SCORE):
         if goal.drop is None:
-            found = interval(tested)
-            best, side = (found.high, "most") if goal.sense == "at_least" else (found.low, "least")
+            bounds = interval(tested)
+            best, side = (bounds.high, "most") if goal.sense == "at_least" else (bounds.low, "least")
             if goal.violation(best, in_search=False) > 0:
-                return f"on test data {score(found.value, unit)}, and at {side} {score(best, unit)}: not {goal.text}"
+                return f"on test data {score(bounds.value, unit)}, and at {side} {score(best, unit)}: not {goal.text}"
         else:
             changed = change(tested, dense)
             if max(gain(end, tested.direction) for end in changed.bounds) < -goal.drop:

@@ -41,8 +41,8 @@ def _method(method: Method) -> dict[str, str]:
 
 
 def _runtime(runtime: Runtime) -> dict[str, str]:
-    found = runtime.probe(runtime.chosen({}))
-    state = f"available, {found.version}" if isinstance(found, Available) else f"not here: {found.reason}"
+    probed = runtime.probe(runtime.chosen({}))
+    state = f"available, {probed.version}" if isinstance(probed, Available) else f"not here: {probed.reason}"
     options = "; ".join(f"{option}: {', '.join(values)}" for option, values in runtime.options.items())
     return {"what": runtime.summary, "options": options, "on this host": state, "extra": runtime.extra}
 

@@ -22,7 +22,7 @@ from secateur.pipelines.listener import Listener
 from secateur.pipelines.original import dense_figures, save_digests, save_example
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.reading import RECORD, prior_front
-from secateur.pipelines.recording import Found, Judged, Searched, record_of
+from secateur.pipelines.recording import Judged, Results, Searched, record_of
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
 from secateur.pipelines.rungs import Rungs
 from secateur.pipelines.stages import problem_of, saliencies_of
@@ -68,7 +68,7 @@ class Driver:
         run.grams.unlink(missing_ok=True)
         judged = self._judge(finalists, problem.dense)
         small_dense = self._small_dense(saliencies, judged)
-        record = record_of(prepared, run, Found(searched, judged, small_dense), watch)
+        record = record_of(prepared, run, Results(searched, judged, small_dense), watch)
         report = write_report(record, run.path / "report.html")
         show_finalists(run, record, report)
         write(run.path / "record.json", RECORD.dump_json(record))
@@ -96,9 +96,9 @@ class Driver:
         with self._watch.stage("search"):
             ended = engine(ledger, lending, Stopping(settings.trials, seconds, settings.patience))
             with self._watch.stage("search.rungs"):
-                rungs = Rungs(prepared, problem, pool, run, self._listener.step)
-                chosen, said = rungs.finalists(ledger.trials)
-        return Searched(ledger, ended, chosen, said)
+                fidelities = Rungs(prepared, problem, pool, run, self._listener.step)
+                chosen, rungs = fidelities.finalists(ledger.trials)
+        return Searched(ledger, ended, chosen, rungs)
 
     def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial]) -> list[Recovered]:
         listener = self._listener

@@ -13,12 +13,12 @@ RECORDED_PACKAGES = ("torch", "torch-pruning", "optuna", "onnx", "onnxscript", "
 
 def environment(project: Path) -> dict[str, str]:
     """Versions, git commit and machine: what a figure depends on."""
-    found = {"version": version("secateur"), "python": platform.python_version(), "platform": platform.platform()}
-    found.update({package: version(package) for package in RECORDED_PACKAGES})
+    recorded = {"version": version("secateur"), "python": platform.python_version(), "platform": platform.platform()}
+    recorded.update({package: version(package) for package in RECORDED_PACKAGES})
     git = shutil.which("git")
     if git is not None:
         command = [git, "-C", str(project), "rev-parse", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # a fixed command
         if commit.returncode == 0:
-            found["git_commit"] = commit.stdout.strip()
-    return found
+            recorded["git_commit"] = commit.stdout.strip()
+    return recorded

@@ -90,14 +90,14 @@ def export_finalist(
 
 def _changed(dense: nn.Module, smaller: nn.Module) -> Mapping[str, Mapping[str, Any]]:
     """The whole numbers and tuples of layers that cutting has changed: `conv1.out_channels` and the like."""
-    found = {}
+    changes = {}
     before = dict(dense.named_modules())
     for name, layer in smaller.named_modules():
         old = vars(before[name])
         changed = {k: v for k, v in vars(layer).items() if type(v) in (int, tuple) and old.get(k) != v}
         if changed:
-            found[name] = changed
-    return found
+            changes[name] = changed
+    return changes
 
 
 def _check(run: RunFolder, smaller: nn.Module, dense: nn.Module, folder: Path) -> None:

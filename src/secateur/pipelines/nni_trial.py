@@ -52,10 +52,10 @@ def evaluate(folder: Path) -> None:
     patience = threading.Timer(settings.limits.seconds, _give_up, [settings.limits.seconds])
     patience.daemon = True
     patience.start()
-    found = guarded(partial(evaluation_of, prepared, on_part=report if judged else None), Job(candidate, plan))
+    evaluation = guarded(partial(evaluation_of, prepared, on_part=report if judged else None), Job(candidate, plan))
     patience.cancel()
-    found = replace(found, plan_key=plan.key)
-    trial.finish(score_in(problem, found), EVALUATION.dump_json(found).decode())
+    evaluation = replace(evaluation, plan_key=plan.key)
+    trial.finish(score_in(problem, evaluation), EVALUATION.dump_json(evaluation).decode())
 
 
 def _give_up(seconds: float) -> None:

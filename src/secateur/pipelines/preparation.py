@@ -137,10 +137,10 @@ def check_runtime(evaluator: EvaluatorDefinition) -> None:
     runtime = RUNTIMES[one_of(evaluator.runtime, RUNTIMES, evaluator.where("runtime"), "runtime")]
     if problem := check_options(evaluator.runtime, evaluator.runtime_options):
         raise DefinitionError(f"{evaluator.where('runtime_options')}: {problem}")
-    found = runtime.probe(runtime.chosen(evaluator.runtime_options))
-    if isinstance(evaluator.device, LocalDevice) and isinstance(found, Unavailable):
+    availability = runtime.probe(runtime.chosen(evaluator.runtime_options))
+    if isinstance(evaluator.device, LocalDevice) and isinstance(availability, Unavailable):
         raise DefinitionError(
-            f"{evaluator.where('runtime')}: {evaluator.runtime} cannot be used on this host: {found.reason}."
+            f"{evaluator.where('runtime')}: {evaluator.runtime} cannot be used on this host: {availability.reason}."
         )
     if isinstance(evaluator.device, LocalDevice):
         check_threads(evaluator, os.cpu_count() or 1, "this host")

@@ -39,7 +39,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Found:
+class Results:
     """What the stages have found out, on the way into the record."""
 
     searched: Searched
@@ -47,10 +47,10 @@ class Found:
     small_dense: Recovered | None
 
 
-def record_of(prepared: Prepared, run: RunFolder, found: Found, watch: Stopwatch) -> RunRecord:
+def record_of(prepared: Prepared, run: RunFolder, results: Results, watch: Stopwatch) -> RunRecord:
     """Everything a run found out. watch: seconds per stage."""
     definition, space = prepared.definition, prepared.space
-    searched, judged = found.searched, found.judged
+    searched, judged = results.searched, results.judged
     problem, dense = searched.ledger.problem, judged.dense
     by = missing(judged.self_comparison)
     trials = [replace(t, evaluation=_widened(t.evaluation, by)) for t in searched.ledger.trials]
@@ -85,7 +85,7 @@ def record_of(prepared: Prepared, run: RunFolder, found: Found, watch: Stopwatch
         audit=audit(judged.finalists, judged.verdicts, prepared.workload.score_direction),
         arms=arm_results(trials, objectives, dense["search"], problem.goals),
         ended=searched.ended,
-        small_dense=found.small_dense,
+        small_dense=results.small_dense,
         rungs=searched.rungs,
         self_comparison=judged.self_comparison,
         device_step=space.device_step,

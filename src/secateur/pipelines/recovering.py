@@ -175,10 +175,10 @@ class Recovery:
         network = self._exported(finalist, module)
         self.step(f"measuring {finalist.name}")
         with self._measuring():
-            found = evaluator.score(network, "selection", evaluator.everything)
+            measured = evaluator.score(network, "selection", evaluator.everything)
             on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
-        save_scores(found.scores, scores_file(self._folder(finalist), "selection"))
-        return replace(recovered, measurements=found.measurements, on_search=on_search)
+        save_scores(measured.scores, scores_file(self._folder(finalist), "selection"))
+        return replace(recovered, measurements=measured.measurements, on_search=on_search)
 
     def _empty(self, finalist: Finalist) -> Recovered:
         """A finalist of which nothing is known yet."""

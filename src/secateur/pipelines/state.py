@@ -152,13 +152,13 @@ def open_run(
 def runs(state: Path) -> list[RunFolder]:
     """All runs, oldest first. One that cannot be read is left out with a warning: it must not hide the others."""
     files = sorted((state / "runs").glob("*/run.json"), key=lambda f: f.stat().st_mtime_ns)
-    found = []
+    readable = []
     for file in files:
         try:
-            found.append(read_run(file.parent))
+            readable.append(read_run(file.parent))
         except StateError as error:
             logging.getLogger("secateur").warning("%s", error)
-    return found
+    return readable
 
 
 def read_run(folder: Path) -> RunFolder:

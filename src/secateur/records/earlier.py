@@ -24,11 +24,11 @@ def candidate(stored: Stored) -> dict[str, Any]:
 
 def evaluation(stored: Stored) -> dict[str, Any]:
     """An evaluation."""
-    found = {**stored, "candidate": candidate(stored["candidate"])}
-    if "removals_key" in found:
-        found["plan_key"] = found.pop("removals_key")
-        found["rejected"] = (found["stopped"] or "").startswith("rejected unseen")
-    return found
+    read = {**stored, "candidate": candidate(stored["candidate"])}
+    if "removals_key" in read:
+        read["plan_key"] = read.pop("removals_key")
+        read["rejected"] = (read["stopped"] or "").startswith("rejected unseen")
+    return read
 
 
 def evaluations(stored: list[Stored] | Mapping[str, Stored]) -> list[dict[str, Any]]:
@@ -40,9 +40,9 @@ def sensitivity(stored: Stored) -> dict[str, Any]:
     """A point of a sensitivity curve."""
     if "kept" not in stored:
         return dict(stored)
-    found = dict(stored)
-    width, kept = found.pop("width"), found.pop("kept")
-    return {**found, "edit": _edit(found.pop("method"), kept), "removed": 1 - kept / width}
+    read = dict(stored)
+    width, kept = read.pop("width"), read.pop("kept")
+    return {**read, "edit": _edit(read.pop("method"), kept), "removed": 1 - kept / width}
 
 
 def finalist(stored: Stored) -> dict[str, Any]:
@@ -52,17 +52,17 @@ def finalist(stored: Stored) -> dict[str, Any]:
 
 def record(stored: Stored) -> dict[str, Any]:
     """The record of a run."""
-    found = dict(stored)
-    if "verdicts" not in found:
-        measured = [f for f in found["finalists"] if f["failure"] is None]
-        goals = [goal["text"] for goal in found["goals"]]
-        found["verdicts"] = {f["name"]: _verdict(f, goals) for f in measured}
-    found["trials"] = [{**t, "evaluation": evaluation(t["evaluation"])} for t in found["trials"]]
-    found["finalists"] = [finalist(f) for f in found["finalists"]]
-    found["sensitivities"] = [sensitivity(s) for s in found["sensitivities"]]
-    if found.get("small_dense") is not None:
-        found["small_dense"] = finalist(found["small_dense"])
-    return found
+    read = dict(stored)
+    if "verdicts" not in read:
+        measured = [f for f in read["finalists"] if f["failure"] is None]
+        goals = [goal["text"] for goal in read["goals"]]
+        read["verdicts"] = {f["name"]: _verdict(f, goals) for f in measured}
+    read["trials"] = [{**t, "evaluation": evaluation(t["evaluation"])} for t in read["trials"]]
+    read["finalists"] = [finalist(f) for f in read["finalists"]]
+    read["sensitivities"] = [sensitivity(s) for s in read["sensitivities"]]
+    if read.get("small_dense") is not None:
+        read["small_dense"] = finalist(read["small_dense"])
+    return read
 
 
 def compressed(stored: Stored) -> dict[str, Any]:

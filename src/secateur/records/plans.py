@@ -90,10 +90,10 @@ class Plan:
     @cached_property
     def removed(self) -> Mapping[Side, Mapping[str, tuple[int, ...]]]:
         """Which indices leave: side → layer → indices into the original tensors."""
-        found: dict[Side, dict[str, tuple[int, ...]]] = {"out": {}, "in": {}}
+        indices: dict[Side, dict[str, tuple[int, ...]]] = {"out": {}, "in": {}}
         for step in self.steps:
-            found[step.side][step.layer] = step.indices
-        return found
+            indices[step.side][step.layer] = step.indices
+        return indices
 
 
 def _digest(rows: Iterable[tuple[object, ...]]) -> str:

@@ -90,13 +90,13 @@ def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]
 
 def finalist_parameters(record: RunRecord, finalist: Recovered) -> dict[str, str]:
     """The channels of every group that stay, and the criterion that chose them."""
-    found = {}
+    texts = {}
     for group in record.groups:
         edit = finalist.candidate.edit(group.name)
-        found[f"{group.name}.channels"] = str(finalist.candidate.width(group.name, group.width))
+        texts[f"{group.name}.channels"] = str(finalist.candidate.width(group.name, group.width))
         if edit is not None:
-            found[f"{group.name}.by"] = edit.by
-    return found
+            texts[f"{group.name}.by"] = edit.by
+    return texts
 
 
 def version_tags(record: RunRecord, finalist: Recovered, sha256: str) -> dict[str, str]:

@@ -70,14 +70,14 @@ def relocate(state: Path) -> list[Path]:
 
 def _roots(connection: sqlite3.Connection) -> dict[str, Path]:
     """State folders that experiments lie in: as they are written in the database, and as paths."""
-    found = {}
+    roots = {}
     for (location,) in connection.execute(
         "SELECT artifact_location FROM experiments WHERE artifact_location IS NOT NULL"
     ):
         root, separator, rest = location.rpartition(f"/{ARTIFACTS}")
         if separator and (rest == "" or rest.lstrip("/").isdigit()) and urlsplit(root).scheme in ("", "file"):
-            found[root] = Path(unquote(urlsplit(root).path) if root.startswith("file:") else root)
-    return found
+            roots[root] = Path(unquote(urlsplit(root).path) if root.startswith("file:") else root)
+    return roots
 
 
 def _is_former(root: str, place: Path, state: Path, connection: sqlite3.Connection) -> bool:

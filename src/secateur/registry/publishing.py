@@ -78,9 +78,9 @@ class _Publisher:
     def _begun(self, part: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str] | None]:
         """The run of a part, and its tags where an earlier attempt has finished it. A half-sent one is deleted."""
         named = {"secateur.run_id": self.record.run_id, "secateur.part": part}
-        found = self.server.find_run(self.experiment, named)
-        if found is not None:
-            run, present = found
+        earlier = self.server.find_run(self.experiment, named)
+        if earlier is not None:
+            run, present = earlier
             if present.get(_SENT) == "true":
                 return run, present
             self.server.discard_run(self.experiment, run)

@@ -31,8 +31,8 @@ def audit_facts(record: RunRecord) -> dict[str, str]:
         facts["latency predictor"] = _prediction(record.prediction)
     for rung in record.rungs:
         order = rung.kendall
-        said = f"; against the search score {_order(order.value, order.interval)}" if order is not None else ""
-        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on{said}"
+        correlation = f"; against the search score {_order(order.value, order.interval)}" if order is not None else ""
+        facts[f"rung: {rung.name}"] = f"{len(rung.passed)} of {len(rung.scores)} went on{correlation}"
     return facts
 
 

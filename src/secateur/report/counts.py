@@ -24,7 +24,7 @@ def searched(record: RunRecord) -> list[Count]:
     """The proposals of the search. Parts that are 0 are left out."""
     kinds = Counter(_kind(t, record) for t in record.trials)
     full = kinds["front"] + kinds["feasible"] + kinds["infeasible"]
-    found = [
+    counts = [
         Count("proposals", len(record.trials)),
         Count("the dense model itself", kinds["dense"], 1),
         Count("the same network as an earlier proposal", kinds["same"], 1),
@@ -37,7 +37,7 @@ def searched(record: RunRecord) -> list[Count]:
         Count("dominated", kinds["feasible"], 3),
         Count("on the front of the search", kinds["front"], 3),
     ]
-    return [c for c in found if c.number or c.depth == 0]
+    return [c for c in counts if c.number or c.depth == 0]
 
 
 def _kind(trial: Trial, record: RunRecord) -> str:
@@ -58,11 +58,11 @@ def _kind(trial: Trial, record: RunRecord) -> str:
 def finalists(record: RunRecord) -> list[Count]:
     """The finalists: each falls under one line."""
     kinds = Counter(_outcome(record.verdicts.get(finalist.name)) for finalist in record.finalists)
-    found = [
+    counts = [
         Count("finalists, measured again", len(record.finalists)),
         *(Count(text, kinds[text], 1) for text in OUTCOMES),
     ]
-    return [c for c in found if c.number or c.depth == 0]
+    return [c for c in counts if c.number or c.depth == 0]
 
 
 OUTCOMES = (

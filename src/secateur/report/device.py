@@ -80,8 +80,8 @@ def noise_floor(record: RunRecord) -> str:
 def measured_latencies(record: RunRecord) -> list[Measurement]:
     """Every latency that was measured in the run, in the search and after it."""
     searched = [t.evaluation.measurements for t in record.trials if t.same_as is None]
-    found = [m["latency"] for m in (*searched, *(f.measurements for f in record.finalists)) if "latency" in m]
-    return [m for m in found if m.provenance == "measured"]
+    latencies = [m["latency"] for m in (*searched, *(f.measurements for f in record.finalists)) if "latency" in m]
+    return [m for m in latencies if m.provenance == "measured"]
 
 
 def steadiness(record: RunRecord) -> str:

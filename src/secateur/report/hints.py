@@ -33,14 +33,14 @@ def hints(record: RunRecord) -> list[Hint]:
     shown = knee_of(record) or next((f for f in record.finalists if f.failure is None), None)
     if shown is None or "latency" not in shown.measurements:
         return []
-    found = (
+    candidates = (
         _arithmetic(record, shown),
         _widths(record, shown),
         _bottleneck(record, shown),
         _fixed(shown),
         _zeros(shown),
     )
-    return [hint for hint in found if hint is not None]
+    return [hint for hint in candidates if hint is not None]
 
 
 def _arithmetic(record: RunRecord, finalist: Recovered) -> Hint | None:
@@ -86,11 +86,11 @@ def _unknown_step(cause: str, cut: Mapping[GroupSummary, int]) -> Hint:
     remedy = "`multiple_of: device` in the search space measures the step of the device and keeps to it."
     free = [f"{group.name} ({kept})" for group, kept in cut.items() if group.multiple == 1]
     if free:
-        said = f"{len(free)} of {len(cut)} groups that were cut could keep any number of channels: {_listed(free)}."
+        finding = f"{len(free)} of {len(cut)} groups that were cut could keep any number of channels: {_listed(free)}."
     else:
         multiples = ", ".join(str(m) for m in sorted({group.multiple for group in cut}))
-        said = f"Every width that was chosen is a multiple of what the search space says ({multiples})."
-    return Hint(cause, f"{said} The step of the device was not measured.", remedy)
+        finding = f"Every width that was chosen is a multiple of what the search space says ({multiples})."
+    return Hint(cause, f"{finding} The step of the device was not measured.", remedy)
 
 
 def _bottleneck(record: RunRecord, finalist: Recovered) -> Hint | None:

@@ -22,11 +22,11 @@ def snippets(record: RunRecord, versions: Sequence[Version]) -> list[Snippet]:
     shown = knee_of(record) or next((f for f in record.finalists if f.failure is None), None)
     if shown is None:
         return []
-    found = [Snippet("ONNX Runtime", _onnx(shown))]
+    listed = [Snippet("ONNX Runtime", _onnx(shown))]
     version = next((v for v in versions if v.finalist == shown.name), None)
     if version is not None:
-        found.append(Snippet("MLflow", _mlflow(record, version)))
-    return [*found, Snippet("PyTorch", _torch(shown))]
+        listed.append(Snippet("MLflow", _mlflow(record, version)))
+    return [*listed, Snippet("PyTorch", _torch(shown))]
 
 
 def _onnx(finalist: Recovered) -> str:

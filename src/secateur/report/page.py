@@ -91,12 +91,12 @@ def _axes(record: RunRecord) -> list[str]:
 
 def _figures(record: RunRecord) -> Mapping[str, Any]:
     """Name → plotly's JSON."""
-    found = {f"front-{axis}": front_figure(record, axis) for axis in _axes(record)}
+    figures = {f"front-{axis}": front_figure(record, axis) for axis in _axes(record)}
     if record.finalists:
-        found["cuts"] = cuts_figure(record)
+        figures["cuts"] = cuts_figure(record)
     if record.sensitivities:
-        found["sensitivity"] = sensitivity_figure(record)
-    return {name: json.loads(figure.to_json()) for name, figure in found.items()}
+        figures["sensitivity"] = sensitivity_figure(record)
+    return {name: json.loads(figure.to_json()) for name, figure in figures.items()}
 
 
 def _asset(name: str) -> Markup:

@@ -25,15 +25,15 @@ def warnings(record: RunRecord) -> list[str]:
 
 def _worthless(record: RunRecord) -> list[str]:
     whole = next(a for a in record.arms if a.arm == SEARCH)
-    said = [_unbeaten(arm, whole) for arm in record.unbeaten]
+    lines = [_unbeaten(arm, whole) for arm in record.unbeaten]
     small, best = record.small_dense, knee_of(record)
     if small is not None and best is not None and "accuracy" in small.measurements:
         gap = best.measurements[SCORE].value - small.measurements[SCORE].value
         if gain(gap, record.score_direction) <= 0:
-            said.append(
+            lines.append(
                 f"Trained from scratch, the widths of {best.name} score as well as pruned: pruning gained nothing here."
             )
-    return said
+    return lines
 
 
 def _unbeaten(arm: ArmResult, whole: ArmResult) -> str:
@@ -49,22 +49,22 @@ def _unbeaten(arm: ArmResult, whole: ArmResult) -> str:
 
 def uncertain(record: RunRecord) -> list[str]:
     """What makes the figures less certain than they look."""
-    said = []
+    lines = []
     against_itself = record.self_comparison
     if against_itself is not None and not _holds_one(against_itself):
         low, high = against_itself.bounds
-        said.append(
+        lines.append(
             f"The dense model measured against itself is {against_itself.value:.3f}, 95 % interval {low:.3f} to {high:.3f}, which "
             "misses 1: the machine was not steady, so every latency interval of this run is widened by what is missing."
         )
     measured = measured_latencies(record)
     disturbed = sum(bool(m.details.get("disturbed")) for m in measured)
     if measured and disturbed / len(measured) > MANY:
-        said.append(
+        lines.append(
             f"{disturbed} of {len(measured)} latency measurements ({disturbed / len(measured):.0%}) were made while the machine "
             "was not quiet: their intervals are wider."
         )
-    return said
+    return lines
 
 
 def _holds_one(measurement: Measurement) -> bool:
@@ -110,18 +110,18 @@ def cards(record: RunRecord) -> list[Card]:
     best = knee_of(record)
     if best is None:
         return []
-    dense, found = record.dense["selection"], []
+    dense, gains = record.dense["selection"], []
     if latency := best.measurements.get("latency"):
         low, high = latency.bounds
         beside = milliseconds(latency, "dense_")
         same = (
             f", {milliseconds(latency, '')} ms against {beside} ms in the same measurement" if beside != UNKNOWN else ""
         )
-        found.append(Card(times(1 / latency.value), f"faster (95 %: {times(1 / high)} to {times(1 / low)}){same}"))
+        gains.append(Card(times(1 / latency.value), f"faster (95 %: {times(1 / high)} to {times(1 / low)}){same}"))
     for name, text, words in (("size", kilobytes, "smaller file"), ("macs", short, "fewer MACs")):
         if name in best.measurements:
             own, base = best.measurements[name].value, dense[name].value
-            found.append(Card(times(base / own), f"{words}: {text(own)} instead of {text(base)}"))
+            gains.append(Card(times(base / own), f"{words}: {text(own)} instead of {text(base)}"))
     lost, _, interval = change(record, best, "selection").partition(" (")
     loss = f"{record.score_name} on selection data, against the dense model"
-    return [*found, Card(lost, f"{loss} (95 %: {interval}" if interval else loss, gain=False)]
+    return [*gains, Card(lost, f"{loss} (95 %: {interval}" if interval else loss, gain=False)]

@@ -108,14 +108,14 @@ def place(record: RunRecord, finalist: Recovered) -> str:
 
 def notes(record: RunRecord, finalist: Recovered) -> list[str]:
     """What else is to be said of a finalist."""
-    said = [f"failed: {finalist.failure}"] if finalist.failure is not None else []
+    remarks = [f"failed: {finalist.failure}"] if finalist.failure is not None else []
     if verdict := record.verdicts.get(finalist.name):
-        said += [f"not shown: {check.goal}: {check.missed}" for check in verdict.checks if check.missed is not None]
+        remarks += [f"not shown: {check.goal}: {check.missed}" for check in verdict.checks if check.missed is not None]
         if verdict.veto is not None:
-            said.append(f"no alias: {verdict.veto}")
+            remarks.append(f"no alias: {verdict.veto}")
     if finalist.stopped is not None:
-        said.append(f"fine-tuning stopped early: {finalist.stopped}")
-    return said
+        remarks.append(f"fine-tuning stopped early: {finalist.stopped}")
+    return remarks
 
 
 def status(record: RunRecord, finalist: Recovered) -> str:
@@ -144,8 +144,8 @@ def change(record: RunRecord, finalist: Recovered, role: str) -> str:
 
 def milliseconds(latency: Measurement | None, prefix: str) -> str:
     """The fastest run of a measurement, which is what latency ratios compare. prefix: `dense_` for the dense model's there."""
-    found = latency.details.get(f"{prefix}min_ms") if latency else None
-    return UNKNOWN if found is None else f"{found:.3f}"
+    fastest = latency.details.get(f"{prefix}min_ms") if latency else None
+    return UNKNOWN if fastest is None else f"{fastest:.3f}"
 
 
 def speedup(latency: Measurement | None) -> str:

@@ -35,13 +35,13 @@ def spent(record: RunRecord) -> list[Spent]:
     """Seconds per stage; parts (keys `stage.part`) stand under their stage, with what none of them accounts for."""
     stages = {key: seconds for key, seconds in record.seconds.items() if "." not in key}
     total = sum(stages.values()) or 1.0
-    found = []
+    rows = []
     for stage, seconds in stages.items():
-        found.append(Spent(NAMES.get(stage, stage), duration(seconds), seconds / total))
+        rows.append(Spent(NAMES.get(stage, stage), duration(seconds), seconds / total))
         parts = {key: inside for key, inside in record.seconds.items() if key.startswith(f"{stage}.")}
         if parts:
             parts["the rest"] = max(0.0, seconds - sum(parts.values()))
         for key, inside in parts.items():
             name = NAMES.get(key, key.removeprefix(f"{stage}.").replace("_", " "))
-            found.append(Spent(name, duration(inside), inside / total, part=True))
-    return [*found, Spent("all stages", duration(sum(stages.values())), 1.0)] if found else []
+            rows.append(Spent(name, duration(inside), inside / total, part=True))
+    return [*rows, Spent("all stages", duration(sum(stages.values())), 1.0)] if rows else []

@@ -119,7 +119,7 @@ def prediction_audit(trials: Sequence[Trial]) -> PredictionAudit:
     its measurement is not seen here.
     """
     figures = [t.evaluation.measurements for t in trials if t.same_as is None]
-    latencies = [found["latency"] for found in figures if "latency" in found]
+    latencies = [m["latency"] for m in figures if "latency" in m]
     measured = [m for m in latencies if m.provenance == "measured" and "predicted_ratio" in m.details]
     screened = sum(m.provenance == "predicted" for m in latencies)
     if not measured:

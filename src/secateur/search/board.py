@@ -116,5 +116,5 @@ def store_artifact(folder: Path, owner: str, file_name: str, content: bytes) -> 
 
 def later_attributes(system_attributes: Mapping[str, Any]) -> dict[int, dict[str, Attribute]]:
     """Trial number → what `Board.later` keeps for it. system_attributes: the study's."""
-    found = ((key.removeprefix(_LATER), value) for key, value in system_attributes.items() if key.startswith(_LATER))
-    return {int(number): value for number, value in found}
+    entries = ((key.removeprefix(_LATER), value) for key, value in system_attributes.items() if key.startswith(_LATER))
+    return {int(number): value for number, value in entries}

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from secateur.records import Evaluation, Goal
-from secateur.search.front import FOUND
+from secateur.search.front import KNOWN
 
 ROUNDING = 1e-3
 """Share of a forecast by which a candidate may miss a limit without being rejected."""
@@ -47,7 +47,7 @@ class Forecast:
         if evaluation.failure is None and "macs" in figures and "parameters" in figures:
             self._fits.clear()
             for name in ("size", "latency"):
-                if name in figures and figures[name].provenance in FOUND:
+                if name in figures and figures[name].provenance in KNOWN:
                     row = (figures["macs"].value, figures["parameters"].value, figures[name].value)
                     self._rows.setdefault(name, []).append(row)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from secateur.records import SCORE, Direction, Evaluation, Goal, Measurement, Provenance, gain
 
-FOUND: tuple[Provenance, ...] = ("measured", "computed")
+KNOWN: tuple[Provenance, ...] = ("measured", "computed")
 """Provenances of what a front is made of."""
 Objectives = Mapping[str, Direction]
 Points = NDArray[np.float64]
@@ -64,8 +64,8 @@ def front(evaluations: Sequence[Evaluation], objectives: Objectives, better: Bet
 
 
 def _counts(evaluation: Evaluation, name: str) -> bool:
-    found = evaluation.measurements.get(name)
-    return found is not None and not np.isnan(found.value) and found.provenance in FOUND
+    measurement = evaluation.measurements.get(name)
+    return measurement is not None and not np.isnan(measurement.value) and measurement.provenance in KNOWN
 
 
 def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:

@@ -15,7 +15,7 @@ from secateur.search.goals import holds, violations
 
 if TYPE_CHECKING:  # torch and Optuna are slow to import, and who reads a finished run needs neither
     from secateur.compression.saliency import Saliencies
-    from secateur.search.study import Asked, Study
+    from secateur.search.study import Pending, Study
     from secateur.search_spaces import SearchSpace
 
 RACED: tuple[Arm, ...] = ("knapsack", "sampler", "prior")
@@ -78,10 +78,10 @@ class Ledger:
     def rejection(self, candidate: Candidate, plan: Plan) -> Evaluation | None:
         """Why a candidate need not be evaluated, as an evaluation without accuracy; None where nothing speaks against it."""
         exact = self.problem.exact(plan)
-        found = self.forecast.rejects(self.problem.goals, exact)
-        if found is None:
+        missed = self.forecast.rejects(self.problem.goals, exact)
+        if missed is None:
             return None
-        goal, foreseen = found
+        goal, foreseen = missed
         computed = {name: Measurement(value, _UNITS[name], "computed") for name, value in exact.items()}
         if goal.metric not in computed:
             interval = (foreseen.value - foreseen.slack, foreseen.value + foreseen.slack)
@@ -100,13 +100,13 @@ class Ledger:
         """What a candidate of this arm must be able to get past: the points of the front."""
         return self.archive.values if arm in RACED else ()
 
-    def tell(self, asked: Asked, key: str, evaluation: Evaluation) -> Trial:
+    def tell(self, pending: Pending, key: str, evaluation: Evaluation) -> Trial:
         """Store one evaluation; a network that is known already shares that trial's."""
-        known = self.known(key, asked.proposal.arm)
+        known = self.known(key, pending.proposal.arm)
         evaluation = known.evaluation if known is not None else replace(evaluation, plan_key=key)
-        told = [goal for goal in self.problem.goals if goal.metric in evaluation.measurements]
-        missed = violations(told, evaluation.measurements, in_search=True) if evaluation.failure is None else {}
-        trial = self.study.tell(asked, evaluation, missed, known.number if known else None)
+        relevant = [goal for goal in self.problem.goals if goal.metric in evaluation.measurements]
+        missed = violations(relevant, evaluation.measurements, in_search=True) if evaluation.failure is None else {}
+        trial = self.study.tell(pending, evaluation, missed, known.number if known else None)
         self._take_in(trial)
         self.on_trial(self, trial)
         return trial

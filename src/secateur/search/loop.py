@@ -12,7 +12,7 @@ from secateur.search.executor import Executor
 from secateur.search.ledger import RACED, Ledger
 from secateur.search.planner import knapsack
 from secateur.search.sensitivity import sweep
-from secateur.search.study import Asked, Proposal
+from secateur.search.study import Pending, Proposal
 from secateur.search.warm_start import best_method, controls, prior, probe, probed, thresholds
 
 FRUITLESS = 300
@@ -64,11 +64,11 @@ def search(
         doubled = 0
         reason = stopping.reason(ledger, len(work.under_way), clock() - started)
         while reason is None and len(work.under_way) < executor.workers and doubled < DOUBLED:
-            asked = turns.next(idle=not work.under_way)
-            if asked is None:
+            pending = turns.next(idle=not work.under_way)
+            if pending is None:
                 reason = PHASES_DONE if turns.over else None
                 break
-            doubled += not work.begin(asked)
+            doubled += not work.begin(pending)
             reason = stopping.reason(ledger, len(work.under_way), clock() - started)
         if not work.under_way:
             return reason or "all trials are done"
@@ -89,7 +89,7 @@ class _Turns:
         self._plan: deque[Proposal] = deque()
         self._sampled = SAMPLED
 
-    def next(self, *, idle: bool) -> Asked | None:
+    def next(self, *, idle: bool) -> Pending | None:
         """The next trial; None where the one under way must be waited for, or where the phases are over."""
         problem, study = self._ledger.problem, self._ledger.study
         while not self._plan and self._in_phases:
@@ -114,29 +114,29 @@ class _Work:
     """What is being evaluated. under_way: job number → trial and the key of its network."""
 
     def __init__(self, ledger: Ledger, executor: Executor) -> None:
-        self.under_way: dict[int, tuple[Asked, str]] = {}
+        self.under_way: dict[int, tuple[Pending, str]] = {}
         self._ledger, self._executor = ledger, executor
-        self._twins: dict[str, list[Asked]] = {}  # asked for while the same network was being evaluated
+        self._twins: dict[str, list[Pending]] = {}  # asked for while the same network was being evaluated
         self._submitted = 0
 
-    def begin(self, asked: Asked) -> bool:
+    def begin(self, pending: Pending) -> bool:
         """Evaluate a trial, or tell it at once where its figures are known or not wanted. False: it waits for its twin."""
         ledger, problem = self._ledger, self._ledger.problem
-        candidate, arm = asked.proposal.candidate, asked.proposal.arm
+        candidate, arm = pending.proposal.candidate, pending.proposal.arm
         plan = problem.resolve(candidate)
         key = plan.key
         if key in self._twins:
-            self._twins[key].append(asked)
+            self._twins[key].append(pending)
             return False
         known = ledger.known(key, arm)
         rejected = ledger.rejection(candidate, plan) if known is None and arm in RACED else None
         if known is not None:
-            ledger.tell(asked, key, known.evaluation)
+            ledger.tell(pending, key, known.evaluation)
         elif rejected is not None:
-            ledger.tell(asked, key, rejected)
+            ledger.tell(pending, key, rejected)
         else:
             self._submitted += 1
-            self.under_way[self._submitted] = (asked, key)
+            self.under_way[self._submitted] = (pending, key)
             self._twins[key] = []
             self._executor.submit(self._submitted, Job(candidate, plan, ledger.hurdles(arm)))
         return True
@@ -144,8 +144,8 @@ class _Work:
     def finish(self) -> None:
         """Wait for one evaluation and tell it, to its twins as well."""
         number, evaluation = self._executor.wait()
-        asked, key = self.under_way.pop(number)
-        for each in (asked, *self._twins.pop(key)):
+        pending, key = self.under_way.pop(number)
+        for each in (pending, *self._twins.pop(key)):
             self._ledger.tell(each, key, evaluation)
 
 

@@ -34,7 +34,7 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
     probes = list(_probes(space, method, every_method=True))
     if len(probes) > PER_TRIAL * budget:
         probes = list(_probes(space, method, every_method=False))
-    found: dict[int, Evaluation] = {}
+    evaluations: dict[int, Evaluation] = {}
     waiting = list(enumerate(space.only(*probe) for probe in probes))[::-1]
     under_way = 0
     while waiting or under_way:
@@ -43,13 +43,13 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
             executor.submit(number, Job(candidate, ledger.problem.resolve(candidate), fidelity=Fidelity(probe=True)))
             under_way += 1
         number, evaluation = executor.wait()
-        found[number] = evaluation
+        evaluations[number] = evaluation
         under_way -= 1
     sensitivities = tuple(
-        Sensitivity(group, edit, option.removed, *_figures(found[number]))
+        Sensitivity(group, edit, option.removed, *_figures(evaluations[number]))
         for number, (group, option, by) in enumerate(probes)
         for edit in option.edits(by)
-        if found[number].failure is None
+        if evaluations[number].failure is None
     )
     ledger.study.board.keep(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
     return sensitivities

@@ -47,7 +47,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Pending:
     """A trial that waits for its evaluation.
 
     values: of the sampler's parameters, by which Optuna learns from it and shows it. token: its number in the sampler's memory,
@@ -93,61 +93,61 @@ class Study:
             directions=directions, sampler=SAMPLERS[sampler].make((seed + len(stored)) % 2**32)
         )
         self._memory.add_trials([_remembered(trial) for trial in stored])
-        self._asked: dict[int, optuna.trial.Trial] = {}
+        self._pending: dict[int, optuna.trial.Trial] = {}
 
     def _finish_what_was_begun(self) -> None:
         """A trial is written with its evaluation and then told: a kill between the two leaves it running."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self._finish(_told(trial), trial.system_attrs[_VIOLATIONS])
+            self._finish(_trial_of(trial), trial.system_attrs[_VIOLATIONS])
 
-    def ask(self, planned: Proposal | None = None) -> Asked:
+    def ask(self, planned: Proposal | None = None) -> Pending:
         """A trial of a planned candidate, which the sampler then knows to be under way; without one the sampler's next."""
         if planned is not None:
             self._memory.enqueue_trial(self._space.values(planned.candidate))
         trial = self._memory.ask(self._distributions)
-        self._asked[trial.number] = trial
-        return Asked(planned or Proposal(self._space.candidate(trial.params)), trial.params, trial.number)
+        self._pending[trial.number] = trial
+        return Pending(planned or Proposal(self._space.candidate(trial.params)), trial.params, trial.number)
 
     def tell(
-        self, asked: Asked, evaluation: Evaluation, constraints: Mapping[str, float], same_as: int | None = None
+        self, pending: Pending, evaluation: Evaluation, constraints: Mapping[str, float], same_as: int | None = None
     ) -> Trial:
         """Store an evaluation. constraints: name → violation, ≤ 0 is feasible. same_as: an earlier trial of the same network."""
-        asking, origin = None if asked.token is None else self._asked.pop(asked.token), asked.proposal
-        told = Trial(self._stored, origin.arm, origin.label, evaluation, same_as, origin.method, origin.fraction)
+        asked_trial, origin = None if pending.token is None else self._pending.pop(pending.token), pending.proposal
+        trial = Trial(self._stored, origin.arm, origin.label, evaluation, same_as, origin.method, origin.fraction)
         # Samplers keep notes of their own (NSGA-II its generations): without them a restarted one would begin anew.
-        notes = dict(self._memory.get_trials(deepcopy=False)[asking.number].system_attrs) if asking else {}
+        notes = dict(self._memory.get_trials(deepcopy=False)[asked_trial.number].system_attrs) if asked_trial else {}
         if constraints:
             notes["constraints"] = [*constraints.values()]  # Optuna's first format: samplers and dashboard both read it
         notes |= {_STORED: _EVALUATION.dump_json(evaluation).decode(), _VIOLATIONS: dict(constraints)}
         notes[_PLANNED] = {"method": origin.method, "fraction": origin.fraction}
         table = group_table(evaluation.candidate, self._original.widths).encode()
-        key, notes[key] = store_artifact(self._artifacts, f"{self.name}/{told.number}", "groups.csv", table)
+        key, notes[key] = store_artifact(self._artifacts, f"{self.name}/{trial.number}", "groups.csv", table)
         written = create_trial(
             state=TrialState.RUNNING,
-            params=dict(asked.values),
+            params=dict(pending.values),
             distributions=self._distributions,
-            user_attrs=trial_attributes(told, constraints, self._original, [*self.objectives]),
+            user_attrs=trial_attributes(trial, constraints, self._original, [*self.objectives]),
             system_attrs=notes,
         )
         # The dashboard's timeline shows when it was worked on, in local time as Optuna has it.
         written.datetime_start = datetime.now() - timedelta(seconds=evaluation.seconds if same_as is None else 0.0)
         self._study.add_trial(written)
         self._stored += 1
-        self._finish(told, constraints)
+        self._finish(trial, constraints)
         state, values = self._result(evaluation)
-        if asking is None:
+        if asked_trial is None:
             self._memory.add_trial(_remembered(written, state, values))
         else:
             for name, violation in constraints.items():
-                asking.set_constraint(name, violation)
-            self._memory.tell(asking, values, state)
-        return told
+                asked_trial.set_constraint(name, violation)
+            self._memory.tell(asked_trial, values, state)
+        return trial
 
-    def _finish(self, told: Trial, constraints: Mapping[str, float]) -> None:
+    def _finish(self, trial: Trial, constraints: Mapping[str, float]) -> None:
         """The note of a trial that is written, and its end."""
-        self.board.begin_note(told.number, trial_note(told, constraints, self._original))
-        state, values = self._result(told.evaluation)
-        self._study.tell(told.number, values, state)
+        self.board.begin_note(trial.number, trial_note(trial, constraints, self._original))
+        state, values = self._result(trial.evaluation)
+        self._study.tell(trial.number, values, state)
 
     def _result(self, evaluation: Evaluation) -> tuple[TrialState, list[float] | None]:
         """What Optuna is told. A candidate that was rejected unseen has no values; its constraints teach the sampler."""
@@ -159,10 +159,10 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """All trials, in order."""
-        return [_told(trial) for trial in self._study.get_trials(deepcopy=False)]
+        return [_trial_of(trial) for trial in self._study.get_trials(deepcopy=False)]
 
 
-def _told(trial: FrozenTrial) -> Trial:
+def _trial_of(trial: FrozenTrial) -> Trial:
     """A stored trial as ours."""
     attributes, evaluation = trial.user_attrs, _stored(trial)
     planned = trial.system_attrs.get(_PLANNED, {})

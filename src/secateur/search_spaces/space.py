@@ -208,13 +208,13 @@ def _writers(group: Group) -> int:
     return sum(member.side == "out" and member.kind in WRITING for member in group.members)
 
 
-def _multiple(group: Group, rule: GroupRule, asked: int) -> int:
-    """The rule's channel multiple for a group. asked: the device's, halved until the group has a choice."""
+def _multiple(group: Group, rule: GroupRule, step: int) -> int:
+    """The rule's channel multiple for a group. step: the device's, halved until the group has a choice."""
     if rule.multiple_of != "device":
         return rule.multiple_of
-    while asked >= group.width and asked > 1:
-        asked //= 2
-    return asked
+    while step >= group.width and step > 1:
+        step //= 2
+    return step
 
 
 def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:

@@ -120,10 +120,10 @@ class RuntimeContract:
         return open_
 
     def test_it_says_whether_it_can_be_used_with_every_option(self, runtime: Runtime) -> None:
-        usual = runtime.chosen({})
+        defaults = runtime.chosen({})
         for option, values in {"": ("",), **runtime.options}.items():
             for value in values:
-                found = runtime.probe({**usual, option: value} if option else usual)
+                found = runtime.probe({**defaults, option: value} if option else defaults)
                 assert isinstance(found, (Available, Unavailable))
                 assert found.version if isinstance(found, Available) else found.reason
         assert runtime.summary

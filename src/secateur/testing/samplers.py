@@ -38,17 +38,17 @@ def drive(
     rejected: Collection[int] = (),
 ) -> list[Values]:
     """So many trials, some of which fail, break a constraint, or are rejected unseen. Returns what was asked."""
-    asked: list[Values] = []
+    pending: list[Values] = []
     for i in range(count):
         trial = study.ask()
-        asked.append(dict(trial.values))
+        pending.append(dict(trial.values))
         evaluation = judged(trial.values)
         if i in failing:
             evaluation = Evaluation(evaluation.candidate, "", {}, "broke")
         if i in rejected:
             evaluation = Evaluation(evaluation.candidate, "", {}, stopped="too large")
         study.tell(trial, evaluation, {"accuracy": 1.0 if i in infeasible or i in rejected else -1.0})
-    return asked
+    return pending
 
 
 class SamplerContract:
@@ -106,27 +106,27 @@ class SamplerContract:
     def test_several_trials_may_be_under_way_and_end_in_any_order(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)
         drive(study, 12)
-        asked = [study.ask() for _ in range(4)]
-        assert len({tuple(a.values.items()) for a in asked}) == 4
-        told = [study.tell(a, judged(a.values), {"accuracy": -1.0}) for a in reversed(asked)]
-        assert [t.number for t in told] == [12, 13, 14, 15]
+        pending = [study.ask() for _ in range(4)]
+        assert len({tuple(a.values.items()) for a in pending}) == 4
+        recorded = [study.tell(a, judged(a.values), {"accuracy": -1.0}) for a in reversed(pending)]
+        assert [t.number for t in recorded] == [12, 13, 14, 15]
         stored = self.open_study(tmp_path, sampler).trials()
-        assert [t.evaluation for t in stored[12:]] == [t.evaluation for t in told]
+        assert [t.evaluation for t in stored[12:]] == [t.evaluation for t in recorded]
 
     def test_a_planned_candidate_is_asked_as_it_is(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)
         planned = Proposal(SPACE.uniform(0.5, "l2"), "uniform", "mine")
-        asked = study.ask(planned)
-        assert asked.proposal is planned
-        assert asked.values == SPACE.values(planned.candidate)
-        study.tell(asked, judged(asked.values), {})
+        pending = study.ask(planned)
+        assert pending.proposal is planned
+        assert pending.values == SPACE.values(planned.candidate)
+        study.tell(pending, judged(pending.values), {})
         (stored,) = self.open_study(tmp_path, sampler).trials()
-        assert (stored.arm, stored.label, stored.evaluation) == ("uniform", "mine", judged(asked.values))
+        assert (stored.arm, stored.label, stored.evaluation) == ("uniform", "mine", judged(pending.values))
 
     def test_what_the_sampler_chooses_is_a_candidate_of_the_space(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)
-        asked = study.ask()
-        assert asked.proposal == Proposal(SPACE.candidate(asked.values))
+        pending = study.ask()
+        assert pending.proposal == Proposal(SPACE.candidate(pending.values))
 
     def test_what_was_under_way_leaves_no_trace(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)

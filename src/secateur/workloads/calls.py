@@ -57,9 +57,9 @@ def raised(error: BaseException, function: Callable[..., object] | None = None) 
     """The end of that sentence: `raised ValueError: … (at my_model.py:12)`."""
     if isinstance(error, SystemExit):
         return f"called sys.exit({error.code!r}){place(error, function)}"
-    said = first_line(error)
+    message = first_line(error)
     name = type(error).__name__
-    return f"raised {name}{f': {said}' if said != name else ''}{place(error, function)}"
+    return f"raised {name}{f': {message}' if message != name else ''}{place(error, function)}"
 
 
 def place(error: BaseException, function: Callable[..., object] | None = None) -> str:

@@ -98,9 +98,9 @@ def read_cifar10(folder: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
         batches = [_official(folder / f"data_batch_{i}") for i in range(1, 6)]
         test = _official(folder / "test_batch")
         return np.concatenate([b[0] for b in batches]), np.concatenate([b[1] for b in batches]), *test
-    found = {part: sorted(folder.glob(f"*{part}*.npz")) for part in ("train", "test")}
-    if all(len(paths) == 1 for paths in found.values()):
-        return (*_npz(found["train"][0]), *_npz(found["test"][0]))
+    paths = {part: sorted(folder.glob(f"*{part}*.npz")) for part in ("train", "test")}
+    if all(len(files) == 1 for files in paths.values()):
+        return (*_npz(paths["train"][0]), *_npz(paths["test"][0]))
     raise WorkloadError(
         f"{folder} holds no CIFAR-10: neither the official files (data_batch_1 … data_batch_5, test_batch) nor one *train*.npz "
         "and one *test*.npz."

@@ -58,8 +58,8 @@ def digits(file: Path) -> tuple[Tensor, Tensor]:
     if not file.is_file():
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        images, labels = torch.from_numpy(found.images).float(), torch.from_numpy(found.target).long()
+        bunch = load_digits()
+        images, labels = torch.from_numpy(bunch.images).float(), torch.from_numpy(bunch.target).long()
         write(file, save({"images": images, "labels": labels}))
     kept = load_file(file)
     return kept["images"], kept["labels"]

@@ -123,12 +123,12 @@ def try_functions(workload: Workload, model: nn.Module, outputs: PyTree, targets
         torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     if _problem(workload, mapped(torch.detach, outputs), targets, samples) is not None:
         inputs, targets = collect(workload.data.search)
-        searched, samples = _said(model, inputs), f"all {length(targets):,} search samples"
+        searched, samples = _answers(model, inputs), f"all {length(targets):,} search samples"
         if problem := _problem(workload, searched, targets, samples):
             raise WorkloadError(problem)
 
 
-def _said(model: nn.Module, inputs: PyTree) -> PyTree:
+def _answers(model: nn.Module, inputs: PyTree) -> PyTree:
     with calling("The model on search samples"), torch.no_grad():
         parts = (rows(inputs, slice(start, start + AT_ONCE)) for start in range(0, length(inputs), AT_ONCE))
         return joined([call(model, part) for part in parts])

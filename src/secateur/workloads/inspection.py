@@ -112,10 +112,10 @@ class _Look:
                 raise WorkloadError(
                     f"{self._named(number)} holds NaN or infinity in its {name}. Clean the data, or leave the sample out."
                 )
-        found = _kinds(inputs, INPUT, self.axes)
-        if found != self.expected:
+        kinds = _kinds(inputs, INPUT, self.axes)
+        if kinds != self.expected:
             raise WorkloadError(
-                f"{self._named(number)} gives inputs {_shown(found)}; example_inputs are {_shown(self.expected)} (without the "
+                f"{self._named(number)} gives inputs {_shown(kinds)}; example_inputs are {_shown(self.expected)} (without the "
                 "batch). All samples must be alike: resize or crop them in the data set, or declare the axis in the workload's "
                 "dynamic_axes."
             )

@@ -98,10 +98,10 @@ def _check_example(example_inputs: Any) -> None:
     if not isinstance(example_inputs, (tuple, Mapping)) or not tensors(example_inputs):
         raise WorkloadError(f"{wanted}; a {type(example_inputs).__name__} is there.")
     try:
-        found = named(example_inputs, INPUT)
+        inputs_by_name = named(example_inputs, INPUT)
     except ValueError as error:
         raise WorkloadError(f"Of the workload's example_inputs, {error}. Rename one of them.") from error
-    for name, x in found.items():
+    for name, x in inputs_by_name.items():
         if not x.dim() or len(x) != length(example_inputs):
             raise WorkloadError(
                 f"{wanted}; '{name}' is {tuple(x.shape)}, another one has {length(example_inputs)} samples."
@@ -145,19 +145,19 @@ def load_attribute(spec: str, root: Path, where: str, what: str) -> Callable[...
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
         raise DefinitionError(f"{where}: {target} has no '{attribute}'.{nearest(attribute, public)}")
-    found = getattr(module, attribute)
-    if not callable(found):
-        raise DefinitionError(f"{where}: {spec} is a {type(found).__name__}, not a function.")
-    return found  # type: ignore[no-any-return] # callable() has just been asked
+    factory = getattr(module, attribute)
+    if not callable(factory):
+        raise DefinitionError(f"{where}: {spec} is a {type(factory).__name__}, not a function.")
+    return factory  # type: ignore[no-any-return] # callable() has just been asked
 
 
 def _import_file(target: str, root: Path, where: str, what: str) -> ModuleType:
     try:
         path = (root / Path(target).expanduser()).resolve()
-        found = path.is_file()
+        exists = path.is_file()
     except (OSError, ValueError, RuntimeError):  # a name that is too long, a NUL in it, `~somebody` who is not there
-        path, found = Path(target), False
-    if not found:
+        path, exists = Path(target), False
+    if not exists:
         raise DefinitionError(f"{where}: there is no file {str(path)[:200]} for the {what}.")
     name = f"secateur_user_{path.stem}_{abs(hash(path)):x}"
     if name in sys.modules:

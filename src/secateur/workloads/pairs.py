@@ -54,9 +54,9 @@ def _nested(given: PyTree, example_inputs: PyTree) -> PyTree:
         raise Unpaired(f"has {_kind(given)} as its input; {NEEDED}")
     wanted = named(example_inputs, INPUT)
     for one in (given, (given,)):
-        found = named(arguments(one), INPUT)
-        if found.keys() == wanted.keys():
-            return filled(example_inputs, [found[name] for name in wanted])
+        inputs = named(arguments(one), INPUT)
+        if inputs.keys() == wanted.keys():
+            return filled(example_inputs, [inputs[name] for name in wanted])
     there = [*named(arguments(given), INPUT)]
     listed = ", ".join(there[:SHOWN]) + ("" if len(there) <= SHOWN else f" and {len(there) - SHOWN} others")
     raise Unpaired(
@@ -73,8 +73,8 @@ def _hint(count: int, example_inputs: PyTree) -> str:
 
 
 def _checked(target: PyTree) -> PyTree:
-    found = tensors(target)
-    if not found or not all(x.dim() for x in found):
+    leaves = tensors(target)
+    if not leaves or not all(x.dim() for x in leaves):
         raise Unpaired(f"has {_kind(target)} as its target; {NEEDED}")
     return target
 

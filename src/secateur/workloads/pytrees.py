@@ -51,13 +51,13 @@ def named(tree: PyTree, whole: str) -> dict[str, Tensor]:
 
     A tensor alone is called `whole`. Raises ValueError where two tensors get the same name.
     """
-    found = list(_walk(tree))
-    if len(found) == 1 and isinstance(tree, (Tensor, tuple, list)) and not _fields(tree):
-        return {whole: found[0][1]}
-    names = ["_".join(map(str, (whole, *path) if isinstance(path[0], int) else path)) for path, _ in found]
+    leaves = list(_walk(tree))
+    if len(leaves) == 1 and isinstance(tree, (Tensor, tuple, list)) and not _fields(tree):
+        return {whole: leaves[0][1]}
+    names = ["_".join(map(str, (whole, *path) if isinstance(path[0], int) else path)) for path, _ in leaves]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"two tensors are called '{twice}'")
-    return {name: tensor for name, (_, tensor) in zip(names, found, strict=True)}
+    return {name: tensor for name, (_, tensor) in zip(names, leaves, strict=True)}
 
 
 def length(tree: PyTree) -> int:

@@ -108,9 +108,9 @@ def check_calibration(data: DataRoles) -> None:
     where it cannot be chance: with rare classes, a fair draw may miss them.
     """
     labels = [_labels(role, _LOOKED_AT) for role in (data.calibration, data.train, data.search)]
-    if any(found is None for found in labels):
+    if any(each is None for each in labels):
         return
-    calibration, *others = (cast("Tensor", found) for found in labels)
+    calibration, *others = (cast("Tensor", each) for each in labels)
     only = int(calibration[0])
     elsewhere = torch.cat(others)
     share = (int((elsewhere == only).sum()) + 1) / (len(elsewhere) + 1)
@@ -124,12 +124,12 @@ def check_calibration(data: DataRoles) -> None:
 
 def _labels(dataset: Dataset[Any], count: int) -> Tensor | None:
     """Class labels (n,) of drawn samples; None where targets are something else."""
-    found: list[Tensor] = []
+    drawn_labels: list[Tensor] = []
     for _, targets in in_batches(drawn(dataset, count), 64):
         if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
             return None
-        found.append(targets)
-    return torch.cat(found)
+        drawn_labels.append(targets)
+    return torch.cat(drawn_labels)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def collect(dataset: Dataset[Any], limit: int | None = None) -> tuple[PyTree, Py
 def digest(dataset: Dataset[Any]) -> str:
     """Tells data sets apart: a hash of the number of samples and of a few of them. Random augmentation gives another each time."""
     inputs, targets = collect(dataset, 16)
-    found = hashlib.sha256(str(len(dataset)).encode())  # type: ignore[arg-type] # map-style
+    hashed = hashlib.sha256(str(len(dataset)).encode())  # type: ignore[arg-type] # map-style
     for tensor in tensors((inputs, targets)):
-        found.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        hashed.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()[:16]

@@ -21,7 +21,7 @@ from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
 from secateur.search.storage import storage_errors
-from secateur.search.study import Asked, Proposal, Study, Subject
+from secateur.search.study import Pending, Proposal, Study, Subject
 from secateur.search.warm_start import SCREENED, best_method, method_damages
 from secateur.search_spaces import build_space
 
@@ -186,7 +186,9 @@ def test_a_trial_that_was_asked_elsewhere_is_told_like_any_other(tmp_path):
     """No trial in memory waits for it; the sampler learns from it all the same, and of nothing that only people read."""
     made, space = study(tmp_path), make_space()
     candidate = space.uniform(0.5, "l2")
-    made.tell(Asked(Proposal(candidate), space.values(candidate)), evaluate(candidate), {"accuracy at least 0.8": 0.1})
+    made.tell(
+        Pending(Proposal(candidate), space.values(candidate)), evaluate(candidate), {"accuracy at least 0.8": 0.1}
+    )
     (remembered,) = made._memory.trials
     assert remembered.values == [evaluate(candidate).measurements[name].value for name in OBJECTIVES]
     assert remembered.system_attrs == {"constraints": [0.1]}

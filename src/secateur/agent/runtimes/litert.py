@@ -55,8 +55,8 @@ class _Session(Session):
 
 
 def _number(name: str) -> int:
-    found = re.search(r"(?:args_|:)(\d+)", name)
-    return int(found[1]) if found else 0
+    number = re.search(r"(?:args_|:)(\d+)", name)
+    return int(number[1]) if number else 0
 
 
 RUNTIME = Runtime(

@@ -61,8 +61,8 @@ def _probe(options: Mapping[str, str]) -> Probe:
 
 def _version(program: str) -> str:
     """As its banner says it (`[TensorRT v8602]`, `[TensorRT v100700]`)."""
-    said = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=False).stdout  # noqa: S603 # found above
-    _, found, rest = said.partition(_VERSION_LINE)
+    banner = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=False).stdout  # noqa: S603 # found above
+    _, found, rest = banner.partition(_VERSION_LINE)
     return f"v{rest.split(']')[0].strip()}" if found else "of an unknown version"
 
 
@@ -70,9 +70,9 @@ def _gpu() -> str:
     """The GPU's name and driver; on a Jetson, which has no nvidia-smi of use, the board's model."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 # fixed words
-        if said.returncode == 0 and said.stdout.strip():
-            return said.stdout.strip().splitlines()[0]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 # fixed words
+        if done.returncode == 0 and done.stdout.strip():
+            return done.stdout.strip().splitlines()[0]
     except (OSError, subprocess.SubprocessError):
         pass
     try:
@@ -106,8 +106,8 @@ class _Session(Session):
             written = Path(folder) / "outputs.json"
             words = ["--iterations=1", "--warmUp=0", "--duration=0", f"--exportOutput={written}"]
             self._infer(inputs, [*words, f"--loadInputs={','.join(given)}"])
-            found = outputs_in(written)
-            return [found[name] for name in self._interface.outputs]
+            outputs = outputs_in(written)
+            return [outputs[name] for name in self._interface.outputs]
 
     def block(self, batches: Sequence[Batch], first: int, count: int, clock: Clock = time.perf_counter) -> list[float]:
         """By the GPU's clock: transfers there and back and the computation. One process, so every run takes the same batch."""
@@ -150,15 +150,15 @@ class _Session(Session):
         return engine
 
     def _call(self, words: Sequence[str], otherwise: str) -> None:
-        said = subprocess.run(  # noqa: S603 # found above
+        done = subprocess.run(  # noqa: S603 # found above
             [self._program, *words],
             capture_output=True,
             text=True,
             check=False,
             preexec_fn=partial(die_with, os.getpid()),
         )
-        if said.returncode != 0:
-            raise RuntimeFailure(f"TensorRT {otherwise}: {complaint(said.stdout + said.stderr)}")
+        if done.returncode != 0:
+            raise RuntimeFailure(f"TensorRT {otherwise}: {complaint(done.stdout + done.stderr)}")
 
 
 def times_in(written: Path) -> list[float]:
@@ -178,15 +178,15 @@ def outputs_in(written: Path) -> dict[str, Array]:
 
 def _listed(written: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads(written.read_text())
+        times = json.loads(written.read_text())
     except (OSError, ValueError) as error:
         raise RuntimeFailure(f"TensorRT does not run the model: it left no readable {written.name}") from error
-    return list(found)
+    return list(times)
 
 
-def complaint(said: str) -> str:
+def complaint(output: str) -> str:
     """The first error line (`[11/26/2026-12:00:00] [E] …`) without its date, or the last line of all."""
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in output.splitlines() if line.strip()]
     errors = [line.partition("[E]")[2].strip() for line in lines if "[E]" in line]
     return (errors or lines or ["it said nothing"])[0 if errors else -1][:300]
 

@@ -74,14 +74,14 @@ class LeastSquares:
         gram = gram[:, : weight.shape[2], : weight.shape[2]]  # without the constant where there is no bias
         each, goes = torch.arange(len(gram))[:, None], _others(stays, weight.shape[2])
         old, lost = weight.mT[each, stays].mT, weight.mT[each, goes].mT
-        said = gram[each, goes].mT[each, stays]  # (groups, columns that stay, columns that go)
+        shared = gram[each, goes].mT[each, stays]  # (groups, columns that stay, columns that go)
         read = gram[each, stays].mT[each, stays]
-        error = lost.double() @ said.mT.double()
-        found = solved(old, error, read, int(dense.bias is not None)).flatten(0, 1).float()
-        self._solutions[name, gone] = found
+        error = lost.double() @ shared.mT.double()
+        solution = solved(old, error, read, int(dense.bias is not None)).flatten(0, 1).float()
+        self._solutions[name, gone] = solution
         while len(self._solutions) > 1 and sum(s.numel() for s in self._solutions.values()) > MOST_REMEMBERED:
             self._solutions.popitem(last=False)
-        return found
+        return solution
 
 
 def _others(chosen: Tensor, columns: int) -> Tensor:

@@ -50,7 +50,7 @@ def dense_answers(model: nn.Module, names: Sequence[str], inputs: PyTree) -> Den
     finally:
         for hook in hooks:
             hook.remove()
-    return DenseAnswers(inputs, {name: found[0] for name, found in outputs.items() if len(found) == 1})
+    return DenseAnswers(inputs, {name: calls[0] for name, calls in outputs.items() if len(calls) == 1})
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ class Experiment:
         self._mark = NAN
         self._seen = torch.zeros(0, dtype=torch.bool)
         self._outputs = self._first_pass(rows(example_inputs, slice(SAMPLES)))
-        self.layers = self._found()
+        self.layers = self._layers_called()
         self._starts: dict[tuple[str, Side], int] = {}
         end = 0
         for layer in self.layers:
@@ -94,17 +94,17 @@ class Experiment:
         self._most = 10 * steps.taken + 1000
         return [x.clone() for x in outputs]
 
-    def _found(self) -> list[Layer]:
+    def _layers_called(self) -> list[Layer]:
         """Layers that were called, and dimensions of tensors that belong to none of them, in network order."""
         modules = dict(self._model.named_modules())
-        found = {
+        called = {
             name: layer
             for name, calls in self._clean.items()
             if (layer := norm_of(name, modules[name], calls[0][0])) is not None
         }
-        self._clean = {name: self._clean[name] for name in found}
-        layers = [found[name] for name in modules if name in found]
-        return [*layers, *tensors_of(self._model, found)]
+        self._clean = {name: self._clean[name] for name in called}
+        layers = [called[name] for name in modules if name in called]
+        return [*layers, *tensors_of(self._model, called)]
 
     def place(self, layer: Layer, side: Side) -> int:
         """The place of the first channel of one side of a layer; those of the others follow."""

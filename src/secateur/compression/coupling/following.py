@@ -162,13 +162,13 @@ class _Division:
     def _ends(self, sets: Sequence[_Set]) -> list[tuple[_Set, _Set]]:
         """The first and the last channel of sets whose halves arrive at the same places."""
         turns = _turns(sets)
-        found = zip(
+        pairs = zip(
             _flat(turns),
             self._observed(turns, lambda channels: channels[:1]),
             self._observed(turns, lambda channels: channels[-1:]),
             strict=True,
         )
-        by_set = {id(one): (first, last) for one, first, last in found}
+        by_set = {id(one): (first, last) for one, first, last in pairs}
         return [by_set[id(one)] for one in sets]
 
     def _observed(self, turns: Sequence[Sequence[_Set]], part: Callable[[Sequence[int]], Sequence[int]]) -> list[_Set]:

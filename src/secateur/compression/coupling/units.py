@@ -49,10 +49,10 @@ def couplings(experiment: Experiment, followed: Followed) -> list[Coupling]:
         elif any(_writes(spot) for spot in unit):
             counts = Counter((layer.name, side) for layer, side, _ in unit)
             groups[tuple((*key, count) for key, count in sorted(counts.items()))].append(unit)
-    found = [_coupling(units, _reason(units, followed)) for units in groups.values()]
-    found += [_coupling(units, "its channels are the model's output") for units in _sharing_layers(outputs)]
-    found.sort(key=lambda c: (order[c.root], c.problem is not None, -len(c.members)))
-    return list(_named_apart(found))
+    couplings = [_coupling(units, _reason(units, followed)) for units in groups.values()]
+    couplings += [_coupling(units, "its channels are the model's output") for units in _sharing_layers(outputs)]
+    couplings.sort(key=lambda c: (order[c.root], c.problem is not None, -len(c.members)))
+    return list(_named_apart(couplings))
 
 
 def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, bool]]:
@@ -165,10 +165,10 @@ def _coupling(units: Sequence[Unit], problem: str | None) -> Coupling:
     return Coupling(root.name, root.name, root.writes if single else len(units), tuple(roots), members, problem)
 
 
-def _named_apart(found: Iterable[Coupling]) -> Iterator[Coupling]:
+def _named_apart(couplings: Iterable[Coupling]) -> Iterator[Coupling]:
     """A second group of the same layer is named after its first channel; nothing more is said of a layer that is also whole."""
     named = set[str]()
-    for coupling in found:
+    for coupling in couplings:
         if coupling.root not in named:
             named.add(coupling.root)
             yield coupling

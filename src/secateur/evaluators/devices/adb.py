@@ -90,25 +90,25 @@ class AdbTransport:
             raise self.trouble(done.stderr + done.stdout)
         return done.stdout
 
-    def trouble(self, said: str) -> DeviceLost:
+    def trouble(self, output: str) -> DeviceLost:
         """What adb's complaint means, and what to do."""
-        lines = [line for line in said.strip().splitlines() if line.strip()]
+        lines = [line for line in output.strip().splitlines() if line.strip()]
         last = lines[-1].strip() if lines else "adb said nothing"
-        if "unauthorized" in said:
+        if "unauthorized" in output:
             return DeviceRefused(f"{self.name} has not allowed this host: unlock it and confirm the debugging prompt.")
-        if "more than one device" in said:
+        if "more than one device" in output:
             return DeviceRefused(
                 "Several Android devices are connected: name those to use by `serials` (`adb devices` lists them)."
             )
-        if "offline" in said:
+        if "offline" in output:
             return DeviceLost(
                 f"{self.name} is offline: unplug it and plug it in again, or restart adb (`adb kill-server`)."
             )
-        if re.search(r"no devices|device ('.*' )?not found", said):
+        if re.search(r"no devices|device ('.*' )?not found", output):
             return DeviceLost(f"{self.name} is not connected ({last}). `adb devices` lists what is.")
-        if "No space left" in said:
+        if "No space left" in output:
             return DeviceLost(f"{self.name} is full ({last}). Free some space there.")
-        if "Permission denied" in said:
+        if "Permission denied" in output:
             return DeviceRefused(
                 f"{self.name}: {last}. Name a `folder` that the shell user may write, e.g. below /data/local/tmp."
             )

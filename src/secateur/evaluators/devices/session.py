@@ -39,9 +39,9 @@ class Device:
     @property
     def fingerprint(self) -> str:
         """Of the device with its runtime."""
-        usual = RUNTIMES[self.setup.runtime].chosen({})
-        unusual = {name: value for name, value in self.setup.options.items() if usual.get(name) != value}
-        return self.hello.fingerprint(self.setup.runtime, self.setup.threads, unusual)
+        defaults = RUNTIMES[self.setup.runtime].chosen({})
+        changed = {name: value for name, value in self.setup.options.items() if defaults.get(name) != value}
+        return self.hello.fingerprint(self.setup.runtime, self.setup.threads, changed)
 
     def measure(self, work: Work) -> Measured:
         """Run it there. Raises EvaluationFailed where the candidate is at fault, DeviceLost where the device is.

@@ -175,8 +175,8 @@ class SshTransport:
 
     async def _free(self, path: str) -> str:
         folder = shlex.quote(str(PurePosixPath(path).parent))
-        said = await (await self._connected()).run(f"df -Pk {folder} | tail -n 1")
-        words = str(said.stdout).split()
+        listing = await (await self._connected()).run(f"df -Pk {folder} | tail -n 1")
+        words = str(listing.stdout).split()
         return f"{words[3]} kB are free at {words[-1]}" if len(words) >= 6 else "free space unknown"  # df's columns
 
     async def _get(self, path: str) -> bytes:

@@ -59,12 +59,12 @@ class Tracking:
 
     def experiment(self, name: str, location: str | None, tags: Mapping[str, str]) -> str:
         """The experiment of this name, created where missing. Tags that it has already stand."""
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             return str(self._client.create_experiment(name, artifact_location=location, tags=dict(tags)))
-        for key in tags.keys() - found.tags.keys():
-            self._client.set_experiment_tag(found.experiment_id, key, tags[key])
-        return str(found.experiment_id)
+        for key in tags.keys() - experiment.tags.keys():
+            self._client.set_experiment_tag(experiment.experiment_id, key, tags[key])
+        return str(experiment.experiment_id)
 
     def find_run(self, experiment: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str]] | None:
         """The latest run with these tags: its id and all its tags."""
@@ -156,8 +156,8 @@ class Tracking:
     def find_version(self, name: str, tags: Mapping[str, str]) -> str | None:
         """The number of the version with these tags."""
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_model_versions(f"name = '{name}' and {condition}")
-        return str(found[0].version) if found else None
+        versions = self._client.search_model_versions(f"name = '{name}' and {condition}")
+        return str(versions[0].version) if versions else None
 
     def create_version(self, name: str, model: str, run: str, tags: Mapping[str, str], description: str) -> str:
         """Register a logged model. Returns the version's number."""

@@ -18,7 +18,7 @@ from secateur.search.nni.experiment import Experiment, Finished
 from secateur.search.nni.names import DEVICE_LOST
 from secateur.search.nni.settings import ExperimentSettings
 from secateur.search.parego import score
-from secateur.search.study import Asked, Proposal
+from secateur.search.study import Pending, Proposal
 from secateur.search_spaces import Parameter
 
 FAILED_STARTS = 3
@@ -90,7 +90,9 @@ def mirror(ledger: Ledger, finished: Finished) -> None:
     problem = ledger.problem
     candidate = problem.space.candidate(finished.values)
     ledger.tell(
-        Asked(Proposal(candidate), finished.values), problem.resolve(candidate).key, evaluation_in(finished, candidate)
+        Pending(Proposal(candidate), finished.values),
+        problem.resolve(candidate).key,
+        evaluation_in(finished, candidate),
     )
 
 

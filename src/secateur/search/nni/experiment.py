@@ -118,22 +118,22 @@ class Experiment:
 
     def finished(self) -> Iterator[Finished]:
         """Every trial once, as it ends, until all have. Raises ExperimentBroken as soon as manager or tuner are gone."""
-        told: set[str] = set()
+        yielded: set[str] = set()
         ended: dict[str, float] = {}
         while True:
             status, trials = self._look()
             now = time.monotonic()
             meant = _parameters(trials)
             for trial in trials:
-                if trial["status"] in ("WAITING", "RUNNING", "UNKNOWN") or trial["trialJobId"] in told:
+                if trial["status"] in ("WAITING", "RUNNING", "UNKNOWN") or trial["trialJobId"] in yielded:
                     continue
                 since = ended.setdefault(trial["trialJobId"], now)
                 finished = self._finished(trial, meant)
                 if trial["status"] == "SUCCEEDED" and finished.result is None and now - since < LATE:
                     continue
-                told.add(trial["trialJobId"])
+                yielded.add(trial["trialJobId"])
                 yield finished
-            if len(told) == len(trials) and status in ("DONE", "TUNER_NO_MORE_TRIAL"):
+            if len(yielded) == len(trials) and status in ("DONE", "TUNER_NO_MORE_TRIAL"):
                 return
             time.sleep(POLL)
 

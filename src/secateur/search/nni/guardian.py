@@ -39,7 +39,7 @@ class Guarded:
 def processes_of(folder: Path | str, *having: str) -> list[int]:
     """Living processes (ids) that carry the mark of this folder, and whose command line has all of these words in it."""
     mark = f"{MARK}={folder}".encode()
-    found = []
+    matching = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):  # gone in the meantime, or another user's
             pid = int(entry.name)
@@ -47,8 +47,8 @@ def processes_of(folder: Path | str, *having: str) -> list[int]:
                 continue
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if all(word in line for word in having):
-                found.append(pid)
-    return found
+                matching.append(pid)
+    return matching
 
 
 def kill_all(folder: Path | str, patience: float = 10.0) -> list[int]:

@@ -56,11 +56,11 @@ class RemoteMachine:
             if shutil.which(tool) is None:
                 raise DefinitionError(f"trials on {self.host} need OpenSSH here: '{tool}' is not installed")
         name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
-        found = subprocess.run(  # noqa: S603 # our own command
+        listed = subprocess.run(  # noqa: S603 # our own command
             ["ssh-keygen", "-F", name, "-f", str(self.known_hosts)],  # noqa: S607
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        keys = [line.split()[2] for line in found.stdout.splitlines() if line and not line.startswith("#")]
+        keys = [line.split()[2] for line in listed.stdout.splitlines() if line and not line.startswith("#")]
         if not keys:
             raise DefinitionError(
                 f"{self.known_hosts} has no key of {name}. Compare its fingerprint and add it: "
