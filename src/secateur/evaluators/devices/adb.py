@@ -20,54 +20,14 @@ SLOWEST = 500_000.0
 """Bytes a second below which a cable is none."""
 
 
-class AdbTransport:
-    """serial: as `adb devices` lists it, None where there is only one. adb: the command here."""
+class _Bridge:
+    """The `adb` command of this host, for one device."""
 
-    def __init__(self, serial: str | None, adb: str = "adb") -> None:
-        """Nothing is opened: adb keeps a server of its own."""
+    def __init__(self, serial: str | None, adb: str) -> None:
         self.name, self._serial, self._adb = serial or "the Android device", serial, adb
-        self._running: list[AdbStream] = []
 
-    def put(self, content: bytes, path: str) -> None:
-        """Write a file there, whole or not at all."""
-        self._shell(["mkdir", "-p", str(PurePosixPath(path).parent)])
-        unfinished = f"{path}.part"
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            self._run(["push", file.name, unfinished], ANSWER + len(content) / SLOWEST)
-        # What a full disk has cut off is told by its size, whatever this version of adb says of it.
-        size = self._shell(["stat", "-c", "%s", unfinished]).strip()
-        if size != str(len(content)):
-            raise DeviceLost(f"{self.name}: {path} did not arrive whole ({size} of {len(content)} bytes).")
-        self._shell(["mv", unfinished, path])
-
-    def exec_stream(self, command: Sequence[str], seconds: float) -> AdbStream:
-        """Start a command there; after `seconds` the device itself kills it."""
-        limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
-        stream = AdbStream(self, self._words(["shell", f"echo $$; exec {limited}"]))
-        self._running.append(stream)
-        return stream
-
-    def get(self, path: str) -> bytes:
-        """A file's content. Raises FileNotFoundError where there is none."""
-        with tempfile.TemporaryDirectory() as folder:
-            here = Path(folder) / "file"
-            try:
-                self._run(["pull", path, str(here)], 3 * ANSWER)
-            except DeviceLost as error:
-                if "No such file" in str(error) or "does not exist" in str(error):
-                    raise FileNotFoundError(path) from error
-                raise
-            return here.read_bytes()
-
-    def close(self) -> None:
-        """End the connection and what still runs over it. adb's own server goes on: it may serve others."""
-        for stream in self._running:
-            stream.end()
-        self._running = []
-
-    def _words(self, words: Sequence[str]) -> list[str]:
+    def words(self, words: Sequence[str]) -> list[str]:
+        """A whole command line. Raises DeviceRefused where adb is not installed."""
         adb = shutil.which(self._adb)
         if adb is None:
             raise DeviceRefused(
@@ -75,14 +35,11 @@ class AdbTransport:
             )
         return [adb, *(["-s", self._serial] if self._serial else []), *words]
 
-    def _shell(self, command: Sequence[str]) -> str:
-        return self._run(["shell", shlex.join(command)], ANSWER)
-
-    def _run(self, words: Sequence[str], seconds: float) -> str:
-        """Adb's output. Raises what `trouble` says of a failure."""
+    def run(self, words: Sequence[str], seconds: float) -> str:
+        """Its output. Raises what `trouble` says of a failure."""
         try:
             done = subprocess.run(  # noqa: S603 # adb with our own words
-                self._words(words), capture_output=True, text=True, timeout=seconds, check=False
+                self.words(words), capture_output=True, text=True, timeout=seconds, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise DeviceLost(f"{self.name} did not answer within {seconds:g} s. Is the cable in?") from error
@@ -115,12 +72,64 @@ class AdbTransport:
         return DeviceLost(f"{self.name}: {last}")
 
 
+class AdbTransport:
+    """serial: as `adb devices` lists it, None where there is only one. adb: the command here."""
+
+    def __init__(self, serial: str | None, adb: str = "adb") -> None:
+        """Nothing is opened: adb keeps a server of its own."""
+        self._bridge = _Bridge(serial, adb)
+        self.name = self._bridge.name
+        self._running: list[AdbStream] = []
+
+    def put(self, content: bytes, path: str) -> None:
+        """Write a file there, whole or not at all."""
+        self._shell(["mkdir", "-p", str(PurePosixPath(path).parent)])
+        unfinished = f"{path}.part"
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            self._bridge.run(["push", file.name, unfinished], ANSWER + len(content) / SLOWEST)
+        # What a full disk has cut off is told by its size, whatever this version of adb says of it.
+        size = self._shell(["stat", "-c", "%s", unfinished]).strip()
+        if size != str(len(content)):
+            raise DeviceLost(f"{self.name}: {path} did not arrive whole ({size} of {len(content)} bytes).")
+        self._shell(["mv", unfinished, path])
+
+    def exec_stream(self, command: Sequence[str], seconds: float) -> AdbStream:
+        """Start a command there; after `seconds` the device itself kills it."""
+        limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
+        stream = AdbStream(self._bridge, self._bridge.words(["shell", f"echo $$; exec {limited}"]))
+        self._running.append(stream)
+        return stream
+
+    def get(self, path: str) -> bytes:
+        """A file's content. Raises FileNotFoundError where there is none."""
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder) / "file"
+            try:
+                self._bridge.run(["pull", path, str(here)], 3 * ANSWER)
+            except DeviceLost as error:
+                if "No such file" in str(error) or "does not exist" in str(error):
+                    raise FileNotFoundError(path) from error
+                raise
+            return here.read_bytes()
+
+    def close(self) -> None:
+        """End the connection and what still runs over it. adb's own server goes on: it may serve others."""
+        for stream in self._running:
+            stream.end()
+        self._running = []
+
+    def _shell(self, command: Sequence[str]) -> str:
+        return self._bridge.run(["shell", shlex.join(command)], ANSWER)
+
+
 class AdbStream:
     """A command on the device; its lines in and out."""
 
-    def __init__(self, transport: AdbTransport, words: Sequence[str]) -> None:
+    def __init__(self, bridge: _Bridge, words: Sequence[str]) -> None:
         """Starts it."""
-        self._transport, self._process = transport, ProcessStream(words)
+        self._bridge, self._process = bridge, ProcessStream(words)
         self._pid: int | None = None
         self._ended: Ended | None = None
 
@@ -133,7 +142,7 @@ class AdbStream:
         if self._pid is None:
             first = self._process.receive(seconds)
             if first is None or not first.strip().isdigit():
-                raise self._transport.trouble(f"{self._process.end().errors}\n{first or ''}")
+                raise self._bridge.trouble(f"{self._process.end().errors}\n{first or ''}")
             self._pid = int(first)
         return self._process.receive(seconds)
 
@@ -145,5 +154,5 @@ class AdbStream:
             if alive and self._ended.code is not None and self._ended.code < 0 and self._pid is not None:
                 # adb was killed here; over there the command may still run, and `timeout` leads a group of its own.
                 kill = f"kill -TERM {self._pid}; sleep 0.2; kill -KILL -{self._pid} {self._pid} 2>/dev/null; true"
-                self._transport._run(["shell", kill], ANSWER)
+                self._bridge.run(["shell", kill], ANSWER)
         return self._ended

@@ -45,8 +45,11 @@ class Login:
     keepalive_seconds: float = 2.0
 
 
-class SshTransport:
-    """One connection, opened at the first use and again after it was lost. `connections` counts how often."""
+class _Link:
+    """One connection, opened at the first use and again after it was lost, and the thread on which it lives.
+
+    connections: how often it was opened.
+    """
 
     def __init__(self, login: Login) -> None:
         """Nothing is opened."""
@@ -55,49 +58,15 @@ class SshTransport:
         self._thread: threading.Thread | None = None
         self._connection: asyncssh.SSHClientConnection | None = None
 
-    def put(self, content: bytes, path: str) -> None:
-        """Write a file there, whole or not at all."""
-        self._do(self._put(content, path), self._login.connect_seconds + 10 + len(content) / SLOWEST)
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None and not self._connection.is_closed()
 
-    def exec_stream(self, command: Sequence[str], seconds: float) -> SshStream:
-        """Start a command there; after `seconds` the device itself kills it."""
-        limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
-        # The shell's process becomes the command's: what it prints first is whom to kill.
-        return SshStream(self, self._do(self._start(f"echo $$; exec {limited}"), self._login.connect_seconds + 10))
-
-    def get(self, path: str) -> bytes:
-        """A file's content. Raises FileNotFoundError where there is none."""
-        return self._do(self._get(path), self._login.connect_seconds + 60)
-
-    def close(self) -> None:
-        """End the connection and what still runs over it."""
-        if self._connection is not None:
-            self._connection.abort()
-            with contextlib.suppress(Exception):  # it is given up, whatever state it is in
-                self._await(self._connection.wait_closed(), GRACE)
-            self._connection = None
-        if self._loop is not None and self._thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._loop = self._thread = None
-
-    def _await(self, awaitable: Awaitable[T], seconds: float) -> T:
-        """Run something on the loop's thread. Raises TimeoutError."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-            self._thread.start()
-
-        async def limited() -> T:
-            return await asyncio.wait_for(awaitable, seconds)
-
-        return asyncio.run_coroutine_threadsafe(limited(), self._loop).result()
-
-    def _do(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+    def do(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         """Something on the connection, with every foreign error in our words."""
         try:
-            return self._await(work, seconds)
+            return self.wait_for(work, seconds)
         except (DeviceLost, FileNotFoundError):
             raise
         except TimeoutError as error:
@@ -123,7 +92,20 @@ class SshTransport:
             self._connection = None
             raise DeviceLost(f"{self.name} cannot be reached: {first_line(error)}.") from error
 
-    async def _connected(self) -> asyncssh.SSHClientConnection:
+    def wait_for(self, awaitable: Awaitable[T], seconds: float) -> T:
+        """Run something on the loop's thread. Raises TimeoutError."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+            self._thread.start()
+
+        async def limited() -> T:
+            return await asyncio.wait_for(awaitable, seconds)
+
+        return asyncio.run_coroutine_threadsafe(limited(), self._loop).result()
+
+    async def connected(self) -> asyncssh.SSHClientConnection:
+        """The connection, opened where there is none."""
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         login = self._login
@@ -150,13 +132,58 @@ class SshTransport:
         self.connections += 1
         return self._connection
 
+    def close(self) -> None:
+        """End the connection and the thread."""
+        if self._connection is not None:
+            self._connection.abort()
+            with contextlib.suppress(Exception):  # it is given up, whatever state it is in
+                self.wait_for(self._connection.wait_closed(), GRACE)
+            self._connection = None
+        if self._loop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = self._thread = None
+
+
+class SshTransport:
+    """One board. See `Transport`."""
+
+    def __init__(self, login: Login) -> None:
+        """Nothing is opened."""
+        self._link, self._seconds = _Link(login), login.connect_seconds + 10
+        self.name = self._link.name
+
+    @property
+    def connections(self) -> int:
+        """How often a connection was opened."""
+        return self._link.connections
+
+    def put(self, content: bytes, path: str) -> None:
+        """Write a file there, whole or not at all."""
+        self._link.do(self._put(content, path), self._seconds + len(content) / SLOWEST)
+
+    def exec_stream(self, command: Sequence[str], seconds: float) -> SshStream:
+        """Start a command there; after `seconds` the device itself kills it."""
+        limited = shlex.join(["timeout", "-k", "2", f"{seconds:g}", *command])
+        # The shell's process becomes the command's: what it prints first is whom to kill.
+        return SshStream(self._link, self._link.do(self._start(f"echo $$; exec {limited}"), self._seconds))
+
+    def get(self, path: str) -> bytes:
+        """A file's content. Raises FileNotFoundError where there is none."""
+        return self._link.do(self._get(path), self._seconds + 50)
+
+    def close(self) -> None:
+        """End the connection and what still runs over it."""
+        self._link.close()
+
     async def _start(self, command: str) -> asyncssh.SSHClientProcess[str]:
-        return await (await self._connected()).create_process(command)
+        return await (await self._link.connected()).create_process(command)
 
     async def _put(self, content: bytes, path: str) -> None:
         unfinished = f"{path}.part"
         try:
-            async with (await self._connected()).start_sftp_client() as sftp:
+            async with (await self._link.connected()).start_sftp_client() as sftp:
                 await sftp.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
                 async with sftp.open(unfinished, "wb") as file:
                     await file.write(content)
@@ -175,13 +202,13 @@ class SshTransport:
 
     async def _free(self, path: str) -> str:
         folder = shlex.quote(str(PurePosixPath(path).parent))
-        listing = await (await self._connected()).run(f"df -Pk {folder} | tail -n 1")
+        listing = await (await self._link.connected()).run(f"df -Pk {folder} | tail -n 1")
         words = str(listing.stdout).split()
         return f"{words[3]} kB are free at {words[-1]}" if len(words) >= 6 else "free space unknown"  # df's columns
 
     async def _get(self, path: str) -> bytes:
         try:
-            async with (await self._connected()).start_sftp_client() as sftp, sftp.open(path, "rb") as file:
+            async with (await self._link.connected()).start_sftp_client() as sftp, sftp.open(path, "rb") as file:
                 content: bytes = await file.read()
                 return content
         except asyncssh.SFTPNoSuchFile as error:
@@ -191,9 +218,9 @@ class SshTransport:
 class SshStream:
     """A command on the board; its lines in and out."""
 
-    def __init__(self, transport: SshTransport, process: asyncssh.SSHClientProcess[str]) -> None:
+    def __init__(self, link: _Link, process: asyncssh.SSHClientProcess[str]) -> None:
         """Begins to read what it says."""
-        self._transport, self._process = transport, process
+        self._link, self._process = link, process
         self._pid: int | None = None
         self._ended: Ended | None = None
 
@@ -204,7 +231,7 @@ class SshStream:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(line + "\n")
 
-        self._transport._do(write(), GRACE)
+        self._link.do(write(), GRACE)
 
     def receive(self, seconds: float) -> str | None:
         """Its next line; None once it has ended. Raises TimeoutError and DeviceLost."""
@@ -220,22 +247,21 @@ class SshStream:
 
     def _line(self, seconds: float) -> str | None:
         try:
-            line = self._transport._await(self._process.stdout.readline(), seconds)
+            line = self._link.wait_for(self._process.stdout.readline(), seconds)
         except (OSError, asyncssh.Error) as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise DeviceLost(f"{self._transport.name}: the link was cut: {first_line(error)}.") from error
-        if not line and self._process.exit_status is None and self._process.exit_signal is None:
-            lost = self._transport._connection is None or self._transport._connection.is_closed()
-            if lost:
-                raise DeviceLost(f"{self._transport.name}: the link was cut.")
+            raise DeviceLost(f"{self._link.name}: the link was cut: {first_line(error)}.") from error
+        runs = self._process.exit_status is None and self._process.exit_signal is None
+        if not line and runs and not self._link.up:
+            raise DeviceLost(f"{self._link.name}: the link was cut.")
         return line.rstrip("\r\n") if line else None
 
     def end(self) -> Ended:
         """Close its input, give it two seconds, then kill it. May be called twice."""
         if self._ended is None:
             with contextlib.suppress(DeviceLost, TimeoutError):
-                self._transport._do(self._close(), 3 * GRACE)
+                self._link.do(self._close(), 3 * GRACE)
             self._ended = self._ended or Ended(None, "")
         return self._ended
 
@@ -245,11 +271,10 @@ class SshStream:
             process.stdin.write_eof()
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(process.wait_closed(), GRACE)
-        connection = self._transport._connection
         alive = process.exit_status is None and process.exit_signal is None and self._pid is not None
-        if alive and connection is not None and not connection.is_closed():  # else its own deadline ends it
+        if alive and self._link.up:  # else its own deadline ends it
             # `timeout` is the leader of a group of its own, and hands TERM on; KILL reaches the rest of the group.
-            await connection.run(
+            await (await self._link.connected()).run(
                 f"kill -TERM {self._pid}; sleep 0.2; kill -KILL -- -{self._pid} {self._pid} 2>/dev/null"
             )
             process.close()
