@@ -22,7 +22,7 @@ from secateur.evaluators.cutting import Cutting
 from secateur.evaluators.measuring import Measuring, Place, asks_device, disturbed
 from secateur.evaluators.metrics import METRICS, Context, Metric, relative_error
 from secateur.evaluators.model_files import DenseModel, ModelFiles, Network
-from secateur.evaluators.on_device import SAMPLED
+from secateur.evaluators.on_device import SAMPLED, Answer
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
 from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores
@@ -43,10 +43,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Taken:
-    """Figures, what they rest on, and why that is fewer samples than there are, or None."""
+    """Figures, and why they rest on fewer samples than there are, or None."""
 
     measurements: Mapping[str, Measurement]
-    context: Context
     stopped: str | None = None
 
 
@@ -128,7 +127,7 @@ class Evaluator:
             if job.fidelity.again:  # what the device has said of these widths stands
                 wanted = [name for name in wanted if not asks_device([name])]
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part)
-            taken = self._taken(network, "search", wanted, race, loan)
+            taken = self._taken(network, wanted, race, loan)
         except DataUnreadable:
             raise
         except (
@@ -179,10 +178,28 @@ class Evaluator:
         """A finalist that is not trained: repaired with more effort than a candidate. Raises EvaluationFailed and WorkloadError."""
         return self.cutting.refined(plan, self.definition.calibration_images, self.definition.refit_images)
 
-    def score(self, network: Network, role: str, names: Sequence[str]) -> Measured:
-        """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed."""
-        taken = self._in_full(network, role, names)
-        return Measured(network, taken.measurements, taken.context.scores)
+    def ask(self, network: Network, role: str, names: Sequence[str]) -> Answer | None:
+        """What the device says of one network; None where none of the metrics needs it.
+
+        A disturbed answer is asked for again, with what this run may still wait for a quiet device. Without `device_samples` no
+        data role is read, so another thread may ask. Raises EvaluationFailed and DeviceLost.
+        """
+        if not asks_device(names):
+            return None
+        with self.waiting.lent(FINALIST) as loan:
+            answer = self.measuring.measured(network, role, names)
+            if disturbed(answer) and loan.seconds > 0:
+                answer = self.measuring.measured_again(network, role, names, answer, loan)
+        return answer
+
+    def score(self, network: Network, role: str, names: Sequence[str], answer: Answer | None = None) -> Measured:
+        """The named metrics of one network on one data role, with its scores there. Raises EvaluationFailed.
+
+        answer: what the device has said of it already; it is asked where there is none.
+        """
+        names = list(dict.fromkeys(names))
+        view, context = self._seen(network, role, answer or self.ask(network, role, names))
+        return Measured(network, view.figures(context, names), context.scores)
 
     def dense_scores(self, role: str) -> Scores:
         """The dense model's scores on one data role."""
@@ -190,40 +207,46 @@ class Evaluator:
 
     def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`). Raises EvaluationFailed."""
-        return self._in_full(network, role, names).measurements
+        names = list(dict.fromkeys(names))
+        view, context = self._seen(network, role, self.ask(network, role, names))
+        return view.figures(context, names)
 
-    def _in_full(self, network: Network, role: str, names: Sequence[str]) -> _Taken:
-        """On all samples, with what this run may still wait for a quiet device."""
-        with self.waiting.lent(FINALIST) as loan:
-            return self._taken(network, role, names, Race(self.definition.objectives), loan)
+    def _seen(self, network: Network, role: str, answer: Answer | None) -> tuple[View, Context]:
+        """A network with its outputs on a whole data role."""
+        view = self._view(network, role)
+        return view, view.context(self._scoring.outputs(self.files.session(network), view.samples.batches), answer)
 
-    def _taken(self, network: Network, role: str, names: Sequence[str], race: Race, loan: Loan) -> _Taken:
-        """Figures on one data role.
+    def _view(self, network: Network, role: str) -> View:
+        resamples = SEARCH_RESAMPLES if role == "search" else RESAMPLES
+        samples = self._scoring.samples(role)
+        return View(self.workload, network, samples, self.registry, self.host.fingerprint, resamples)
+
+    def _taken(self, network: Network, names: Sequence[str], race: Race, loan: Loan) -> _Taken:
+        """A candidate's figures on the search data.
 
         A prediction decides who is worth the device's time; without one the device is asked first, so that the race knows costs.
         What it was disturbed in is measured again, on a loan of waiting, where the candidate may still reach the front.
         """
-        names, samples = list(dict.fromkeys(names)), self._scoring.samples(role)
-        resamples = SEARCH_RESAMPLES if role == "search" else RESAMPLES
-        view = View(self.workload, network, samples, self.registry, self.host.fingerprint, resamples)
+        names, view = list(dict.fromkeys(names)), self._view(network, "search")
+        samples = view.samples
         predicted = self.measuring.predicted(network, names) if race.contested else None
-        answer = predicted or self.measuring.measured(network, role, names)
+        answer = predicted or self.measuring.measured(network, "search", names)
         session, part = self.files.session(network), race.first(len(samples.batches))
         context = view.context(self._scoring.outputs(session, samples.batches[:part]), answer)
         if part < len(samples.batches):
             if race.on_part is not None:
                 race.on_part(view.figures(context, names))
             if stopped := race.hopeless(view, context):
-                return _Taken(view.figures(context, names), context, stopped)
+                return _Taken(view.figures(context, names), stopped)
             rest = self._scoring.outputs(session, samples.batches[part:])
             context = view.context(joined([context.outputs, rest]), answer)
         if predicted is not None:
             if stopped := race.hopeless(view, context):
-                return _Taken(view.figures(context, names), context, stopped)
-            measured = self.measuring.measured(network, role, names)
+                return _Taken(view.figures(context, names), stopped)
+            measured = self.measuring.measured(network, "search", names)
             answer = replace(measured, prediction=predicted.prediction) if measured is not None else None
             context = replace(context, device=answer)
         if disturbed(answer) and loan.seconds > 0 and not race.hopeless(view, context):
-            answer = self.measuring.measured_again(network, role, names, answer, loan)
+            answer = self.measuring.measured_again(network, "search", names, answer, loan)
             context = replace(context, device=answer)
-        return _Taken(view.figures(context, names), context)
+        return _Taken(view.figures(context, names))

@@ -11,8 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,9 +26,10 @@ from secateur.compression.plan import apply
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
 from secateur.compression.storage import load_compressed, save_compressed
-from secateur.definition import RecoverDefinition
+from secateur.definition import LocalDevice, RecoverDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
+from secateur.evaluators.on_device import Answer
 from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
 from secateur.pipelines.exporting import export_into, stored_network
@@ -40,6 +44,8 @@ _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 OWN_FAULTS = (EvaluationFailed, ModelError, WorkloadError)
 """What is one finalist's failure: it does not export, or the user's loss, score or metric raises over it. The others go on."""
 
+ROLE = "selection"
+"""The data role that finalists are measured on."""
 OnEpoch = Callable[[int, float], None]
 
 
@@ -120,25 +126,54 @@ class Recovery:
     step: Callable[[str], None] = lambda _: None
 
     def recovered(self, finalists: Sequence[Finalist], on_epoch: Callable[[int], OnEpoch]) -> Iterator[Recovered]:
-        """Train, export and measure finalists; each is given out when it is done. on_epoch: what is told, by number from 1."""
-        for number, finalist in enumerate(finalists, start=1):
-            done = self._folder(finalist) / "result.json"
-            if done.is_file():
-                yield _read(done)
-            else:
-                yield self._recovered(finalist, on_epoch(number))
+        """Train, export and measure finalists; each is given out, in order, when it is done.
 
-    def _recovered(self, finalist: Finalist, on_epoch: OnEpoch) -> Recovered:
-        """One finalist with its figures, or with what it failed of; kept for good."""
-        recovered = self._empty(finalist)
+        on_epoch: what is told, by number from 1. Another machine measures one while the next is trained here.
+        """
+        begun: deque[Callable[[], Recovered]] = deque()
+        with self._beside() as beside:
+            for number, finalist in enumerate(finalists, start=1):
+                begun.append(self._begun(finalist, on_epoch(number), beside))
+                if beside is None or len(begun) > 1:
+                    yield begun.popleft()()
+            while begun:
+                yield begun.popleft()()
+
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[Executor | None]:
+        """A thread in which the device is asked; None on this host, where training would disturb what is measured.
+
+        The samples that a device scores are read from the user's data set, which two threads may not be able to read at a time.
+        """
+        evaluator = self.prepared.definition.evaluator
+        if isinstance(evaluator.device, LocalDevice) or evaluator.device_samples:
+            yield None
+            return
+        thread = ThreadPoolExecutor(1)
+        try:
+            yield thread
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _begun(self, finalist: Finalist, on_epoch: OnEpoch, beside: Executor | None) -> Callable[[], Recovered]:
+        """A finalist that is trained and exported. Returns what remains: its figures, or what it failed of, kept for good."""
+        done = self._folder(finalist) / "result.json"
+        if done.is_file():
+            return partial(_read, done)
+        recovered, evaluator = self._empty(finalist), self.prepared.evaluator
         try:
             recovered, module = self._trained(finalist, on_epoch)
-            recovered = self._measured(finalist, recovered, module)
+            network = self._exported(finalist, module)
         except DataUnreadable:
             raise
         except OWN_FAULTS as error:
             (self._folder(finalist) / "checkpoint.safetensors").unlink(missing_ok=True)
-            recovered = replace(recovered, failure=str(error))
+            return partial(self._kept, finalist, replace(recovered, failure=str(error)))
+        self.step(f"measuring {finalist.name}")
+        asked = None if beside is None else beside.submit(evaluator.ask, network, ROLE, evaluator.everything)
+        return lambda: self._kept(finalist, self._measured(finalist, recovered, network, asked))
+
+    def _kept(self, finalist: Finalist, recovered: Recovered) -> Recovered:
         write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
         return recovered
 
@@ -169,15 +204,24 @@ class Recovery:
         checkpoint.unlink(missing_ok=True)
         return recovered, tuned.module
 
-    def _measured(self, finalist: Finalist, recovered: Recovered, module: nn.Module) -> Recovered:
-        """A tuned network with its figures on selection data, and its score on the search data once more."""
+    def _measured(
+        self, finalist: Finalist, recovered: Recovered, network: Network, asked: Future[Answer | None] | None
+    ) -> Recovered:
+        """A tuned network with its figures on selection data and its score on the search data once more, or with its failure.
+
+        asked: what the device says of it, where it is asked already.
+        """
         evaluator = self.prepared.evaluator
-        network = self._exported(finalist, module)
-        self.step(f"measuring {finalist.name}")
-        with self._measuring():
-            measured = evaluator.score(network, "selection", evaluator.everything)
-            on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
-        save_scores(measured.scores, scores_file(self._folder(finalist), "selection"))
+        try:
+            with self._measuring():
+                answer = None if asked is None else asked.result()
+                measured = evaluator.score(network, ROLE, evaluator.everything, answer)
+                on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
+        except DataUnreadable:
+            raise
+        except OWN_FAULTS as error:
+            return replace(recovered, failure=str(error))
+        save_scores(measured.scores, scores_file(self._folder(finalist), ROLE))
         return replace(recovered, measurements=measured.measurements, on_search=on_search)
 
     def _empty(self, finalist: Finalist) -> Recovered:
@@ -202,14 +246,14 @@ class Recovery:
 
     @contextlib.contextmanager
     def _measuring(self) -> Iterator[None]:
-        """The time inside is measuring, but for what was spent on waiting for a quiet device."""
+        """The time inside is measuring, but for what was spent on waiting for a quiet device. Time beside training is neither."""
         waiting, started = self.prepared.evaluator.waiting, time.monotonic()
         before = waiting.spent
         try:
             yield
         finally:
             waited = waiting.spent - before
-            self.watch.add("recover.measuring", time.monotonic() - started - waited)
+            self.watch.add("recover.measuring", max(0.0, time.monotonic() - started - waited))
             self.watch.add("recover.waiting", waited)
 
     def _folder(self, finalist: Finalist) -> Path:

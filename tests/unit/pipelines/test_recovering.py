@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +16,8 @@ from conftest import make_workload
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
 from secateur.compression.storage import weights_digest
-from secateur.definition import RecoverDefinition, SearchSpaceDefinition
-from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
+from secateur.definition import LocalDevice, RecoverDefinition, SearchSpaceDefinition
+from secateur.errors import DataUnreadable, DeviceLost, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
@@ -40,7 +41,7 @@ class Evaluator:
 
     def __init__(self, model):
         self.model, self.files, self.calls, self.fails = model, self, [], {}
-        self.waiting = SimpleNamespace(spent=100.0)
+        self.waiting, self.answers = SimpleNamespace(spent=100.0), []
 
     def _called(self, name):
         self.calls.append(name)
@@ -63,7 +64,12 @@ class Evaluator:
         assert network.onnx == weights_digest(network.module).encode(), "the file of this very module"
         return {name: Measurement(0.5, "", "measured") for name in names}
 
-    def score(self, network, role, names):
+    def ask(self, _network, role, _names):
+        self._called(f"{role} on the device")
+        return "answer"
+
+    def score(self, network, role, names, answer):
+        self.answers.append(answer)
         return SimpleNamespace(measurements=self.measure(network, role, names), scores=SCORES)
 
 
@@ -78,6 +84,7 @@ def case(tmp_path):
     definition = SimpleNamespace(
         recover=SETTINGS,
         search=SimpleNamespace(seed=3),
+        evaluator=SimpleNamespace(device=LocalDevice(), device_samples=0),
         workload=SimpleNamespace(as_written={"factory": "made:made"}),
     )
     costs = SimpleNamespace(after=lambda _: 1000)
@@ -241,3 +248,59 @@ def test_a_recovery_killed_between_finalists_goes_on_with_those_that_are_left(th
     assert [f.name for f in found] == ["f1", "f2", "f3"]
     assert three.log == ["1 trained", "2 trained", "3 trained"]
     assert three.case.evaluator.calls.count("selection") == 3
+
+
+@pytest.fixture
+def board(three):
+    """The three on another machine, which answers when `let` is set."""
+    three.recovery.prepared.definition.evaluator.device = SimpleNamespace(kind="ssh")
+    three.let = Event()
+    three.let.set()
+    ask = three.case.evaluator.ask
+
+    def patiently(network, role, names):
+        assert three.let.wait(60)
+        return ask(network, role, names)
+
+    three.case.evaluator.ask = patiently
+    return three
+
+
+def test_another_machine_measures_a_finalist_while_the_next_is_trained(board):
+    board.let.clear()
+
+    def on_epoch(number):
+        return lambda epoch, _: board.let.set() if (number, epoch) == (2, 2) else None
+
+    found = list(board.recovery.recovered(board.finalists, on_epoch))
+    assert [(f.name, f.failure, f.measurements["size"].value) for f in found] == [
+        (f"f{n}", None, 0.5) for n in (1, 2, 3)
+    ]
+    assert board.case.evaluator.answers == ["answer"] * 3
+
+
+@pytest.mark.parametrize("samples", [0, 100])
+def test_on_this_host_or_where_the_device_scores_samples_one_is_measured_before_the_next_is_trained(three, samples):
+    evaluator = three.recovery.prepared.definition.evaluator
+    evaluator.device_samples, evaluator.device = samples, SimpleNamespace(kind="ssh") if samples else LocalDevice()
+    three.case.evaluator.calls = three.log
+    list(three.recovery.recovered(three.finalists, partial(told, three.log)))
+    assert three.log == [step for n in (1, 2, 3) for step in (f"{n} trained", "export", "selection", "search")]
+    assert three.case.evaluator.answers == [None] * 3
+
+
+def test_what_a_finalist_fails_of_on_another_machine_is_its_failure_and_the_others_go_on(board):
+    board.case.evaluator.fails["selection on the device"] = EvaluationFailed("the outputs differ")
+    found = list(board.recovery.recovered(board.finalists, lambda _: silent))
+    assert [f.failure for f in found] == ["the outputs differ", None, None]
+    assert [f.epochs for f in found] == [2, 2, 2]
+
+
+def test_a_machine_that_is_lost_costs_no_training(board):
+    board.case.evaluator.fails["selection on the device"] = DeviceLost("gone")
+    with pytest.raises(DeviceLost):
+        list(board.recovery.recovered(board.finalists, partial(told, board.log)))
+    found = list(board.recovery.recovered(board.finalists, partial(told, board.log)))
+    assert [f.failure for f in found] == [None] * 3
+    assert board.log == ["1 trained", "2 trained", "3 trained"]
+    assert board.case.evaluator.calls.count("export") == 3
