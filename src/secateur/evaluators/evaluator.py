@@ -15,7 +15,6 @@ import numpy as np
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
-from secateur.compression.costs import parameter_count
 from secateur.definition import EvaluatorDefinition
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
 from secateur.evaluators.cutting import Cutting
@@ -147,24 +146,18 @@ class Evaluator:
         )
 
     def probe(self, job: Job) -> Evaluation:
-        """Only what a cut does to the outputs, on the calibration images: `damage`, with `macs` and `parameters`."""
+        """Only what a cut does to the outputs, on the calibration images: `damage`."""
         started = time.perf_counter()
         images = self.definition.calibration_images
         try:
-            module, outputs = self.cutting.probed(job.plan, images)
+            _, outputs = self.cutting.probed(job.plan, images)
         except EvaluationFailed as error:
             return Evaluation(job.candidate, job.plan.key, {}, str(error))
         output = self.workload.output
         harm = relative_error(output(outputs), output(self.cutting.dense_outputs(images)))
-        figures = {
-            "damage": Measurement(
-                harm, "relative squared error", "measured", length(outputs), None, self.host.fingerprint
-            ),
-            "macs": Measurement(float(self.costs.after(job.plan)), "MACs", "computed"),
-            "parameters": Measurement(float(parameter_count(module)), "parameters", "computed"),
-        }
+        damage = Measurement(harm, "relative squared error", "measured", length(outputs), None, self.host.fingerprint)
         failure = None if np.isfinite(harm) else "the outputs are not finite"
-        return Evaluation(job.candidate, job.plan.key, figures, failure, time.perf_counter() - started)
+        return Evaluation(job.candidate, job.plan.key, {"damage": damage}, failure, time.perf_counter() - started)
 
     def compress(self, candidate: Candidate, plan: Plan, calibration_images: int | None = None) -> CompressedModel:
         """Carry the plan out, refit and recalibrate what remains. Raises EvaluationFailed where it no longer runs.

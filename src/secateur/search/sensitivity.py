@@ -34,19 +34,27 @@ def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple
     probes = list(_probes(space, method, every_method=True))
     if len(probes) > PER_TRIAL * budget:
         probes = list(_probes(space, method, every_method=False))
+    candidates = [space.only(*probe) for probe in probes]
+    plans = [ledger.problem.resolve(candidate) for candidate in candidates]
     evaluations: dict[int, Evaluation] = {}
-    waiting = list(enumerate(space.only(*probe) for probe in probes))[::-1]
+    waiting = list(range(len(probes)))[::-1]
     under_way = 0
     while waiting or under_way:
         while waiting and under_way < executor.workers:
-            number, candidate = waiting.pop()
-            executor.submit(number, Job(candidate, ledger.problem.resolve(candidate), fidelity=Fidelity(probe=True)))
+            number = waiting.pop()
+            executor.submit(number, Job(candidates[number], plans[number], fidelity=Fidelity(probe=True)))
             under_way += 1
         number, evaluation = executor.wait()
         evaluations[number] = evaluation
         under_way -= 1
     sensitivities = tuple(
-        Sensitivity(group, edit, option.removed, *_figures(evaluations[number]))
+        Sensitivity(
+            group,
+            edit,
+            option.removed,
+            evaluations[number].measurements["damage"].value,
+            **ledger.problem.exact(plans[number]),
+        )
         for number, (group, option, by) in enumerate(probes)
         for edit in option.edits(by)
         if evaluations[number].failure is None
@@ -73,8 +81,3 @@ def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[
         for other in choice.methods if every_method else ():
             if other != best:
                 yield name, cuts[len(cuts) // 2], other
-
-
-def _figures(evaluation: Evaluation) -> tuple[float, float, float]:
-    figures = evaluation.measurements
-    return figures["damage"].value, figures["macs"].value, figures["parameters"].value

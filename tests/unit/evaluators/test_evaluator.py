@@ -221,8 +221,7 @@ def test_a_probe_tells_the_damage_on_calibration_images(tiny):
     expected = ((outputs - dense).square().sum() / (dense - dense.mean(0)).square().sum()).item()
     assert probed.measurements["damage"].value == pytest.approx(expected, rel=1e-3)
     assert probed.plan_key == full.plan_key
-    assert all(probed.measurements[n] == full.measurements[n] for n in ("macs", "parameters"))
-    assert probed.measurements.keys() == {"damage", "macs", "parameters"}
+    assert probed.measurements.keys() == {"damage"}
 
 
 def test_a_hopeless_candidate_is_scored_on_the_first_images_only(tiny):
