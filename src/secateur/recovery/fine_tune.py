@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.loop import Loop, learner_for
 from secateur.recovery.randomness import seeded
 from secateur.recovery.terms import terms_of
+from secateur.recovery.threads import threads_for
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,19 @@ def fine_tune(
     learner = learner_for(student, settings, training.device)
     state = Checkpoint(learner, training.checkpoint)
     loop = Loop(learner, workload, terms_of(workload, teacher, settings.distill), settings)
-    for epoch in range(state.epoch, settings.epochs):
-        started = time.perf_counter()
-        before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-        with seeded(training.seed * 1000 + epoch):  # of its own, so that it is the same after a restart
-            mean, reason = loop.epoch(epoch, torch.Generator().manual_seed(training.seed * 1000 + epoch))
-        if reason is not None:
-            student.load_state_dict(before)
-            seconds = state.seconds + time.perf_counter() - started
-            return Tuned(_finished(student), epoch, seconds, reason, state.losses)
-        state.finish(epoch + 1, time.perf_counter() - started, mean)
-        training.on_epoch(epoch + 1, mean)
+    busy = threads_for(teacher, workload.example_inputs, settings.batch) if training.device == "cpu" else nullcontext()
+    with busy:
+        for epoch in range(state.epoch, settings.epochs):
+            started = time.perf_counter()
+            before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+            with seeded(training.seed * 1000 + epoch):  # of its own, so that it is the same after a restart
+                mean, reason = loop.epoch(epoch, torch.Generator().manual_seed(training.seed * 1000 + epoch))
+            if reason is not None:
+                student.load_state_dict(before)
+                seconds = state.seconds + time.perf_counter() - started
+                return Tuned(_finished(student), epoch, seconds, reason, state.losses)
+            state.finish(epoch + 1, time.perf_counter() - started, mean)
+            training.on_epoch(epoch + 1, mean)
     return Tuned(_finished(student), settings.epochs, state.seconds, None, state.losses)
 
 
