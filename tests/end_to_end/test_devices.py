@@ -14,7 +14,7 @@ from ssh_server import ssh_server
 from waiting import LIMIT, until
 
 TRIALS = 10
-RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", *SEARCH_ALONE)
+RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", *SEARCH_ALONE, "--set", "recover.finalists=2")
 EVALUATOR = """\
 objectives: {{accuracy: maximize, latency: minimize, size: minimize}}
 constraints: {{accuracy: {{max_drop: 0.6, before_recovery: 0.25}}}}
@@ -42,9 +42,9 @@ def board(tmp_path):
         yield project, link
 
 
-def trials_of(project):
+def record_of(project):
     (record,) = project.glob("mlruns/runs/*/record.json")
-    return json.loads(record.read_text())["trials"]
+    return json.loads(record.read_text())
 
 
 def measured(project):
@@ -68,11 +68,14 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
     link.restore()
     finished = secateur(project, *RUN)
     assert finished.returncode == 0, finished.stderr
-    trials = [t for t in trials_of(project) if t["same_as"] is None]
+    record = record_of(project)
+    trials = [t for t in record["trials"] if t["same_as"] is None]
     assert len(trials) >= TRIALS
     assert all(t["evaluation"]["failure"] is None for t in trials)
     complete = [t["evaluation"]["measurements"]["latency"] for t in trials if t["evaluation"]["stopped"] is None]
     assert {m["provenance"] for m in complete} == {"measured"}
+    assert [f["failure"] for f in record["finalists"]] == [None, None]
+    assert {f["measurements"]["latency"]["device"] for f in record["finalists"]} == {record["device"]}
     assert len(list(project.glob("mlruns/runs/*"))) == 1, "it is the same run that went on"
 
 
