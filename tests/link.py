@@ -9,6 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+LATE = 1.0
+"""Seconds that a slow link makes up for; what it was idle for longer is lost."""
+
 
 class Link:
     """Forwards connections to a port. Change `frozen`, `bytes_a_second` and `cut_after` (bytes towards the port) at any time."""
@@ -22,7 +25,7 @@ class Link:
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._over = False
+        self._over, self._free = False, 0.0
         self._thread = threading.Thread(target=self._forward)
         self._thread.start()
 
@@ -80,7 +83,9 @@ class Link:
             self._drop(source)
             return
         if self.bytes_a_second:
-            time.sleep(len(data) / self.bytes_a_second)
+            # On a busy machine a sleep lasts longer than it is told to: what it owes is made up for by the next ones.
+            self._free = max(self._free, time.monotonic() - LATE) + len(data) / self.bytes_a_second
+            time.sleep(max(0.0, self._free - time.monotonic()))
         if self.cut_after is not None:
             self.cut_after -= len(data)
             if self.cut_after <= 0:

@@ -145,7 +145,7 @@ def test_a_slow_link_is_no_dead_one(link, tmp_path):
     transport = SshTransport(link.login)
     transport.put(b"", f"{tmp_path}/first")  # the handshake at full speed
     link.bytes_a_second = 150_000
-    content = os.urandom(400_000)
+    content = os.urandom(550_000)
     transport.put(content, f"{tmp_path}/model.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == content
     assert transport.connections == 1
