@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, of_all_processes
 from ssh_server import ssh_server
 from waiting import LIMIT
 
@@ -96,12 +99,28 @@ def secateur(project: Path, *arguments: str, **more: str) -> subprocess.Complete
     )
 
 
+@contextlib.contextmanager
+def serving(project):
+    """The address that `secateur dashboard` prints; it is ended with SIGTERM, as in a container, and that must be quiet and clean."""
+    server = subprocess.Popen(
+        command("dashboard", "--port", "0"),
+        cwd=project, env=environment(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        line = server.stdout.readline()
+        printed = re.match(r"(http://127\.0\.0\.1:\d+/dashboard)  \(Ctrl-C ends it\)", line)
+        assert printed, (line, server.poll())
+        yield printed.group(1)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=LIMIT)
+    assert (server.returncode, out, err) == (0, "", "")
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A project after `secateur run tiny`, and what that said. The test processes of a session share it."""
-    session = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        session = session.parent
+    session = of_all_processes(tmp_path_factory)
     project, said = session / "finished", session / "finished.json"
     with (session / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

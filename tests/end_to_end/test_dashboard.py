@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
 import re
 import shutil
-import signal
 import subprocess
-import time
 from urllib.request import urlopen
 
 import pytest
 
-from end_to_end.conftest import SEARCH_ALONE, command, environment, make_project, secateur
+from end_to_end.conftest import secateur, serving
 from waiting import LIMIT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -24,24 +21,6 @@ QUIET = (
 )  # fmt: skip
 
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to look at the pages with")
-
-
-@contextlib.contextmanager
-def serving(project):
-    """The address that the command prints; it is ended with SIGTERM, as in a container, and that must be quiet and clean."""
-    server = subprocess.Popen(
-        command("dashboard", "--port", "0"),
-        cwd=project, env=environment(PYTHONUNBUFFERED="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        line = server.stdout.readline()
-        printed = re.match(r"(http://127\.0\.0\.1:\d+/dashboard)  \(Ctrl-C ends it\)", line)
-        assert printed, (line, server.poll())
-        yield printed.group(1)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        out, err = server.communicate(timeout=LIMIT)
-    assert (server.returncode, out, err) == (0, "", "")
 
 
 @pytest.fixture(scope="module")
@@ -202,24 +181,6 @@ def test_the_files_behind_the_artifacts_are_those_of_the_run(url, finished, reco
         fetched = urlopen(f"{base}/artifacts/1/{trial['trial_id']}/{onnx['artifact_id']}").read()
         (model,) = project.glob(f"mlruns/runs/*/{finalist['folder']}/model.onnx")
         assert fetched == model.read_bytes()
-
-
-def test_a_run_beside_the_dashboard_is_seen_while_it_goes_on(tmp_path):
-    project = make_project(tmp_path)
-    live = subprocess.Popen(
-        command("run", "tiny", "--set", "search.trials=6", *SEARCH_ALONE),
-        cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not list(project.glob("mlruns/study_artifacts/*")):  # the first trial's table
-        assert live.poll() is None, live.stderr.read()
-        time.sleep(0.1)
-    with serving(project) as address:
-        live.communicate(timeout=5 * LIMIT)
-        assert live.returncode == 0
-        (record,) = project.glob("mlruns/runs/*/record.json")
-        study = json.loads(urlopen(f"{address.removesuffix('/dashboard')}/api/studies/1").read())
-    assert len(study["trials"]) == len(json.loads(record.read_text())["trials"])
-    assert all(t["state"] in ("Complete", "Pruned") and t["note"]["body"] and t["artifacts"] for t in study["trials"])
 
 
 def test_errors_say_what_to_do(url, finished, tmp_path):
