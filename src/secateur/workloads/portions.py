@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from secateur.workloads.pytrees import PyTree, call, length, rows
 
-MOST_ENTRIES = 2**24
-"""Entries of the largest output of a layer, all samples of a portion together: 64 MB of float32."""
+MOST_ENTRIES = 2**23
+"""Entries of the largest output of a layer, all samples of a portion together: 32 MB of float32. Larger ones take longer, too."""
 FOR_A_GRADIENT = 4
 """How many times fewer samples run at once where the outputs of all layers are kept for a gradient."""
 PROBED = 2

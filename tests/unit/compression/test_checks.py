@@ -132,6 +132,14 @@ def test_a_shared_copy_owns_only_what_it_loses():
         assert (parameter is original[name]) == (name.rpartition(".")[0] not in touched), name
 
 
+def test_a_cut_network_shares_nothing_with_the_whole_one():
+    model = network("residual")
+    group = find_groups(model, (images(),)).groups[1]
+    smaller = apply(model, without([group], {group.name: group.removable[:2]}))
+    whole = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert not whole & {tensor.data_ptr() for tensor in smaller.state_dict().values()}
+
+
 def test_a_copy_owns_everything():
     model = network("VGG")
     owned = {tensor.data_ptr() for tensor in copied(model).state_dict().values()}
