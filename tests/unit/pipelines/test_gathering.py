@@ -16,6 +16,7 @@ from secateur.evaluators.cutting import Cutting
 from secateur.pipelines import gathering
 from secateur.pipelines.gathering import give_grams, refitted
 from secateur.pipelines.preparation import check_names
+from secateur.workloads.portions import PROBED
 
 
 def prepared(name: str = "residual", refit_images: int = 64) -> SimpleNamespace:
@@ -44,7 +45,7 @@ def test_a_dry_run_gathers_from_a_few_samples():
     dry, seen = prepared(), []
     dry.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     give_grams(dry, most=8)
-    assert sum(seen) == 8
+    assert sum(seen) == PROBED + 8
     assert dry.evaluator.cutting.grams
 
 
