@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def open_storage(database: Path) -> RDBStorage:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     storage.engine.dispose()  # connections opened before the listener came
+    weakref.finalize(storage, storage.engine.dispose)  # those of its pool, which nobody else closes
     return storage
 
 
