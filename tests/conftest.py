@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from secateur.records import Workload
 from tiny import make_workload
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes its time over an example
+settings.load_profile("any machine")
 
 # No test reads what a user has set.
 os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -115,7 +115,7 @@ def one_by_one(experiment: Experiment) -> Followed:
     return Followed(tuple(blocks), {})
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, derandomize=True, database=None)
 @given(
     st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3), st.sampled_from((averaged, flattened)), st.integers(0, 5)
 )

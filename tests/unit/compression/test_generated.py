@@ -47,7 +47,7 @@ def check(blocks, end, seed, times=4):
                 assert found.costs.after(plan) == layer_costs(smaller, (images(),)).total
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@settings(max_examples=12, derandomize=True, database=None)
 @given(**NETWORKS)
 def test_generated_networks_are_cut_right_or_stay_whole(blocks, end, seed):
     check(blocks, end, seed)

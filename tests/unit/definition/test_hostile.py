@@ -214,7 +214,7 @@ def yaml_texts(draw):
     return text if draw(st.booleans()) else text[: draw(st.integers(0, len(text)))]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=yaml_texts(), override=st.one_of(st.none(), st.builds("{}={}".format, KEYS, SCALARS)))
 @example(text=GOOD, override="search_space.groups.0=1")
 @example(text=GOOD, override="search.fidelities=2")

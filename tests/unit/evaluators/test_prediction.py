@@ -385,7 +385,7 @@ def test_calibration_networks_are_spread_over_sizes_and_groups():
     assert np.abs(correlations[np.triu_indices(6, 1)]).max() < 0.95, "no two groups always move together"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.sampled_from([EIGHTS, (16, 8), (32, 24, 16), (10, 7)]), min_size=1, max_size=8),
     st.integers(1, 14),
