@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sqlite3
 
@@ -20,7 +21,7 @@ from secateur.search.ledger import Ledger, Problem, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.samplers import SAMPLERS
 from secateur.search.sensitivity import known_sensitivities, sweep
-from secateur.search.storage import storage_errors
+from secateur.search.storage import open_storage, storage_errors
 from secateur.search.study import Pending, Proposal, Study, Subject
 from secateur.search.warm_start import SCREENED, best_method, method_damages
 from secateur.search_spaces import build_space
@@ -144,7 +145,7 @@ def test_a_search_that_was_stopped_anywhere_goes_on_and_repeats_nothing(tmp_path
 def test_a_trial_that_was_written_but_not_told_is_finished_at_the_next_start(tmp_path):
     """A kill between the two transactions of one trial."""
     told = run(tmp_path, 5).trials
-    with sqlite3.connect(tmp_path / "studies.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as connection, connection:
         connection.execute("update trials set state = 'RUNNING' where number = 3")
         connection.execute("delete from trial_values where trial_id = (select trial_id from trials where number = 3)")
         connection.execute(
@@ -153,7 +154,7 @@ def test_a_trial_that_was_written_but_not_told_is_finished_at_the_next_start(tmp
     before = notes(tmp_path)
     again = study(tmp_path)
     assert [t.evaluation for t in again.trials()] == [t.evaluation for t in told]
-    with sqlite3.connect(tmp_path / "studies.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as connection, connection:
         states = connection.execute("select distinct state from trials").fetchall()
         values = connection.execute("select count(*) from trial_values").fetchone()
     assert states == [("COMPLETE",)]
@@ -164,7 +165,7 @@ def test_a_trial_that_was_written_but_not_told_is_finished_at_the_next_start(tmp
 
 def notes(folder):
     """What the dashboard shows beside the trials."""
-    with sqlite3.connect(folder / "studies.db") as connection:
+    with contextlib.closing(sqlite3.connect(folder / "studies.db")) as connection, connection:
         return dict(
             connection.execute("select key, value_json from study_system_attributes where key like '%note_str%'")
         )
@@ -176,7 +177,7 @@ def test_the_timeline_shows_when_a_network_was_worked_on(tmp_path):
     took = dataclasses.replace(evaluate(candidate), seconds=100.0)
     for _ in range(2):  # the second one is a repeat: no work
         ledger.tell(ledger.study.ask(Proposal(candidate)), candidate.key, took)
-    stored = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'studies.db'}").trials
+    stored = optuna.load_study(study_name="s", storage=open_storage(tmp_path / "studies.db")).trials
     assert [t.user_attrs.get("same_as") for t in stored] == [None, 0]
     assert stored[0].duration.total_seconds() == pytest.approx(100, abs=5)
     assert stored[1].duration.total_seconds() < 5
@@ -433,7 +434,7 @@ def test_a_storage_that_fails_is_said_in_words(tmp_path):
     database = tmp_path / "studies.db"
     made = study(tmp_path)
     asked = made.ask()
-    with sqlite3.connect(database) as connection:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("drop table trials")
     with (
         pytest.raises(
