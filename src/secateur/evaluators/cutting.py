@@ -58,7 +58,7 @@ class Cutting:
         module, outputs = self._repaired(plan, images)
         dense = self._dense(images)
         if outputs is None:
-            with _failing(), torch.no_grad():
+            with failing(), torch.no_grad():
                 outputs = joined([call(module, portion.images) for portion in dense])
         return module, outputs
 
@@ -80,7 +80,7 @@ class Cutting:
         if self._answers is None:
             some = rows(inputs, slice(SEQUENTIAL * fitting(self._model, inputs)))
             self._answers = dense_answers(self._model, list(self.grams), some)
-        with _failing():
+        with failing():
             ordered = self._refitted(plan)
             refit_in_order(ordered, self._model, plan, self._answers)
             choices = [module, ordered]
@@ -101,7 +101,7 @@ class Cutting:
         """What recalibration says in passing is kept: a probe need not ask for it once more."""
         recalibrates = bool(images and batch_norms(self._model))
         dense = self._dense(images) if recalibrates else []
-        with _failing():
+        with failing():
             module = self._refitted(plan)
             return module, recalibrate(module, plan, dense) if recalibrates else None
 
@@ -120,7 +120,7 @@ class Cutting:
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
+def failing() -> Iterator[None]:
     """Whatever the user's forward raises on the cut network is this candidate's failure."""
     try:
         yield

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from secateur.compression.costs import LayerCosts
-from secateur.errors import EvaluationFailed, ModelError, first_line
+from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators.cutting import failing
 from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.onnx_template import OnnxTemplate, make_template
@@ -81,7 +82,7 @@ class ModelFiles:
         with torch.no_grad():
             self.outputs: PyTree = call(dense.model, samples)
         try:
-            self._check(self._said(dense.model), self.template.dense)
+            self._check(self._expected(dense.model), self.template.dense)
             self.dense = self._network(dense.model, self.template.dense, dense.costs.total)
         except EvaluationFailed as error:
             raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
@@ -91,10 +92,10 @@ class ModelFiles:
 
         So it does where the module does not run.
         """
-        said = self._said(module)
+        expected = self._expected(module)
         try:
             onnx = self.template.render(module)
-            self._check(said, onnx)
+            self._check(expected, onnx)
         except EvaluationFailed as problem:
             self.exports += 1
             self.why_exported = str(problem)
@@ -110,7 +111,7 @@ class ModelFiles:
 
     def _exported(self, module: nn.Module) -> bytes:
         onnx = export(module, self._examples, self._axes)
-        self._check(self._said(module), onnx)
+        self._check(self._expected(module), onnx)
         return onnx
 
     def _network(self, module: nn.Module, onnx: bytes, macs: int) -> Network:
@@ -125,18 +126,16 @@ class ModelFiles:
         return self._opened[1]
 
     @torch.no_grad()
-    def _said(self, module: nn.Module) -> list[PyTree]:
-        """A module's outputs on what it is compared on. Whatever the user's forward raises is this candidate's failure."""
-        try:
+    def _expected(self, module: nn.Module) -> list[PyTree]:
+        """A module's outputs on what its file is compared on. Raises EvaluationFailed where it does not run."""
+        with failing():
             return [call(module, inputs) for inputs in self._compared]
-        except Exception as error:
-            raise EvaluationFailed(f"the cut network does not run: {first_line(error)}") from error
 
-    def _check(self, said: Sequence[PyTree], file: bytes) -> None:
-        """Raises EvaluationFailed where a file does not say what its module said."""
+    def _check(self, expected: Sequence[PyTree], file: bytes) -> None:
+        """Raises EvaluationFailed where a file does not give what is expected."""
         self._opened = None  # at most one is open at a time
         session = self._host.open(file)
         self._opened = file, session
-        for inputs, expected in zip(self._compared, said, strict=True):
+        for inputs, wanted in zip(self._compared, expected, strict=True):
             outputs = session.run([np.ascontiguousarray(x.numpy()) for x in tensors(inputs)])
-            check_parity(outputs, expected, "the exported model")
+            check_parity(outputs, wanted, "the exported model")
