@@ -171,7 +171,7 @@ class Experiment:
         start = self._starts[layer.name, "out" if layer.passes else "in"]
         self._seen[start : start + len(arrived)] |= arrived
         if layer.passes:
-            output[differs] = self._as_marked(output[differs])
+            output.copy_(torch.where(differs, self._as_marked(output), output))
 
     @contextmanager
     def _marked_tensors(self) -> Iterator[None]:
@@ -202,7 +202,7 @@ def _first(given: Sequence[Any], named: Mapping[str, Any]) -> Any:
 
 
 def _differs(x: Tensor, clean: Tensor) -> Tensor:
-    return (x != clean) & ~(torch.isnan(x) & torch.isnan(clean))
+    return (x != clean) & (clean == clean)  # what is NaN without marks shows none
 
 
 def _apart(differs: Tensor) -> Tensor:

@@ -144,8 +144,8 @@ class _Division:
             nowhere, large = _split(large, lambda one: not len(one.places))
             turns = _turns(large)
             turns, late = turns[:MOST_TURNS], turns[MOST_TURNS:]
-            lower = self._observed(turns, lambda channels: channels[: len(channels) // 2])
-            upper = self._observed(turns, lambda channels: channels[len(channels) // 2 :])
+            lower = self._observed(turns, lambda channels: channels[: _middle(len(channels))])
+            upper = self._observed(turns, lambda channels: channels[_middle(len(channels)) :])
             triples = list(zip(_flat(turns), lower, upper, strict=True))
             mixed, clear = _split(
                 triples, lambda three: len(three[0].wholes) > 1 and bool(_both(three[1].places, three[2].places).size)
@@ -189,6 +189,11 @@ class _Division:
             return self._experiment.reach(channels, mark)
         except Astray:
             return np.ones(self._experiment.outputs.stop, dtype=np.bool_)
+
+
+def _middle(count: int) -> int:
+    """Where to divide so many channels: at a power of two, as heads do and other blocks of channels."""
+    return 1 << (count - 1).bit_length() - 1
 
 
 def _turns(blocks: Sequence[P]) -> list[list[P]]:
