@@ -16,7 +16,7 @@ from nets import TwoConvolutions, images, network, shaken
 from odd_nets import Decoder, GatedHalves, Interleaved, NeighbourAttention, SpaceFromChannels, SplitBlock
 from secateur.compression.copies import viewed
 from secateur.compression.coupling import following
-from secateur.compression.coupling.experiment import MARKS, Experiment
+from secateur.compression.coupling.experiment import MARKS, NAN, Experiment
 from secateur.compression.coupling.following import Block, Followed, follow
 from secateur.compression.coupling.units import Coupling, couplings
 
@@ -158,9 +158,36 @@ def test_a_block_more_in_a_stream_takes_its_layers_own_passes_and_no_more(monkey
         assert all(len(block.channels) == 1 for block in follow(experiment).blocks)
         return len(counted)
 
-    assert passes(6) - passes(2) <= 4 * 3, (
-        "both layers alone with one mark, and what the second mark adds to the stream"
-    )
+    assert passes(6) - passes(2) == 4 * 2, "both layers alone with the first mark"
+
+
+class Placed(TwoConvolutions):
+    """What it adds along an edge is no channels; of one place more is read than of the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Parameter(torch.randn(8, 1, 16))
+
+    def forward(self, x):
+        x = self.one(x) + self.place
+        return self.head(self.two(x)[..., 0].mean(2) + x[..., 0].mean(2))
+
+
+def test_a_dimension_without_channels_is_not_divided_further(monkeypatch):
+    experiment, alone = Experiment(Placed().eval(), (torch.randn(2, 3, 8, 16),)), []
+    reach = experiment.reach
+    monkeypatch.setattr(experiment, "reach", lambda *given: (alone.append([*given[0]]), reach(*given))[1])
+    found = {coupling.name: coupling for coupling in couplings(experiment, follow(experiment))}
+    assert alone.count([":place:2"]) <= 3, "whole, and both halves"
+    assert (":place:0", "out", 3) in units(found["one"])[3]
+
+
+def test_two_dimensions_of_a_tensor_are_marked_at_once_and_left_as_they_were():
+    model = Placed().eval()
+    before = model.place.clone()
+    experiment = Experiment(model, (torch.randn(2, 3, 8, 16),))
+    experiment.reach({":place:0": range(8), ":place:2": range(16)}, NAN)
+    torch.testing.assert_close(model.place, before, rtol=0, atol=0)
 
 
 class Averaged(TwoConvolutions):

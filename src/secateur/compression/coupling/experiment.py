@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,15 @@ SAMPLES = 2
 """Of the example: dimensions of one are squeezed away by some models."""
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer in the clean pass. number: among all calls. given: its first tensor."""
+
+    number: int
+    given: Tensor
+    output: Any
+
+
 class Astray(Exception):
     """A pass with marks did not go the way of the clean one, and why."""
 
@@ -50,7 +61,8 @@ class Experiment:
     def __init__(self, model: nn.Module, example_inputs: PyTree) -> None:
         """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`."""
         self._model = viewed(model).requires_grad_(False)
-        self._clean: dict[str, list[tuple[Tensor, Any]]] = {}
+        self._clean: dict[str, list[_Call]] = {}
+        self._numbers = count()
         self._calls: dict[str, int] = {}
         self._marked: Mapping[str, Tensor] = {}
         self._mark = NAN
@@ -58,16 +70,18 @@ class Experiment:
         self._outputs = self._first_pass(rows(example_inputs, slice(SAMPLES)))
         self.layers = self._layers_called()
         self._starts: dict[tuple[str, Side], int] = {}
-        end = 0
+        last_calls, end = list[NDArray[np.float64]](), 0
         for layer in self.layers:
             sides: tuple[tuple[Side, int], ...] = (("in", 0 if layer.passes else layer.reads), ("out", layer.writes))
             for side, width in sides:
                 self._starts[layer.name, side] = end
+                last_calls.append(np.full(width, self._clean[layer.name][-1].number if layer.kind != PARAMETER else -1))
                 end += width
             if layer.kind != PARAMETER:
                 self._model.get_submodule(layer.name).forward = partial(self._passed, layer)
         size = sum(_apart(torch.ones_like(x, dtype=torch.bool)).numel() for x in self._outputs)
         self.outputs = range(end, end + size)
+        self._last_calls = np.concatenate([*last_calls, np.full(size, np.inf)])
 
     def _first_pass(self, example: PyTree) -> list[Tensor]:
         """The clean pass, on the shortest part of the example that the model takes: marks travel there as they do in all of it."""
@@ -100,7 +114,7 @@ class Experiment:
         called = {
             name: layer
             for name, calls in self._clean.items()
-            if (layer := norm_of(name, modules[name], calls[0][0])) is not None
+            if (layer := norm_of(name, modules[name], calls[0].given)) is not None
         }
         self._clean = {name: self._clean[name] for name in called}
         layers = [called[name] for name in modules if name in called]
@@ -109,6 +123,11 @@ class Experiment:
     def place(self, layer: Layer, side: Side) -> int:
         """The place of the first channel of one side of a layer; those of the others follow."""
         return self._starts[layer.name, side]
+
+    def behind(self, layer: Layer) -> NDArray[np.bool_]:
+        """Which places forward() comes to behind the first call of a layer: (places,); all of them where it is a tensor."""
+        calls = self._clean.get(layer.name)
+        return self._last_calls > (calls[0].number if calls else -1)
 
     def reach(self, marked: Mapping[str, Sequence[int]], mark: str) -> NDArray[np.bool_]:
         """Which places see something else than in the clean pass when output channels of layers are marked.
@@ -137,10 +156,10 @@ class Experiment:
 
     def _recorded(self, name: str, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
         x = _first(given, named)
-        before = x.clone() if isinstance(x, Tensor) else None
+        number, before = next(self._numbers), x.clone() if isinstance(x, Tensor) else None
         output = forward(*given, **named)
         if before is not None and isinstance(output, (Tensor, tuple)):
-            self._clean.setdefault(name, []).append((before, mapped(torch.clone, output)))
+            self._clean.setdefault(name, []).append(_Call(number, before, mapped(torch.clone, output)))
         return output
 
     def _passed(self, layer: Layer, *given: Any, **named: Any) -> Any:
@@ -148,12 +167,12 @@ class Experiment:
         number = self._calls[layer.name] = self._calls.get(layer.name, -1) + 1
         if number >= len(self._clean[layer.name]):
             raise Astray(f"'{layer.name}' is called more often than in the clean pass")
-        before, after = self._clean[layer.name][number]
+        clean = self._clean[layer.name][number]
         marked = self._marked.get(layer.name)
         with torch._C.DisableTorchFunction():  # these steps are not the model's
-            output = mapped(torch.clone, after)
+            output = mapped(torch.clone, clean.output)
             if layer.reads:
-                self._note(layer, _first(given, named), before, output)
+                self._note(layer, _first(given, named), clean.given, output)
             for tensor in tensors(output) if marked is not None else ():
                 channels = torch.unflatten(tensor, layer.axis, (-1, layer.writes)).movedim(layer.axis, 0)
                 channels[marked] = self._as_marked(channels[marked])
@@ -187,7 +206,7 @@ class Experiment:
         try:
             yield
         finally:
-            for tensor, clean in changed:
+            for tensor, clean in reversed(changed):  # two of its dimensions may have been marked
                 tensor.copy_(clean)
 
     def _as_marked(self, values: Tensor) -> Tensor:

@@ -13,13 +13,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.compression.coupling.experiment import FINITE, MARKS, NAN, Astray, Experiment
-from secateur.compression.coupling.layers import Layer
+from secateur.compression.coupling.layers import PARAMETER, Layer
 
 T = TypeVar("T")
 Places = NDArray[np.intp]
@@ -29,8 +30,6 @@ class _Placed(Protocol):
     @property
     def places(self) -> Places: ...
 
-
-P = TypeVar("P", bound=_Placed)
 
 MOST_TURNS = 256
 """Sets of channels that may have to be marked one after the other; where there are more, they count as one block."""
@@ -69,7 +68,8 @@ def follow(experiment: Experiment, watch: Callable[[float], object] = lambda _: 
                 marks[layer.name] = (mark,)
                 break
     first = [block for block in wholes if marks[block.layer.name] == (NAN,)]
-    further = {block.layer.name: block for turn in _turns(first) for block in _further(experiment, turn)}
+    turns = _turns(_chains(experiment, first), lambda chain: chain[0].places)
+    further = {block.layer.name: block for turn in turns for block in _further(experiment, _flat(turn))}
     marks |= dict.fromkeys(further, MARKS)
     wholes = [further.get(block.layer.name, block) for block in wholes]
     divide = _Division(experiment, marks)
@@ -86,8 +86,26 @@ def _whole(experiment: Experiment, layer: Layer, mark: str) -> Block:
     return Block(layer, channels, np.flatnonzero(experiment.reach({layer.name: channels}, mark)))
 
 
+def _chains(experiment: Experiment, wholes: Sequence[Block]) -> list[list[Block]]:
+    """Layers that arrive, behind their own call, wherever those before them do (what residual blocks add to a stream).
+
+    A pass with marks on all of them shows whether one gets to other places than those of the first.
+    """
+    chains = list[list[Block]]()
+    for whole in sorted(wholes, key=lambda whole: -experiment.behind(whole.layer).sum()):
+        behind = experiment.behind(whole.layer)
+        for chain in chains:
+            before = chain[-1].places
+            if np.array_equal(before[behind[before]], whole.places):
+                chain.append(whole)
+                break
+        else:
+            chains.append([whole])
+    return chains
+
+
 def _further(experiment: Experiment, turn: Sequence[Block]) -> list[Block]:
-    """Those of whole layers, followed with NaN to different places, from which the second mark gets further than the first."""
+    """Those of whole layers, followed with NaN in chains to different places, from which the second mark gets further."""
     try:
         reached = experiment.reach({block.layer.name: block.channels for block in turn}, FINITE)
         if not np.setdiff1d(np.flatnonzero(reached), _union(turn)).size:
@@ -155,7 +173,10 @@ class _Division:
             whole, apart = _split(list(zip(alike, ends, strict=True)), lambda pair: _equal(pair[0][0], *pair[1]))
             done += [*single, *_flat(late), *(three[0] for three, _ in whole)]
             done += [one.narrowed((channel,), one.places) for one in nowhere for channel in one.channels]
-            sets = [half for _, *halves in (*different, *(three for three, _ in apart)) for half in halves]
+            halves = [two for _, *two in (*different, *(three for three, _ in apart))]
+            crossing, halves = _split(halves, _cross)
+            done += _flat(crossing)
+            sets = _flat(halves)
             sets += [part for one, a, b in mixed for part in one.apart(_both(a.places, b.places))]
         return [block for one in done for block in one.blocks]
 
@@ -191,22 +212,28 @@ class _Division:
             return np.ones(self._experiment.outputs.stop, dtype=np.bool_)
 
 
+def _cross(halves: Sequence[_Set]) -> bool:
+    """Whether both halves of a tensor's dimension arrive at one place: along it there are no channels (see `units`)."""
+    one, other = halves
+    return one.wholes[0].layer.kind == PARAMETER and bool(_both(one.places, other.places).size)
+
+
 def _middle(count: int) -> int:
     """Where to divide so many channels: at a power of two, as heads do and other blocks of channels."""
     return 1 << (count - 1).bit_length() - 1
 
 
-def _turns(blocks: Sequence[P]) -> list[list[P]]:
-    """Divide blocks into as few lists as a greedy choice finds, so that those of one list arrive at different places."""
-    turns, taken = list[list[P]](), list[set[int]]()
-    for block in blocks:
-        places = set(block.places.tolist())
-        number = next((n for n, others in enumerate(taken) if others.isdisjoint(places)), len(turns))
+def _turns(items: Sequence[T], places: Callable[[T], Places] = attrgetter("places")) -> list[list[T]]:
+    """Divide items into as few lists as a greedy choice finds, so that those of one list arrive at different places."""
+    turns, taken = list[list[T]](), list[set[int]]()
+    for item in items:
+        own = set(places(item).tolist())
+        number = next((n for n, others in enumerate(taken) if others.isdisjoint(own)), len(turns))
         if number == len(turns):
             turns.append([])
             taken.append(set())
-        turns[number].append(block)
-        taken[number] |= places
+        turns[number].append(item)
+        taken[number] |= own
     return turns
 
 
