@@ -196,13 +196,15 @@ class _Division:
         """Where a part of each set arrives, one pass a turn; where a pass fails, at all places of its set."""
         parts = list[_Set]()
         for turn in turns:
-            channels: dict[str, list[int]] = {}
-            for one in turn:
+            own = [part(one.channels) for one in turn]
+            channels: dict[str, list[int]] = defaultdict(list)
+            for one, some in zip(turn, own, strict=True):
                 for whole in one.wholes:
-                    channels.setdefault(whole.layer.name, []).extend(part(one.channels))
+                    channels[whole.layer.name].extend(some)
             by_mark = [(m, {n: c for n, c in channels.items() if m in self._marks[n]}) for m in MARKS]
             arrived = np.logical_or.reduce([self._seen(marked, mark) for mark, marked in by_mark if marked])
-            parts += [one.narrowed(part(one.channels), one.places[arrived[one.places]]) for one in turn]
+            places = [one.places[arrived[one.places]] for one in turn]
+            parts += [one.narrowed(*narrow) for one, *narrow in zip(turn, own, places, strict=True)]
         return parts
 
     def _seen(self, channels: Mapping[str, Sequence[int]], mark: str) -> NDArray[np.bool_]:
@@ -240,7 +242,7 @@ def _turns(items: Sequence[T], places: Callable[[T], Places] = attrgetter("place
 def _both(left: Places, right: Places) -> Places:
     """What is in both, in the time that the smaller one takes."""
     few, many = (left, right) if len(left) <= len(right) else (right, left)
-    return few[many[np.searchsorted(many[:-1], few)] == few] if len(few) else few
+    return few[many[many[:-1].searchsorted(few)] == few] if len(few) else few
 
 
 def _union(blocks: Sequence[_Placed]) -> Places:

@@ -15,7 +15,7 @@ RECURRENT = "recurrent"
 """The kind of an LSTM and the like: an output channel is a hidden unit, in all its layers and directions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layer:
     """A layer with channels, or one dimension of a tensor that forward() uses by itself.
 

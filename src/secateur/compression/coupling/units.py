@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from secateur.compression.coupling.experiment import Experiment
-from secateur.compression.coupling.following import Block, Followed
+from secateur.compression.coupling.following import Block, Followed, Places
 from secateur.compression.coupling.layers import PARAMETER, Layer
 from secateur.records import Member, Side
 
@@ -41,14 +41,13 @@ Unit = list[Spot]
 def couplings(experiment: Experiment, followed: Followed) -> list[Coupling]:
     """All groups, in the order of their roots, those that cannot be cut among them."""
     order = {layer.name: number for number, layer in enumerate(experiment.layers)}
-    groups: dict[tuple[tuple[str, Side, int], ...], list[Unit]] = defaultdict(list)
+    groups: dict[tuple[tuple[tuple[Layer, Side], int], ...], list[Unit]] = defaultdict(list)
     outputs = list[Unit]()
     for unit, is_output in _units(experiment, followed):
         if is_output:
             outputs.append(unit)
         elif any(_writes(spot) for spot in unit):
-            counts = Counter((layer.name, side) for layer, side, _ in unit)
-            groups[tuple((*key, count) for key, count in sorted(counts.items()))].append(unit)
+            groups[tuple(Counter((layer, side) for layer, side, _ in unit).items())].append(unit)
     couplings = [_coupling(units, _reason(units, followed)) for units in groups.values()]
     couplings += [_coupling(units, "its channels are the model's output") for units in _sharing_layers(outputs)]
     couplings.sort(key=lambda c: (order[c.root], c.problem is not None, -len(c.members)))
@@ -65,10 +64,10 @@ def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, b
         if not layer.passes:
             spots += [(layer, "in", channel) for channel in range(layer.reads)]
         spots += [(layer, "out", channel) for channel in range(layer.writes)]
-    edges = [np.array(edge) for edge in _edges(experiment, followed)]
-    pairs = np.concatenate(edges, axis=1) if edges else np.zeros((2, 0), dtype=np.intp)
+    nowhere = np.zeros(0, dtype=np.intp)
+    first, second = map(np.concatenate, zip((nowhere, nowhere), *_edges(experiment, followed), strict=True))
     size = experiment.outputs.stop
-    graph = coo_array((np.ones(pairs.shape[1], dtype=np.bool_), (pairs[0], pairs[1])), shape=(size, size))
+    graph = coo_array((np.ones(len(first), dtype=np.bool_), (first, second)), shape=(size, size))
     _, labels = connected_components(graph, directed=False)
     outputs = set(labels[experiment.outputs.start :].tolist())
     units: dict[int, Unit] = defaultdict(list)
@@ -78,17 +77,19 @@ def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, b
         yield unit, label in outputs
 
 
-def _edges(experiment: Experiment, followed: Followed) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+def _edges(experiment: Experiment, followed: Followed) -> Iterator[tuple[Places, Places]]:
     """Pairs of places that leave together: (first ones, second ones)."""
     for block in _of_channels(followed.blocks):
         start = experiment.place(block.layer, "out")
-        joined = [*(start + channel for channel in block.channels[1:]), *block.places.tolist()]
-        yield [start + block.channels[0]] * len(joined), joined
+        joined = block.places
+        if len(block.channels) > 1:
+            joined = np.concatenate([start + np.array(block.channels[1:]), joined])
+        yield np.full(len(joined), start + block.channels[0]), joined
     for layer in experiment.layers:
         if layer.blocks > 1:
             for channels in _inside(layer):
-                places = [experiment.place(layer, side) + channel for side, channel in channels]
-                yield places[:1] * (len(places) - 1), places[1:]
+                places = np.array([experiment.place(layer, side) + channel for side, channel in channels])
+                yield np.full(len(places) - 1, places[0]), places[1:]
 
 
 def _of_channels(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -122,7 +123,7 @@ def _writes(spot: Spot) -> bool:
 
 def _reason(units: Sequence[Unit], followed: Followed) -> str | None:
     """Why units of one signature cannot be cut, None where that is not plain."""
-    writers = {layer for unit in units for layer, side, channel in unit if _writes((layer, side, channel))}
+    writers = [spot[0] for spot in units[0] if _writes(spot)]
     for layer in writers:
         if layer.name in followed.lost:
             return f"its channels cannot be followed: {followed.lost[layer.name]}"
@@ -149,9 +150,10 @@ def _coupling(units: Sequence[Unit], problem: str | None) -> Coupling:
     """A group of units; it is named after the first layer that writes, and units are numbered as its channels are."""
     layers = list(dict.fromkeys(layer for unit in units for layer, side, c in unit if _writes((layer, side, c))))
     root = next((layer for layer in layers if layer.reads), layers[0])
-    firsts = [min((c for layer, side, c in unit if (layer, side) == (root, "out")), default=-1) for unit in units]
+    owned = [[c for layer, side, c in unit if layer is root and side == "out"] for unit in units]
+    firsts = [min(channels, default=-1) for channels in owned]
     ordered = [unit for _, unit in sorted(zip(firsts, units, strict=True), key=lambda pair: pair[0])]
-    single = all(sum((layer, side) == (root, "out") for layer, side, _ in unit) == 1 for unit in units)
+    single = all(len(channels) == 1 for channels in owned)
     roots = sorted(firsts) if single else list(range(len(units)))
     indices: dict[tuple[Layer, Side], list[tuple[int, int]]] = defaultdict(list)
     for number, unit in zip(roots, ordered, strict=True):
