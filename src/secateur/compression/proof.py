@@ -48,8 +48,8 @@ class Proof:
     ) -> None:
         """model: in evaluation mode, on the CPU. example_inputs: as in `Workload`. watch: is told what share is done."""
         self._model, self._watch = model, watch
-        whole = _two_inputs(model, example_inputs)
-        self._inputs = [whole, *_cheaper(model, whole)]
+        whole, outputs = _two_inputs(model, example_inputs)
+        self._inputs = [whole, *_cheaper(model, whole, outputs)]
 
     def proven(self, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
         """The groups that may be cut, in any combination, and the reasons of those that must not be.
@@ -196,24 +196,24 @@ def build_of(group: Group) -> object:
     return group.layer_type, group.width, members
 
 
-def _two_inputs(model: nn.Module, example_inputs: PyTree) -> PyTree:
-    """One example and one sample of noise (less noise, or none, where the model does not take it)."""
+def _two_inputs(model: nn.Module, example_inputs: PyTree) -> tuple[PyTree, PyTree | None]:
+    """One example and one sample of noise (less noise, or none, where the model does not take it); and the outputs."""
     for strength in (1.0, 0.1):
         inputs = mapped(partial(_with_noise, strength), example_inputs)
-        if _outputs(model, inputs) is not None:
-            return inputs
-    return mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
+        if (outputs := _outputs(model, inputs)) is not None:
+            return inputs, outputs
+    inputs = mapped(lambda x: torch.cat([x[:1], x[:1]]), example_inputs)
+    return inputs, _outputs(model, inputs)
 
 
-def _cheaper(model: nn.Module, inputs: PyTree) -> list[PyTree]:
+def _cheaper(model: nn.Module, inputs: PyTree, outputs: PyTree | None) -> list[PyTree]:
     """Shorter ones; where the model does not take those, each alone; the same two where that gives something else."""
     for short in shortened(inputs):
         if _outputs(model, short) is not None:
             return [short]
     each = [rows(inputs, slice(number, number + 1)) for number in range(2)]
     alone = _outputs(model, each[0])
-    whole = _outputs(model, inputs)
-    same = alone is not None and whole is not None and disagreement(alone, rows(whole, slice(1))) is None
+    same = alone is not None and outputs is not None and disagreement(alone, rows(outputs, slice(1))) is None
     return each if same else [inputs]
 
 

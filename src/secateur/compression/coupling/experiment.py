@@ -173,9 +173,9 @@ class Experiment:
             output = mapped(torch.clone, clean.output)
             if layer.reads:
                 self._note(layer, _first(given, named), clean.given, output)
-            for tensor in tensors(output) if marked is not None else ():
-                channels = torch.unflatten(tensor, layer.axis, (-1, layer.writes)).movedim(layer.axis, 0)
-                channels[marked] = self._as_marked(channels[marked])
+            if marked is not None:
+                for tensor in tensors(output):
+                    self._mark_along(layer.axis, torch.unflatten(tensor, layer.axis, (-1, layer.writes)), marked)
         return output
 
     def _note(self, layer: Layer, x: Tensor, before: Tensor, output: Any) -> None:
@@ -190,7 +190,7 @@ class Experiment:
         start = self._starts[layer.name, "out" if layer.passes else "in"]
         self._seen[start : start + len(arrived)] |= arrived
         if layer.passes:
-            output.copy_(torch.where(differs, self._as_marked(output), output))
+            self._mark_at(differs, output)
 
     @contextmanager
     def _marked_tensors(self) -> Iterator[None]:
@@ -201,19 +201,25 @@ class Experiment:
             if part:
                 tensor = getattr(self._model.get_submodule(holder), part[0])
                 changed.append((tensor, tensor.clone()))
-                entries = tensor.movedim(int(part[1]), 0)
-                entries[indices] = self._as_marked(entries[indices])
+                self._mark_along(int(part[1]), tensor, indices)
         try:
             yield
         finally:
             for tensor, clean in reversed(changed):  # two of its dimensions may have been marked
                 tensor.copy_(clean)
 
-    def _as_marked(self, values: Tensor) -> Tensor:
-        if self._mark == NAN:
-            return torch.full_like(values, torch.nan)
-        # Of different sizes: a sum that is the same everywhere is what a softmax does not see.
-        return values + (1 + 2 * values.abs().max()) * torch.linspace(1, 2, values.numel()).view(values.shape)
+    def _mark_along(self, axis: int, values: Tensor, channels: Tensor) -> None:
+        """Mark channels in place."""
+        where = torch.zeros(values.shape[axis], dtype=torch.bool).index_fill_(0, channels, True)
+        self._mark_at(where.view(-1, *(1,) * (values.dim() - 1)).movedim(0, axis), values)
+
+    def _mark_at(self, where: Tensor, values: Tensor) -> None:
+        """Mark entries in place. where: boolean, of the values' shape or broadcast to it."""
+        mark: Tensor | float = torch.nan
+        if self._mark == FINITE:  # of different sizes: a sum that is the same everywhere is what a softmax does not see
+            random = torch.rand(values.shape, generator=torch.Generator().manual_seed(0))
+            mark = (1 + 2 * values.abs().max()) * (1 + random)
+        values += torch.where(where, mark, -0.0)  # which changes nothing, not even the sign of a zero
 
 
 def _first(given: Sequence[Any], named: Mapping[str, Any]) -> Any:

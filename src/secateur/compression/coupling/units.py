@@ -64,9 +64,9 @@ def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, b
         if not layer.passes:
             spots += [(layer, "in", channel) for channel in range(layer.reads)]
         spots += [(layer, "out", channel) for channel in range(layer.writes)]
-    nowhere = np.zeros(0, dtype=np.intp)
-    first, second = map(np.concatenate, zip((nowhere, nowhere), *_edges(experiment, followed), strict=True))
     size = experiment.outputs.stop
+    together = [np.zeros(1, dtype=np.intp), *_leaving_together(experiment, followed)]  # there may be no others
+    first, second = np.repeat([own[0] for own in together], [*map(len, together)]), np.concatenate(together)
     graph = coo_array((np.ones(len(first), dtype=np.bool_), (first, second)), shape=(size, size))
     _, labels = connected_components(graph, directed=False)
     outputs = set(labels[experiment.outputs.start :].tolist())
@@ -77,19 +77,14 @@ def _units(experiment: Experiment, followed: Followed) -> Iterator[tuple[Unit, b
         yield unit, label in outputs
 
 
-def _edges(experiment: Experiment, followed: Followed) -> Iterator[tuple[Places, Places]]:
-    """Pairs of places that leave together: (first ones, second ones)."""
+def _leaving_together(experiment: Experiment, followed: Followed) -> Iterator[Places]:
+    """Places that leave together."""
     for block in _of_channels(followed.blocks):
-        start = experiment.place(block.layer, "out")
-        joined = block.places
-        if len(block.channels) > 1:
-            joined = np.concatenate([start + np.array(block.channels[1:]), joined])
-        yield np.full(len(joined), start + block.channels[0]), joined
+        yield np.concatenate([experiment.place(block.layer, "out") + np.array(block.channels), block.places])
     for layer in experiment.layers:
         if layer.blocks > 1:
             for channels in _inside(layer):
-                places = np.array([experiment.place(layer, side) + channel for side, channel in channels])
-                yield np.full(len(places) - 1, places[0]), places[1:]
+                yield np.array([experiment.place(layer, side) + channel for side, channel in channels])
 
 
 def _of_channels(blocks: Iterable[Block]) -> Iterator[Block]:
