@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task
 from rich.text import Text
 
-from secateur.report.units import duration
+from secateur.formatting import duration
 
 NARROW = 100
 """Columns below which the bar is short."""

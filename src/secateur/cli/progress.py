@@ -14,11 +14,11 @@ from secateur.cli.interrupts import Interrupts
 from secateur.cli.notes import notes
 from secateur.cli.verbosity import SETTINGS
 from secateur.cli.verbosity import console as error_console
+from secateur.formatting import duration, score, short
 from secateur.pipelines.listener import Listener, together
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
 from secateur.records import SHARE, Measurement, Recovered, Trial
-from secateur.report.units import duration, score, short
 from secateur.search.ledger import Ledger
 
 STAGES = {

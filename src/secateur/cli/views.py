@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from secateur.cli.tables import console, listing, say, show_table
+from secateur.formatting import short
 from secateur.pipelines.reading import read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import RunRecord, Version
 from secateur.report import Column, Row, Table, before_and_after, headline
 from secateur.report.audit import audit_facts
 from secateur.report.summary import uncertain
-from secateur.report.units import short
 
 if TYPE_CHECKING:  # torch is slow to import, and who looks at a finished run does not need it
     from secateur.pipelines.check import Checked

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.paired import ONE_SIDED, change, interval, most_lost
 from secateur.evaluators.sample_scores import Scores
+from secateur.formatting import amount, difference, difference_with_interval, score
 from secateur.records import SCORE, Check, Direction, Evaluation, Goal, Measurement, Verdict, gain
-from secateur.report.units import amount, difference, difference_with_interval, score
 from secateur.search.front import clearly_better, front
 
 

@@ -14,6 +14,7 @@ from secateur.compression.resolution import resolve
 from secateur.definition import PipelineDefinition, RecoverDefinition
 from secateur.errors import ModelError
 from secateur.evaluators.paired import least_excluded
+from secateur.formatting import amount
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.gathering import give_grams, refitted
 from secateur.pipelines.listener import Listener
@@ -24,7 +25,6 @@ from secateur.pipelines.rungs import share_of_rungs
 from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
 from secateur.records import SCORE, SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import steps_of, train_steps
-from secateur.report.units import amount
 
 T = TypeVar("T")
 PROBED_STEPS = 3

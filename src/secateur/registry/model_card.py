@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.formatting import difference_with_interval, number
 from secateur.records import ROLES, SHARE, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.contents import status
 from secateur.registry.package import Target
@@ -95,10 +96,8 @@ def _table(record: RunRecord, finalist: Recovered, verdict: Verdict) -> str:
         rows.append(f"| {record.score_name}, test data | {_figure(verdict.test, unit)} | {_figure(tested, unit)} |")
     for name, change in (("selection data", verdict.change), ("test data", verdict.test_change)):
         if change is not None:
-            factor, unit = (100, "points") if record.score_unit == SHARE else (1, record.score_unit)
-            low, high = change.bounds
-            shown = f"{factor * change.value:+.3g} [{factor * low:+.3g}, {factor * high:+.3g}] {unit}"
-            rows.append(f"| change of {record.score_name}, {name}, sample by sample | {shown.rstrip()} | |")
+            shown = difference_with_interval(change, record.score_unit)
+            rows.append(f"| change of {record.score_name}, {name}, sample by sample | {shown} | |")
     return "\n".join(rows)
 
 
@@ -107,14 +106,12 @@ def _figure(measurement: Measurement | None, unit: str) -> str:
     if measurement is None:
         return "–"
 
-    def number(value: float) -> str:
-        if unit == SHARE:
-            return f"{100 * value:.1f}"
-        return f"{value:,.0f}" if value == round(value) and abs(value) >= 10 else f"{value:.4g}"  # counts in full
+    def shown_as(value: float) -> str:
+        return f"{100 * value:.1f}" if unit == SHARE else number(value)
 
-    text = number(measurement.value)
+    text = shown_as(measurement.value)
     if measurement.interval is not None:
-        text += f" [{', '.join(map(number, measurement.interval))}]"
+        text += f" [{', '.join(map(shown_as, measurement.interval))}]"
     milliseconds = measurement.details.get("p50_ms")
     shown = f"{text} {'%' if unit == SHARE else unit}".rstrip()
     return shown + (f" ({milliseconds:.3f} ms)" if milliseconds is not None else "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from secateur.formatting import amount, difference
 from secateur.records import PredictionAudit, RunRecord
-from secateur.report.units import amount, difference
 
 
 def audit_facts(record: RunRecord) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from secateur.formatting import UNKNOWN, duration, kilobytes, ratio, score_with_interval
 from secateur.records import Measurement, RunRecord
 from secateur.report.grid import Column, Row, Table
-from secateur.report.units import UNKNOWN, duration, kilobytes, ratio, score_with_interval
 
 HEADINGS = (
     *(

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from secateur.formatting import kilobytes, ratio, score_ticks, score_with_interval, short
 from secateur.records import SCORE, SHARE, Measurement, Recovered, RunRecord, Trial
 from secateur.report.style import COLOURS, MUTED, empty, error_bars, layout, scaled
-from secateur.report.units import kilobytes, ratio, score_ticks, score_with_interval, short
 
 AXES = {
     "latency": "latency (dense model: 100%)",

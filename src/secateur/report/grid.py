@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.report.units import UNKNOWN
+from secateur.formatting import UNKNOWN
 
 
 @dataclass(frozen=True)

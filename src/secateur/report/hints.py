@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from secateur.formatting import times
 from secateur.records import GroupSummary, Recovered, RunRecord
 from secateur.report.summary import knee_of
-from secateur.report.units import times
 
 BEHIND = 0.05
 """Share by which latency must lag behind MACs to be worth a hint."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secateur.formatting import UNKNOWN, kilobytes, short, times
 from secateur.records import SCORE, SEARCH, ArmResult, Measurement, Recovered, RunRecord, gain
 from secateur.report.device import measured_latencies
 from secateur.report.table import change, milliseconds
-from secateur.report.units import UNKNOWN, kilobytes, short, times
 
 MANY = 0.25
 """Share of disturbed measurements from which on the report warns."""

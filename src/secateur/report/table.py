@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from secateur.records import Measurement, Recovered, RunRecord
-from secateur.report.grid import Column, Row, Table
-from secateur.report.units import (
+from secateur.formatting import (
     UNKNOWN,
     difference,
     difference_with_interval,
@@ -16,6 +14,8 @@ from secateur.report.units import (
     short,
     times,
 )
+from secateur.records import Measurement, Recovered, RunRecord
+from secateur.report.grid import Column, Row, Table
 
 COLUMNS = (
     Column("model", 0, text=True),

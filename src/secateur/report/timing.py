@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from secateur.formatting import duration
 from secateur.records import RunRecord
-from secateur.report.units import duration
 
 NAMES = {
     "check": "checks, saliency, calibration, dense model",

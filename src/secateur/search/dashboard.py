@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from secateur.formatting import number
 from secateur.records import Candidate, Measurement, Recovered, Trial
 from secateur.search.board import Attribute
 
@@ -145,15 +146,11 @@ def _table(columns: Mapping[str, Figures]) -> str:
 
 
 def _figure(measurement: Measurement) -> str:
-    text = _number(measurement.value)
+    text = number(measurement.value)
     if measurement.interval is not None:
         low, high = measurement.interval
-        text += f" ({_number(low)} to {_number(high)})"
+        text += f" ({number(low)} to {number(high)})"
     return f"{text}, predicted" if measurement.provenance == "predicted" else text
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == round(value) and abs(value) >= 10 else f"{value:.4g}"  # bytes and counts in full
 
 
 def _cuts(candidate: Candidate, widths: Mapping[str, int]) -> str:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from finished import CUT, DENSE, RECORD, figures, finalist, make
+from secateur.formatting import duration
 from secateur.records import Candidate, Evaluation, Trial
 from secateur.report.counts import OUTCOMES, finalists, reasons, searched
 from secateur.report.timing import spent
-from secateur.report.units import duration
 
 WHOLE = figures(0.7, 0.5, 4e5)
 TRIALS = (

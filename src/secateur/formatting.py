@@ -13,6 +13,11 @@ from secateur.records import SHARE, Measurement
 UNKNOWN = "–"
 
 
+def number(value: float) -> str:
+    """A number on its own: bytes and counts in full, `533,488`; anything else to four digits, `0.2996`."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or (value == round(value) and abs(value) >= 10) else f"{value:.4g}"
+
+
 def score(value: float, unit: str) -> str:
     """A score: `91.8 %`, or `-3.21 dB`."""
     return f"{100 * value:.1f} %" if unit == SHARE else _with(f"{value:.4g}", unit)
