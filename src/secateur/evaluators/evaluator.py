@@ -115,6 +115,7 @@ class Evaluator:
         """
         started, exports = time.perf_counter(), self.files.exports
         loan = Loan(job.allowance)
+        self.files.close()
         taken: _Taken | None = None
         failure: str | None = None
         try:

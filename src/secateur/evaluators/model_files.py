@@ -125,6 +125,10 @@ class ModelFiles:
             self._opened = network.onnx, self._host.open(network.onnx)
         return self._opened[1]
 
+    def close(self) -> None:
+        """Let go of the network that is open: beside the next one it would take its size twice."""
+        self._opened = None
+
     @torch.no_grad()
     def _expected(self, module: nn.Module) -> list[PyTree]:
         """A module's outputs on what its file is compared on. Raises EvaluationFailed where it does not run."""
@@ -133,7 +137,7 @@ class ModelFiles:
 
     def _check(self, expected: Sequence[PyTree], file: bytes) -> None:
         """Raises EvaluationFailed where a file does not give what is expected."""
-        self._opened = None  # at most one is open at a time
+        self.close()  # at most one is open at a time
         session = self._host.open(file)
         self._opened = file, session
         for inputs, wanted in zip(self._compared, expected, strict=True):

@@ -1,4 +1,7 @@
-"""The Gram matrices of a run: gathered once, kept with the run while candidates are made, read by its workers."""
+"""The Gram matrices of a run: gathered once, kept with the run while candidates are made, read by its driver and workers.
+
+All of them map the same file, so that it lies in memory once, and the system may take that memory back.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ def give_grams(prepared: Prepared, run: RunFolder | None = None, *, most: int | 
     images = wanted if most is None else min(wanted, most)
     if not images:
         return
-    if run is not None and run.grams.is_file():
-        grams = load_file(run.grams)
-    else:
-        grams = grams_of(prepared.model, prepared.space.groups, prepared.workload, images)
-        if run is not None:
-            write(run.grams, save(grams))
-    prepared.evaluator.cutting.grams = grams
+    groups, workload = prepared.space.groups, prepared.workload
+    if run is None:
+        prepared.evaluator.cutting.grams = grams_of(prepared.model, groups, workload, images)
+        return
+    if not run.grams.is_file():
+        write(run.grams, save(grams_of(prepared.model, groups, workload, images)))
+    prepared.evaluator.cutting.grams = load_file(run.grams)
 
 
 def refitted(prepared: Prepared) -> Refitted:

@@ -85,7 +85,7 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Hash of all steps: two candidates with the same steps are one network."""
-        return _digest((type(step).__name__, *astuple(step)) for step in self.steps)
+        return _digest((type(step).__name__, step.layer, step.side, step.indices) for step in self.steps)
 
     @cached_property
     def removed(self) -> Mapping[Side, Mapping[str, tuple[int, ...]]]:

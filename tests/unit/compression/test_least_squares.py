@@ -182,7 +182,7 @@ def test_what_is_solved_once_serves_all_candidates_with_the_same_inputs(monkeypa
     model, x = network("residual"), images(16)
     groups = {g.name: g for g in find_groups(model, (x,)).groups}
     asked = []
-    monkeypatch.setattr(least_squares, "solved", lambda *given: asked.append(1) or solve(*given))
+    monkeypatch.setattr(least_squares, "regressed", lambda *given: asked.append(1) or solve(*given))
     name, other = "layer1.0.conv1", "layer2.0.conv1"
     first = without(groups.values(), {name: (1, 4)})
     second = without(groups.values(), {name: (1, 4), other: (0, 2)})
@@ -198,7 +198,22 @@ def test_what_is_solved_once_serves_all_candidates_with_the_same_inputs(monkeypa
         assert torch.equal(again.state_dict()[key], tensor), key
 
 
-solve = least_squares.solved
+solve = least_squares.regressed
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3, 9])
+def test_outputs_are_solved_for_one_by_one_or_through_the_inputs_that_go_with_one_result(outputs):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 9)), torch.randn(64, 6)
+    few, plan = nn.Sequential(nn.Linear(6, outputs)), Plan((Remove("0", "in", (1, 4)),))
+    few[0].load_state_dict({name: tensor[:outputs] for name, tensor in model[0].state_dict().items()})
+    solutions = []
+    for dense in (model, few):
+        smaller = apply(dense, plan)
+        LeastSquares(dense, gather_grams(dense, ["0"], stream(x, 16))).refit(smaller, plan)
+        solutions.append(torch.cat([smaller[0].weight, smaller[0].bias[:, None]], 1)[:outputs])
+    torch.testing.assert_close(*solutions, rtol=1e-6, atol=1e-7)
+    assert not torch.allclose(solutions[0][:, :-1], model[0].weight[:outputs][:, [0, 2, 3, 5]], atol=1e-4)
 
 
 def test_solutions_are_forgotten_where_they_are_many(monkeypatch):

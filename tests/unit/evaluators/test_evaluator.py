@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import numpy as np
 import onnx
@@ -269,6 +270,18 @@ def test_a_refined_network_is_what_is_measured(tiny):
     last = seen[0].get_submodule("linear").out_features - 1
     assert found.measurements["accuracy"].value == pytest.approx(sum(y == last for y in targets) / len(targets))
     assert "latency" not in found.measurements, "the same widths as in the search: the device is not asked again"
+
+
+def test_the_network_before_is_let_go_before_the_next_one_is_made(tiny):
+    evaluator, space, saliencies = tiny
+    before, alive = weakref.ref(evaluator.files.session(evaluator.files.dense)), []
+
+    def refine(module):
+        alive.append(before() is not None)
+        return module
+
+    evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2"), fidelity=Fidelity(steps=1)), refine=refine)
+    assert alive == [False]
 
 
 def test_the_users_faults_over_a_network_are_its_failure_and_a_sample_that_cannot_be_read_is_not(tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from conftest import make_workload
 from nets import network
+from secateur.compression.compensation.gram import grams_of
 from secateur.compression.groups import find_groups
 from secateur.definition import load_pipeline
 from secateur.errors import DefinitionError
@@ -39,6 +41,20 @@ def test_they_are_gathered_once_for_a_run_and_its_workers(tmp_path, monkeypatch)
     theirs, ours = worker.evaluator.cutting.grams, driver.evaluator.cutting.grams
     assert theirs.keys() == ours.keys() != set()
     assert all(torch.equal(theirs[name], gram) for name, gram in ours.items())
+
+
+def test_a_run_has_them_in_its_file_and_not_in_its_own_memory_besides(tmp_path, monkeypatch):
+    gathered = []
+
+    def gather(*given):
+        grams = grams_of(*given)
+        gathered.extend(map(weakref.ref, grams.values()))
+        return grams
+
+    monkeypatch.setattr(gathering, "grams_of", gather)
+    give_grams(prepared(), SimpleNamespace(grams=tmp_path / "grams.safetensors"))
+    assert gathered
+    assert not any(gram() is not None for gram in gathered)
 
 
 def test_a_dry_run_gathers_from_a_few_samples():

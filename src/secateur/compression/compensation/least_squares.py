@@ -29,20 +29,19 @@ MOST_REMEMBERED = 2**26
 """Weights of solved layers that are kept for the next candidate: 256 MB."""
 
 
-def solved(weight: Tensor, error: Tensor, gram: Tensor, free: int) -> Tensor:
-    """Ridge regression towards given weights, one problem a convolution group.
+def regressed(error: Tensor, gram: Tensor, free: int) -> Tensor:
+    """Ridge regression of what given weights get wrong, one problem a convolution group: what is to be added to them.
 
-    weight: (groups, out, columns), what the solution is drawn to. error: (groups, out, columns), mean of (y − weight x) xᵀ. gram:
-    (groups, columns, columns), mean of x xᵀ. free: of the last columns so many are not drawn to anything. Returns (groups, out,
-    columns), float64; the given weights where the inputs are all zero.
+    error: (groups, out, columns), mean of (y − weight x) xᵀ. gram: (groups, columns, columns), mean of x xᵀ. free: of the last
+    columns so many are not drawn to the given weights. Returns (groups, out, columns), float64; zeros where all inputs are
+    zero.
     """
-    weight, gram = weight.double(), gram.to(torch.float64, copy=True)
+    gram = gram.to(torch.float64, copy=True)
     drawn = gram.shape[2] - free
     ridge = RIDGE * gram.diagonal(dim1=1, dim2=2)[:, :drawn].mean(1)
     gram.diagonal(dim1=1, dim2=2)[:, :drawn] += ridge[:, None]
     factor, failed = torch.linalg.cholesky_ex(gram)
-    solution = weight + torch.cholesky_solve(error.double().mT, factor).mT
-    return torch.where(failed[:, None, None] == 0, solution, weight)
+    return torch.cholesky_solve(error.double().mT, factor).mT.masked_fill(failed[:, None, None] != 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,10 @@ class LeastSquares:
         old, lost = weight.mT[each, stays].mT, weight.mT[each, goes].mT
         shared = gram[each, goes].mT[each, stays]  # (groups, columns that stay, columns that go)
         read = gram[each, stays].mT[each, stays]
-        error = lost.double() @ shared.mT.double()
-        solution = solved(old, error, read, int(dense.bias is not None)).flatten(0, 1).float()
+        lost, shared, free = lost.double(), shared.mT.double(), int(dense.bias is not None)
+        few = shared.shape[1] < lost.shape[1]  # than outputs: the same product is cheaper from its other end
+        moves = lost @ regressed(shared, read, free) if few else regressed(lost @ shared, read, free)
+        solution = (old + moves).flatten(0, 1).float()
         self._solutions[name, gone] = solution
         while len(self._solutions) > 1 and sum(s.numel() for s in self._solutions.values()) > MOST_REMEMBERED:
             self._solutions.popitem(last=False)

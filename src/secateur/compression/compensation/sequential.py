@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.compensation.least_squares import solved
+from secateur.compression.compensation.least_squares import regressed
 from secateur.compression.compensation.readers import (
     Reader,
     answers,
@@ -59,14 +59,15 @@ def refit_in_order(module: nn.Module, dense: nn.Module, plan: Plan, given: Dense
 
     def refit(name: str, layer: Reader, inputs: Tensor) -> None:
         x = columns(layer, inputs).double()
-        weight = matrix(layer)
+        weight = matrix(layer).double()
         biases = int(layer.bias is not None)
         if biases:
             x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], 2)
         kept = kept_rows(cast("Reader", dense.get_submodule(name)), plan.removed["out"].get(name, ()))
         y = given.outputs[name][:, kept].double().mT.reshape(*weight.shape[:2], -1)  # (groups, out, rows)
-        rows, wrong = x.shape[1], y - weight.double() @ x.mT
-        overwrite(layer, solved(weight, wrong @ x / rows, x.mT @ x / rows, biases).flatten(0, 1).float())
+        rows, wrong = x.shape[1], y - weight @ x.mT
+        moves = regressed(wrong @ x / rows, x.mT @ x / rows, biases)
+        overwrite(layer, (weight + moves).flatten(0, 1).float())
 
     with before_each(module.eval(), list(given.outputs), refit):
         return call(module, given.inputs)
