@@ -100,7 +100,8 @@ class Experiment:
         if seen:
             data = [{"parameter": values, "value": value} for values, value in seen]
             self._within_start(lambda rest: rest.post("experiment/import-data", data), "had no tuner")
-        self._answered = self._tuner_seen = time.monotonic()
+        self._answered = time.monotonic()
+        self._tuner_seen = None if seen else self._answered  # a tuner that has been told something is there
         return self._rest.url
 
     def _within_start(self, attempt: Callable[[Rest], object], what: str) -> None:
