@@ -129,7 +129,7 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, size, size) → (n, classes)."""
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.position
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.position
         logits: Tensor = self.head(self.norm(self.blocks(x))[:, 0])
         return logits
 
