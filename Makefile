@@ -18,8 +18,8 @@ endef
 demo: $(DEMO) ## set up what a run needs, then compress a small CNN on scikit-learn's digits and show what came out
 	$(BIN)/secateur run quick
 
-test: $(READY) sshd ## set up, then run every test, three files at a time, as many of them wait; each keeps to one thread
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+test: $(READY) sshd ## set up, then run every test, two files at a time; each of them keeps to one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(READY) ## the inner loop: unit tests and contracts, without those that take longer than some seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
