@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -85,7 +85,7 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Hash of all steps: two candidates with the same steps are one network."""
-        return _digest((type(step).__name__, step.layer, step.side, step.indices) for step in self.steps)
+        return _digest((type(s).__name__, *(getattr(s, f.name) for f in fields(s))) for s in self.steps)
 
     @cached_property
     def removed(self) -> Mapping[Side, Mapping[str, tuple[int, ...]]]:
