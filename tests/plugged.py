@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from secateur.compression.saliency import METHODS
+from secateur.compression.criteria import METHODS
 from secateur.definition import DEVICE_KINDS
 from secateur.evaluators import METRICS
 from secateur.evaluators.runtimes import RUNTIMES
@@ -16,7 +16,7 @@ REGISTRIES = (METHODS, METRICS, SAMPLERS, RUNTIMES, WORKLOADS, DEVICE_KINDS)
 THINGS = """
 from typing import Literal
 from optuna.samplers import RandomSampler
-from secateur.compression.saliency import Method
+from secateur.compression.criteria import Method
 from secateur.definition import DeviceKind
 from secateur.definition.declared import Declared
 from secateur.evaluators import Metric

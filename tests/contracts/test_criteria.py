@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.compression.saliency import METHODS
+from secateur.compression.criteria import METHODS
 from secateur.testing import CriterionContract
 
 

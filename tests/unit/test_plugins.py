@@ -13,8 +13,9 @@ import plugged
 from conftest import REPOSITORY, make_workload
 from secateur.agent import runtimes as agent
 from secateur.agent.latency import Protocol
+from secateur.compression.criteria import METHODS
 from secateur.compression.groups import find_groups
-from secateur.compression.saliency import METHODS, compute_saliencies
+from secateur.compression.saliency import compute_saliencies
 from secateur.definition import EvaluatorDefinition, WorkloadReference, pipeline_from
 from secateur.errors import DefinitionError, PluginError
 from secateur.evaluators import METRICS

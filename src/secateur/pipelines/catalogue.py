@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from secateur.agent.runtimes import Available, Runtime
-from secateur.compression.saliency import METHODS, Method
+from secateur.compression.criteria import METHODS, Method
 from secateur.definition import DEVICE_KINDS, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
 from secateur.errors import PluginError
 from secateur.evaluators import METRICS

@@ -15,9 +15,9 @@ from secateur.agent.runtimes import Unavailable, check_options
 from secateur.compression.checks import check_model
 from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics
 from secateur.compression.costs import LayerCosts
+from secateur.compression.criteria import METHODS
 from secateur.compression.groups import FoundGroups
 from secateur.compression.kept_groups import kept_groups
-from secateur.compression.saliency import METHODS
 from secateur.compression.storage import weights_digest
 from secateur.definition import (
     UPPER_GOALS,

@@ -13,9 +13,10 @@ from math import prod
 
 import numpy as np
 
-from secateur.compression.channel_tensors import WRITING
+from secateur.compression.criteria import METHODS, available_methods
+from secateur.compression.criteria.channel_tensors import WRITING
 from secateur.compression.groups import FoundGroups
-from secateur.compression.saliency import METHODS, Saliencies, available_methods
+from secateur.compression.saliency import Saliencies
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest

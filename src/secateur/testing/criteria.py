@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from secateur.compression.criteria import METHODS, Method, available_methods
 from secateur.compression.groups import FoundGroups, find_groups
-from secateur.compression.saliency import METHODS, Method, available_methods, compute_saliencies
+from secateur.compression.saliency import compute_saliencies
 from secateur.records import Workload
 from secateur.testing.examples import workload
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.compression import obs
-from secateur.compression.obs import Reading, losses_in_order
+from secateur.compression.criteria import obs
+from secateur.compression.criteria.obs import Reading, losses_in_order
 
 
 def reading(weight, gram, size=1) -> Reading:

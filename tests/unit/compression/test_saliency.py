@@ -10,12 +10,13 @@ from torch import nn
 
 from conftest import make_workload
 from nets import images, network, shaken
-from secateur.compression.channel_tensors import ChannelTensors, arranged
 from secateur.compression.compensation.batch_norm import dense_statistics, recalibrate
+from secateur.compression.criteria import METHODS, Method, available_methods
+from secateur.compression.criteria.channel_tensors import ChannelTensors, arranged
+from secateur.compression.criteria.obs import Reading
 from secateur.compression.groups import find_groups
-from secateur.compression.obs import Reading
 from secateur.compression.plan import apply
-from secateur.compression.saliency import METHODS, Method, available_methods, compute_saliencies
+from secateur.compression.saliency import compute_saliencies
 from secateur.compression.transforms.channels import without
 from secateur.errors import WorkloadError
 from secateur.records import Group, Member

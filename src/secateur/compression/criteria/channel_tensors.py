@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.readers import Reader, matrix
-from secateur.compression.obs import Reading
+from secateur.compression.criteria.obs import Reading
 from secateur.records import Group, Member, Side
 
 WRITING = ("convolution", "transposed convolution", "linear", "transposed linear")
