@@ -26,8 +26,10 @@ def figures(accuracy, latency, size):
         "accuracy": Measurement(accuracy, "score", "measured", 100, (accuracy - 0.02, accuracy + 0.02), "cpu"),
         "latency": Measurement(latency, "of dense", "measured", 8, (latency - 0.01, latency + 0.01), "cpu", {"p50_ms": latency, "min_ms": 0.08 * latency, "p90_ms": 2, "dense_min_ms": 0.08, "dense_p50_ms": 1, "disturbed": 0.0, "drift": 0.01}),
         "size": Measurement(size, "bytes", "computed"),
+        "download": Measurement(size * 0.9, "bytes", "computed"),
         "macs": Measurement(size * 10, "MACs", "computed"),
         "parameters": Measurement(size / 4, "parameters", "computed"),
+        "nonzero": Measurement(size / 4, "parameters", "computed"),
         "damage": Measurement(1 - accuracy, "relative squared error", "measured"),
     }  # fmt: skip
 

@@ -70,7 +70,17 @@ def test_the_status_of_a_finalist(changes, expected):
 def test_what_is_judged_has_plain_names_and_everything_else_stands_below():
     points = finalist_points(replace(RECORD.finalists[0], losses=(0.5,)), RECORD.verdicts["f1-aa"])
     plain = {p.key: p.value for p in points if "/" not in p.key}
-    assert plain.keys() == {"accuracy", "latency", "speedup", "size", "macs", "parameters", "damage"}
+    assert plain.keys() == {
+        "accuracy",
+        "latency",
+        "speedup",
+        "size",
+        "download",
+        "macs",
+        "parameters",
+        "nonzero",
+        "damage",
+    }
     assert plain["speedup"] == 2.5
     assert {p.key.partition("/")[0] for p in points if "/" in p.key} == {
         "search",

@@ -99,7 +99,7 @@ class Run:
         return pd.DataFrame(rows).set_index(index)
 
     def plot(self, cost: str | None = None) -> Any:
-        """The front as a plotly figure, score against a cost: `latency`, `size`, `macs` or `parameters`."""
+        """The front as a plotly figure, score against a cost: `latency`, `size`, `download`, `macs`, `parameters` or `nonzero`."""
         record = self.record
         costs = [axis for axis in AXES if axis in record.dense["search"] and axis in record.objectives] or ["size"]
         return front_figure(record, one_of(cost or costs[0], AXES, "plot", "cost"))

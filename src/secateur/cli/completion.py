@@ -33,7 +33,8 @@ def metrics(context: typer.Context, incomplete: str) -> list[str]:
     """Names of the metrics that come with the package, and the project's own that its runs have measured."""
     import json
 
-    known = {"accuracy", "latency", "throughput", "memory", "energy", "size", "macs", "parameters", "damage"}
+    known = {"accuracy", "device_accuracy", "damage", "latency", "throughput", "memory", "energy"}
+    known |= {"size", "download", "macs", "parameters", "nonzero"}
     for file in _runs(context).glob("*/dense/selection.json"):
         known |= set(json.loads(file.read_text(encoding="utf-8")))
     return _fitting(incomplete, known)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+import zstandard
 from torch import nn
 
 from secateur.compression.costs import LayerCosts
@@ -21,6 +23,9 @@ from secateur.records import Workload
 from secateur.workloads.pytrees import PyTree, call, joined, mapped, rows, tensors
 from secateur.workloads.roles import collect
 
+COMPRESSION = 3
+"""The level of zstd at which a download is compressed: its default. It takes 1 to 7 ms a megabyte, most where half of the weights
+are zero; level 9 takes 5 to 30 and saves 9 % where nine of ten are zero, 1 % where half are, nothing where none is."""
 COMPARED = 2
 """Calibration samples on which a file and its module are compared, beside the example."""
 
@@ -51,6 +56,12 @@ class Network:
     def file(self) -> bytes:
         """As shipped, in the runtime's format."""
         return self.onnx if self.converted is None else self.converted
+
+    @cached_property
+    def download(self) -> int:
+        """Bytes of the file, compressed by zstd at level `COMPRESSION`."""
+        compressor = zstandard.ZstdCompressor(level=COMPRESSION)
+        return sum(map(len, compressor.read_to_iter(self.file, size=len(self.file))))
 
 
 class ModelFiles:

@@ -17,7 +17,7 @@ from secateur.workloads.pytrees import length
 CONFIDENCE = 0.99
 Z = 2.326
 """One-sided normal quantile of that confidence."""
-BOUNDED = {"accuracy", "latency", "size", "macs", "parameters"}
+BOUNDED = {"accuracy", "latency", "size", "download", "macs", "parameters", "nonzero"}
 """Metrics that are known, or bounded, after a part of the data."""
 
 

@@ -15,6 +15,8 @@ AXES = {
     "size": "file size (dense model: 100%)",
     "macs": "MACs (dense model: 100%)",
     "parameters": "parameters (dense model: 100%)",
+    "download": "download (dense model: 100%)",
+    "nonzero": "non-zeros (dense model: 100%)",
 }
 """Short enough for a figure on a phone."""
 ARM_NAMES = {
@@ -164,7 +166,7 @@ def _hover(title: str, measurements: Mapping[str, Measurement], unit: str) -> st
         lines.append(f"score: {score_with_interval(measurements['accuracy'], unit)}")
     if "latency" in measurements:
         lines.append(f"latency: {ratio(measurements['latency'])} of dense")
-    for name, text in (("size", kilobytes), ("parameters", short), ("macs", short)):
+    for name, text in (("size", kilobytes), ("download", kilobytes), ("parameters", short), ("macs", short)):
         if name in measurements:
             lines.append(f"{name}: {text(measurements[name].value)}")
     return "<br>".join(lines)

@@ -25,6 +25,9 @@ from secateur.report.summary import cards, result, warnings
 from secateur.report.table import before_and_after
 from secateur.report.timing import spent
 
+ASKED = ("latency", "download", "nonzero")
+"""Costs that the search measures only where the definition names them."""
+
 
 def write_report(record: RunRecord, path: Path, versions: Sequence[Version] | None = None) -> Path:
     """Write the page. versions: what was registered, None before that. Returns its path.
@@ -84,9 +87,9 @@ def _context(record: RunRecord, versions: Sequence[Version] | None) -> dict[str,
 
 
 def _axes(record: RunRecord) -> list[str]:
-    """Costs that the front is shown over: latency is measured for every trial only where it is an objective."""
+    """Costs that the front is shown over: those that every trial has."""
     known = (axis for axis in AXES if axis in record.dense["search"])
-    return [axis for axis in known if axis != "latency" or axis in record.objectives]
+    return [axis for axis in known if axis not in ASKED or axis in record.objectives]
 
 
 def _figures(record: RunRecord) -> Mapping[str, Any]:

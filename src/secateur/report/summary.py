@@ -92,6 +92,8 @@ def result(record: RunRecord) -> str:
     dense = record.dense["selection"]
     if "size" in best.measurements:
         parts.append(f"{times(dense['size'].value / best.measurements['size'].value)} smaller")
+    if "download" in record.objectives:
+        parts.append(f"{times(dense['download'].value / best.measurements['download'].value)} smaller to download")
     parts.append(f"{change(record, best, 'selection')} of {record.score_name} on selection data")
     return f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
 
@@ -106,7 +108,7 @@ class Card:
 
 
 def cards(record: RunRecord) -> list[Card]:
-    """The knee's gains, each beside the dense model's figure, and its one loss."""
+    """The knee's gains, each beside the dense model's figure, and its one loss. A download is one where it is an objective."""
     best = knee_of(record)
     if best is None:
         return []
@@ -118,7 +120,10 @@ def cards(record: RunRecord) -> list[Card]:
             f", {milliseconds(latency, '')} ms against {beside} ms in the same measurement" if beside != UNKNOWN else ""
         )
         gains.append(Card(times(1 / latency.value), f"faster (95 %: {times(1 / high)} to {times(1 / low)}){same}"))
-    for name, text, words in (("size", kilobytes, "smaller file"), ("macs", short, "fewer MACs")):
+    costs = [("size", kilobytes, "smaller file"), ("macs", short, "fewer MACs")]
+    if "download" in record.objectives:
+        costs.insert(1, ("download", kilobytes, "smaller download, compressed"))
+    for name, text, words in costs:
         if name in best.measurements:
             own, base = best.measurements[name].value, dense[name].value
             gains.append(Card(times(base / own), f"{words}: {text(own)} instead of {text(base)}"))

@@ -29,6 +29,7 @@ COLUMNS = (
     Column("speed-up", 1),
     Column("ms (dense model)", 5),
     Column("size", 2),
+    Column("download", 6),
     Column("parameters", 12),
     Column("MACs", 7),
 )
@@ -165,6 +166,7 @@ def with_dense(latency: Measurement | None) -> str:
 def _costs(measured: Mapping[str, Measurement], dense: Mapping[str, Measurement]) -> tuple[str, ...]:
     return (
         of_dense(measured.get("size"), dense.get("size"), kilobytes),
+        of_dense(measured.get("download"), dense.get("download"), kilobytes),
         of_dense(measured.get("parameters"), dense.get("parameters"), short),
         of_dense(measured.get("macs"), dense.get("macs"), short),
     )

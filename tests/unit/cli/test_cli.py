@@ -9,6 +9,7 @@ import pytest
 
 import secateur
 from secateur.cli import main
+from secateur.evaluators import METRICS
 from secateur.pipelines.catalogue import CATALOGUE, schemas
 
 BAD_FACTORIES = """
@@ -318,6 +319,7 @@ def test_the_shell_completes_names(tmp_path, monkeypatch):
     assert completion.runs(context, "q") == ["quick-1"]
     assert completion.finalists(context, "") == ["f1-aa"]
     assert completion.metrics(context, "lat") == ["latency"]
+    assert completion.metrics(context, "") == sorted(METRICS.own)
     assert completion.listings("pip") == ["pipelines"]
     assert set(completion.LISTINGS) == set(CATALOGUE)
     context.params = {"project": tmp_path / "nowhere"}

@@ -5,10 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import zstandard
+from torch import nn
 
 from conftest import make_workload
 from secateur.errors import WorkloadError
-from secateur.evaluators.metrics import METRICS, Context, Metric, accuracy, measure_all
+from secateur.evaluators.metrics import (
+    METRICS,
+    Context,
+    Metric,
+    accuracy,
+    download,
+    measure_all,
+    nonzero,
+    parameters,
+    size,
+)
+from secateur.evaluators.model_files import Network
 from secateur.evaluators.paired import interval
 from secateur.evaluators.sample_scores import RESAMPLES, scores_of
 from secateur.workloads.loading import guarded_workload
@@ -88,3 +101,32 @@ def test_a_score_of_the_whole_set_is_called_once_for_each_resample():
     accuracy(some)
     interval(some.scores)
     assert len(calls) == 1 + RESAMPLES
+
+
+def costs(module, file=b""):
+    """What a network's own figures are; the outputs do not matter."""
+    some = Context(make_workload(), Network(module, file, 0), None, None, None, "host", None)
+    return {metric.__name__: metric(some).value for metric in (size, download, parameters, nonzero)}
+
+
+def test_a_download_is_what_a_reader_of_zstd_opens_again():
+    weights = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    masked = torch.where(weights.abs() < 1, 0, weights).numpy().tobytes()
+    dense, zeros = costs(nn.Identity(), weights.numpy().tobytes()), costs(nn.Identity(), masked)
+    assert dense["size"] == zeros["size"] == 400_000
+    assert zeros["download"] < 0.6 * dense["download"] < 0.6 * dense["size"]
+    alone = len(zstandard.ZstdCompressor(level=3).compress(masked))  # its blocks may be cut elsewhere
+    assert zeros["download"] == pytest.approx(alone, rel=0.01)
+
+
+def test_zeros_of_every_parameter_count_and_shared_ones_once():
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    with torch.no_grad():
+        for parameter in (first.weight, first.bias, second.bias):
+            parameter.fill_(0.5)
+        first.weight[0] = 0
+        second.bias[1:] = 0
+        first.bias[0] = -0.0
+    found = costs(nn.Sequential(first, second))
+    assert (found["parameters"], found["nonzero"]) == (24, 24 - 4 - 3 - 1)

@@ -121,6 +121,12 @@ def test_each_panel_has_its_figure_and_all_but_the_first_are_hidden(tmp_path):
     ]
 
 
+def test_a_cost_that_trials_have_only_where_it_is_asked_for_has_a_panel_only_there(tmp_path):
+    assert "front-download" not in page_of(RECORD, tmp_path).figures
+    asked = replace(RECORD, objectives={**RECORD.objectives, "download": "minimize"})
+    assert "front-download" in page_of(asked, tmp_path).figures
+
+
 def test_how_to_load_what_was_registered(tmp_path):
     record = replace(RECORD, definition={"register": {"name": "digits-cnn", "tracking_uri": None}})
     said = page_of(record, tmp_path, VERSIONS).sections["section-load"]

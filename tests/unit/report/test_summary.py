@@ -23,6 +23,19 @@ def test_the_headline_is_honest_about_gain_and_loss():
     assert cards(failed) == []
 
 
+def test_a_download_is_told_where_it_is_an_objective():
+    """Of a network with zeros the file is as large as before."""
+    download = Measurement(1e5, "bytes", "computed")
+    best = finalist("f1-aa", 0.88, 0.4, measurements={**figures(0.88, 0.4, 1e6), "download": download})
+    record = make([best], "f1-aa")
+    assert "download" not in headline(record)
+    assert not [card for card in cards(record) if "download" in card.text]
+    asked = replace(record, objectives={"accuracy": "maximize", "download": "minimize"})
+    assert "1.00× smaller, 9.00× smaller to download" in headline(asked)
+    (card,) = (card for card in cards(asked) if "download" in card.text)
+    assert (card.value, card.text) == ("9.00×", "smaller download, compressed: 100 kB instead of 900 kB")
+
+
 def arms(uniform):
     return (ArmResult("search", 40, 0.2), uniform, ArmResult("random", 0, 0.0), ArmResult("global", 2, 0.19))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finished import RECORD, figures, finalist, make
+from secateur.formatting import UNKNOWN
 from secateur.records import Measurement
 from secateur.report import before_and_after, headline
 from secateur.report.audit import audit_facts
@@ -23,6 +24,15 @@ def test_a_row_for_each_model_from_the_slowest_to_the_fastest():
     assert [row.cells[0] for row in table.rows if not row.passed] == ["f2-bb"]
     assert cells(RECORD)["f1-aa"]["size"] == "400 kB (40%)"
     assert cells(RECORD)["f1-aa"]["speed-up"] == "2.50× (2.44–2.56)"
+
+
+def test_the_download_stands_beside_the_size_where_it_was_measured():
+    assert cells(RECORD)["f1-aa"]["download"] == "360 kB (40%)"
+    assert cells(RECORD)["dense"]["download"] == "900 kB (100%)"
+    before = {name: figure for name, figure in figures(0.88, 0.4, 4e5).items() if name != "download"}
+    earlier = make([finalist("f1-aa", 0.88, 0.4, measurements=before)], "f1-aa")
+    assert cells(earlier)["f1-aa"]["download"] == UNKNOWN
+    assert "download" not in cells(replace(earlier, dense={**earlier.dense, "selection": before}))["dense"]
 
 
 def test_constraints_and_front_are_two_columns():

@@ -70,3 +70,15 @@ def test_what_was_only_predicted_teaches_nothing():
 def test_only_what_is_certain_is_rejected(noise, rejected):
     limits = at_most(0.45)
     assert (learned(noise).rejects(limits, {"macs": 2e7, "parameters": 2.5e4}) is not None) == rejected
+
+
+def test_what_the_costs_of_a_plan_do_not_tell_is_not_foreseen_however_much_was_measured():
+    """A download depends on zeros, which neither MACs nor parameters count."""
+    forecast = Forecast()
+    for i in range(20):
+        figures = measured(macs=4e7 - 1e6 * i, parameters=1e5 - 1e3 * i, download=1e5 - 1e3 * i)
+        forecast.learn(Evaluation(Candidate({}), str(i), figures))
+    exact = {"macs": 4e7, "parameters": 1e5}
+    limit = Goal("download", "at_most", 1.0, 1.0, "download at most 1")
+    assert forecast.of("download", exact) is None
+    assert forecast.rejects((limit,), exact) is None

@@ -219,6 +219,23 @@ def test_a_forecast_cost_rejects_too(tmp_path):
     assert all(4 * e.measurements["macs"].value > 2.0 for e in rejected)
 
 
+def test_an_objective_that_cannot_be_foreseen_is_searched_all_the_same(tmp_path):
+    """The knapsack then saves MACs."""
+
+    def shipped(candidate):
+        found = evaluate(candidate)
+        download = dataclasses.replace(found.measurements["macs"], value=3 * found.measurements["macs"].value)
+        return dataclasses.replace(found, measurements={**found.measurements, "download": download})
+
+    goal = Goal("download", "at_most", 2.5, 2.5, "download at most 2.5")
+    objectives = {"accuracy": "maximize", "download": "minimize"}
+    dense = shipped(make_space().dense()).measurements
+    made = run(tmp_path, 40, evaluate=shipped, objectives=objectives, goals=(*GOALS, goal), dense=dense)
+    assert made.evaluated == 40
+    assert not [t for t in made.trials if t.evaluation.rejected]
+    assert {"knapsack", "sampler"} <= {t.arm for t in own(made.trials)}
+
+
 def test_constraints_that_leave_no_room_end_the_search(tmp_path):
     goal = Goal("macs", "at_most", 0.01, 0.01, "macs at most 0.01")
     made = run(tmp_path, 60, goals=(*GOALS, goal), sampler="random")
