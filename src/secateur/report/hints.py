@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from secateur.formatting import times
 from secateur.records import GroupSummary, Recovered, RunRecord
 from secateur.report.summary import knee_of
+from secateur.report.zeros import MASKS, no_kernel
 
 BEHIND = 0.05
 """Share by which latency must lag behind MACs to be worth a hint."""
@@ -38,7 +39,7 @@ def hints(record: RunRecord) -> list[Hint]:
         _widths(record, shown),
         _bottleneck(record, shown),
         _fixed(shown),
-        _zeros(shown),
+        _zeros(record, shown),
     )
     return [hint for hint in candidates if hint is not None]
 
@@ -132,13 +133,23 @@ def _fixed(finalist: Recovered) -> Hint | None:
     )
 
 
-def _zeros(finalist: Recovered) -> Hint:
+def _zeros(record: RunRecord, finalist: Recovered) -> Hint | None:
     """Zeros that no kernel skips."""
+    transforms = {edit.transform for edits in finalist.candidate.edits.values() for edit in edits}
+    if transforms & MASKS.keys():
+        evaluator = record.definition.get("evaluator", {})
+        said = no_kernel(transforms, evaluator.get("runtime", ""), evaluator.get("runtime_options", {}))
+        if said is None:
+            return None
+        return Hint(
+            "Zeros without a kernel",
+            f"{finalist.name} holds weights that were set to zero. {said}",
+            "Judge what zeros gain by `download`, which counts them; speed comes from channels that leave.",
+        )
     speed = times(1 / finalist.measurements["latency"].value)
     return Hint(
         "Zeros without a kernel",
-        f"Does not apply: channels are removed whole, so the {speed} need no kernel for sparse weights. Single weights set "
-        "to zero make a file smaller and nothing faster in ONNX Runtime.",
+        f"Does not apply: channels are removed whole, so the {speed} need no kernel for sparse weights.",
     )
 
 

@@ -131,6 +131,13 @@ class RuntimeContract:
     def test_its_format_is_one_that_files_can_be_made_in(self, runtime: Runtime) -> None:
         assert runtime.format in (ONNX, *FORMATS)
 
+    def test_it_says_when_it_skips_zeros_of_transforms_that_leave_some(self, runtime: Runtime) -> None:
+        for option, values in runtime.options.items():
+            for value in values:
+                skipped = runtime.skips(runtime.chosen({option: value}))
+                assert skipped.keys() <= {"weights", "n_m", "blocks"}
+                assert all(skipped.values())
+
     def test_options_that_it_does_not_have_are_named(self, runtime_name: str, runtime: Runtime) -> None:
         assert check_options(runtime_name, {}) is None
         assert f"{runtime_name} has no option 'colour'" in str(check_options(runtime_name, {"colour": "red"}))

@@ -125,6 +125,7 @@ def test_an_engine_is_built_once_for_its_model_shapes_and_precision(opened, call
     assert [call["shapes"] for call in builds] == ["x:1x2,y:1x2", "x:3x2,y:3x2", "a:1x2,b:1x2", "x:1x2,y:1x2"]
     assert ["fp16" in call for call in builds] == [False, False, False, True]
     assert ["noTF32" in call for call in builds] == [True, True, True, False]
+    assert [call.get("sparsity") for call in builds] == [None, None, None, "enable"]
     assert all("skipInference" in call for call in builds)
 
 

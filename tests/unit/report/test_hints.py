@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from finished import DENSE, RECORD, figures, finalist, make
 from invented import narrowed
-from secateur.records import GroupSummary, Measurement
+from secateur.records import Candidate, Edit, GroupSummary, Measurement
 from secateur.report.hints import hints
 
 GROUPS = (
@@ -68,6 +68,29 @@ def test_a_bottleneck_that_was_spared_is_named():
 def test_fixed_costs_only_of_small_models():
     assert "0.200 ms" in seen(32, 32, dense_ms=0.2)["Fixed costs of a small model"].seen
     assert "Fixed costs of a small model" not in seen(32, 32, dense_ms=20.0)
+
+
+ZEROS = "Zeros without a kernel"
+
+
+def of_masks(*transforms, **evaluator):
+    """What is said of a finalist that is masked by these transforms."""
+    edits = tuple(Edit(transform, 50, "l2") for transform in transforms)
+    record = make([finalist("f1", 0.88, 0.9, candidate=Candidate({"heavy": edits}))], "f1")
+    found = hints(replace(record, definition={"evaluator": evaluator}))
+    return {hint.cause: hint for hint in found}.get(ZEROS)
+
+
+def test_zeros_of_masks_are_no_speed():
+    found = of_masks("channels", "weights", runtime="onnxruntime", runtime_options={})
+    assert "f1 holds weights that were set to zero. No kernel of onnxruntime skips" in found.seen
+    assert "`download`" in found.remedy
+    assert "Does not apply" in of_masks("channels", runtime="onnxruntime").seen
+
+
+def test_of_a_runtime_that_is_not_here_nothing_is_claimed():
+    assert of_masks("weights", runtime="of a plug-in") is None
+    assert of_masks("weights") is None, "an earlier version's record"
 
 
 def test_nothing_is_said_where_latency_was_not_measured():
