@@ -4,7 +4,8 @@ SecateurError
 ├── DefinitionError       a YAML file, an override or a name in them is wrong          exit code 2
 ├── PluginError           an installed plug-in cannot be used                          exit code 2
 ├── WorkloadError         the factory, the data roles or the weights are wrong         exit code 2
-│   └── DataUnreadable    a sample cannot be read: no network's fault, the run ends and can go on
+│   ├── DataUnreadable    a sample cannot be read: no network's fault, the run ends and can go on
+│   └── NotFinite         a criterion's scores, or the loss they come from: the run goes on without the criterion
 ├── ModelError            the model cannot be traced, cut or exported                  exit code 2
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
 ├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
@@ -50,6 +51,10 @@ class WorkloadError(SecateurError):
 
 class DataUnreadable(WorkloadError):
     """A data set does not give one of its samples, whatever network it is for. It ends the run, which can go on."""
+
+
+class NotFinite(WorkloadError):
+    """A criterion's scores, or the loss that they come from, are not finite. A run goes on by its other criteria."""
 
 
 class ModelError(SecateurError):

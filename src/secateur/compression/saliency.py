@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from secateur.compression.compensation.gram import Grams, grams_of
 from secateur.compression.criteria import METHODS, available_methods
+from secateur.compression.criteria.activities import activities_of
 from secateur.compression.criteria.channel_tensors import ChannelTensors, arranged
-from secateur.errors import WorkloadError
+from secateur.errors import NotFinite, WorkloadError
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.portions import portions
@@ -18,11 +20,17 @@ from secateur.workloads.pytrees import call, length, rows
 from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
 
-BATCH = 32
-"""Samples of one backward pass."""
+BATCH, BATCHES = 32, 8
+"""Samples of a backward pass, and passes, where the gradients of batches are asked for."""
+SAMPLES = 64
+"""Backward passes where those of single samples are."""
 
 Saliencies = Mapping[str, Mapping[str, Tensor]]
 """group name → method name → (width,) scores of the root channels."""
+
+
+def _raise(_: str, error: NotFinite) -> None:
+    raise error
 
 
 def compute_saliencies(
@@ -30,42 +38,76 @@ def compute_saliencies(
     groups: Sequence[Group],
     methods: Sequence[str],
     workload: Workload,
-    batches: int = 8,
     grams: Grams | None = None,
+    failed: Callable[[str, NotFinite], None] = _raise,
 ) -> dict[str, dict[str, Tensor]]:
     """Score every root channel of every group by every method, once.
 
-    Methods with gradients see `batches` batches drawn from the calibration data, those with Gram matrices these: `grams`, or what
-    the same samples give. Scores are (width,), float32, on the CPU, finite
-    and ≥ 0. Raises WorkloadError where the loss on calibration data is not finite, or where a method's scores are not such.
+    All see samples drawn from the calibration data; grams: what `grams_of` gives of them, where it is known. Scores are (width,),
+    float32, on the CPU, finite and ≥ 0. failed: told of a method whose scores, or the loss for them, are not finite, and why; the
+    method is then left out of all groups. Raises WorkloadError where scores are wrong otherwise, or where the model does not run.
     """
-    scores: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
-    modules = dict(model.named_modules())
-    plain = [name for name in methods if not METHODS[name].needs_gradients]
-    if grams is None and any(METHODS[name].needs_grams for name in methods):
-        grams = grams_of(model, groups, workload, batches * BATCH)
-    with torch.no_grad():
-        for group in groups:
-            tensors = arranged(group, modules, grams=grams)
-            for name in available_methods(group, plain):
-                scores[group.name][name] = _score(name, tensors)
-    graded = [name for name in methods if METHODS[name].needs_gradients]
-    if graded:
-        count = 0
-        squares: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
-        for _ in _backward_passes(model, workload, batches):
+    modules, asked = dict(model.named_modules()), {name: METHODS[name] for name in methods}
+    samples = BATCH * BATCHES
+    if grams is None and any(method.needs_grams for method in asked.values()):
+        grams = grams_of(model, groups, workload, samples)
+    wanted = any(method.needs_activations for method in asked.values())
+    activities = activities_of(model, groups, workload, samples) if wanted else None
+
+    def at_rest(group: Group) -> ChannelTensors:
+        return arranged(group, modules, grams=grams, activities=activities)
+
+    def graded(group: Group) -> ChannelTensors:
+        return arranged(group, modules, graded=True)
+
+    by_batch = [name for name, method in asked.items() if method.needs_gradients]
+    by_sample = [name for name, method in asked.items() if method.needs_sample_gradients]
+    others = [name for name in methods if name not in (*by_batch, *by_sample)]
+    looks = (
+        _Looks(others, at_rest, [None]),
+        _Looks(by_batch, graded, _backward_passes(model, workload, BATCHES, BATCH), power=2),
+        _Looks(by_sample, graded, _backward_passes(model, workload, SAMPLES, 1)),
+    )
+    found = [_averaged(look, groups, failed) for look in looks if look.methods]
+    model.zero_grad(set_to_none=True)
+    return {group.name: {name: s for scores in found for name, s in scores[group.name].items()} for group in groups}
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """When some methods are asked, and about what: (mean of score^power)^(1/power) over all times."""
+
+    methods: Sequence[str]
+    tensors: Callable[[Group], ChannelTensors]
+    times: Iterable[None]
+    power: int = 1
+
+
+@torch.no_grad()
+def _averaged(
+    looks: _Looks, groups: Sequence[Group], failed: Callable[[str, NotFinite], None]
+) -> dict[str, dict[str, Tensor]]:
+    totals: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
+    failures: dict[str, NotFinite] = {}
+    count = 0
+    try:
+        for _ in looks.times:
             count += 1
-            with torch.no_grad():
-                for group in groups:
-                    tensors = arranged(group, modules, graded=True)
-                    for name in available_methods(group, graded):
-                        square = _score(name, tensors).square()
-                        squares[group.name][name] = squares[group.name].get(name, 0) + square
-        for group in groups:
-            for name, total in squares[group.name].items():
-                scores[group.name][name] = (total / count).sqrt()
-        model.zero_grad(set_to_none=True)
-    return scores
+            for group in groups:
+                tensors, sums = looks.tensors(group), totals[group.name]
+                for name in available_methods(group, [name for name in looks.methods if name not in failures]):
+                    try:
+                        sums[name] = sums.get(name, 0) + _score(name, tensors) ** looks.power
+                    except NotFinite as error:
+                        failures[name] = error
+    except NotFinite as error:  # the loss, of which all of them live
+        failures = {**dict.fromkeys(looks.methods, error), **failures}
+    for name, failure in failures.items():
+        failed(name, failure)
+    return {
+        group: {name: (total / count) ** (1 / looks.power) for name, total in sums.items() if name not in failures}
+        for group, sums in totals.items()
+    }
 
 
 def _score(method: str, tensors: ChannelTensors) -> Tensor:
@@ -81,26 +123,26 @@ def _score(method: str, tensors: ChannelTensors) -> Tensor:
     wrong = (~torch.isfinite(scores) | (scores < 0)).nonzero()
     if len(wrong):
         channel = int(wrong[0])
-        raise WorkloadError(
+        raise (WorkloadError if torch.isfinite(scores[channel]) else NotFinite)(
             f"The saliency criterion '{method}' gives {float(scores[channel]):g} for channel {channel} of '{tensors.name}'; scores "
             "must be finite and not negative. Where it reads gradients, look at the loss; else leave it out of 'methods'."
         )
     return scores.float()
 
 
-def _backward_passes(model: nn.Module, workload: Workload, batches: int) -> Iterator[None]:
-    """Leave the gradients of one calibration batch after another in the parameters."""
+def _backward_passes(model: nn.Module, workload: Workload, passes: int, size: int) -> Iterator[None]:
+    """Leave the gradients of one batch of calibration samples after another in the parameters. size: of a batch."""
     model.eval()
-    samples = drawn(workload.data.calibration, batches * BATCH)
-    for i, (inputs, targets) in enumerate(in_batches(samples, BATCH)):
+    samples, what = drawn(workload.data.calibration, passes * size), "sample" if size == 1 else "batch"
+    for i, (inputs, targets) in enumerate(in_batches(samples, size)):
         model.zero_grad(set_to_none=True)
-        with torch.enable_grad(), calling(f"The model or its loss on calibration batch {i}"):
+        with torch.enable_grad(), calling(f"The model or its loss on calibration {what} {i}"):
             for part in portions(model, inputs, graded=True):
                 some = rows(targets, part)
                 loss = workload.loss(call(model, rows(inputs, part)), some)
                 if not torch.isfinite(loss):
-                    raise WorkloadError(
-                        f"The loss of the dense model on calibration batch {i} is {loss.item()}. Check the weights, the input "
+                    raise NotFinite(
+                        f"The loss of the dense model on calibration {what} {i} is {loss.item()}. Check the weights, the input "
                         "normalisation and the loss function of the workload."
                     )
                 share = length(some) / length(targets)  # the loss is a mean over samples

@@ -35,8 +35,7 @@ def _listed(registry: Registry[T], row: Callable[[T], dict[str, str]]) -> Entrie
 
 
 def _method(method: Method) -> dict[str, str]:
-    data = method.needs_gradients or method.needs_grams
-    needs = "calibration data" if data else "batch norm" if method.needs_batch_norm else ""
+    needs = "calibration data" if method.needs_data else "batch norm" if method.needs_batch_norm else ""
     return {"what": method.summary, "needs": needs, "extra": ""}
 
 

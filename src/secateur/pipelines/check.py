@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.gathering import give_grams, refitted
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
-from secateur.pipelines.ranking import ranked
+from secateur.pipelines.ranking import ranked, scored
 from secateur.pipelines.reading import prior_front
 from secateur.pipelines.rungs import share_of_rungs
 from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
@@ -63,11 +63,13 @@ def check_pipeline(definition: PipelineDefinition, root: Path, listener: Listene
 
 def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
-    space, evaluator = prepared.space, prepared.evaluator
+    evaluator = prepared.evaluator
     step("gathering what layers read")
     _, gathering = _timed(lambda: give_grams(prepared, most=DRY_IMAGES))
     step("computing saliency")
     saliencies, ranking = _timed(lambda: ranked(prepared))
+    space = scored(prepared.space, saliencies)
+    prepared = replace(prepared, space=space)
     step("measuring the dense model")
     dense, measuring = _timed(lambda: dense_on(prepared, "search"))
     step("evaluating one candidate")

@@ -21,6 +21,7 @@ from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.original import dense_figures, save_digests, save_example
 from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.ranking import scored
 from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Judged, Results, Searched, record_of
 from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
@@ -60,6 +61,7 @@ class Driver:
             give_grams(prepared, run)
             self._listener.step("computing saliency")
             saliencies = saliencies_of(prepared, run)
+            prepared = self._prepared = replace(prepared, space=scored(prepared.space, saliencies))
             calibrate(prepared, saliencies, run)
         with workers(prepared, run, self._device) as pool:  # they prepare while the dense model is measured
             problem = self._problem(saliencies)

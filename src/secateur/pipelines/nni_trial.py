@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from secateur.errors import DeviceLost, SecateurError, first_line
 from secateur.execution.protocol import EVALUATION, guarded, limit_memory
+from secateur.pipelines.ranking import scored
 from secateur.pipelines.stages import evaluation_of, problem_of, saliencies_of
 from secateur.pipelines.state import read_run
 from secateur.pipelines.worker import rebuilt
@@ -37,6 +38,7 @@ def evaluate(folder: Path) -> None:
     """
     prepared = rebuilt(folder)
     saliencies = saliencies_of(prepared, read_run(folder))
+    prepared = replace(prepared, space=scored(prepared.space, saliencies))
     problem = problem_of(prepared, saliencies, _MEASUREMENTS.validate_json((folder / "dense/search.json").read_bytes()))
     candidate = problem.space.candidate(trial.parameters())
     plan = problem.resolve(candidate)

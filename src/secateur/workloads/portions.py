@@ -41,6 +41,8 @@ def fitting(model: nn.Module, samples: PyTree, *, graded: bool = False) -> int:
 def portions(model: nn.Module, samples: PyTree, *, graded: bool = False) -> list[slice]:
     """Where to divide samples into as few portions as fit, nearly equal ones. graded: with a gradient."""
     count = length(samples)
+    if count == 1:
+        return [slice(0, 1)]
     number = math.ceil(count / min(count, fitting(model, samples, graded=graded)))
     edges = [round(i * count / number) for i in range(number + 1)]
     return [slice(start, end) for start, end in pairwise(edges)]

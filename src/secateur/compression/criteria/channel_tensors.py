@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.compensation.readers import Reader, matrix
+from secateur.compression.criteria.activities import Activity
 from secateur.compression.criteria.obs import Reading
 from secateur.records import Group, Member, Side
 
@@ -25,8 +26,9 @@ class ChannelTensors:
     producers, biases: weights that write the channel and what is added to them (one entry per convolution or linear layer; no
     elements where a layer has no bias). written: which channels that layer has a row for, (channels,) of bool; a padded shortcut
     leaves some without. consumers: weights that read the channel. scales: those of batch norms. The `_grad` twins are gradients
-    of the loss, empty for criteria without data. removable: the channels that may go. readings: how each layer reads the group, for
-    criteria that need Gram matrices.
+    of the loss, empty for criteria without data. removable: the channels that may go. For criteria that need them: readings, how
+    each layer reads the group with its Gram matrix; magnitudes and nonzeros, (channels, inputs), the mean absolute value of what a
+    layer reads and the share of it that is not 0.
     """
 
     name: str
@@ -41,13 +43,20 @@ class ChannelTensors:
     consumers_grad: list[Tensor]
     removable: tuple[int, ...]
     readings: list[Reading]
+    magnitudes: list[Tensor]
+    nonzeros: list[Tensor]
 
 
 def arranged(
-    group: Group, modules: Mapping[str, nn.Module], *, graded: bool = False, grams: Grams | None = None
+    group: Group,
+    modules: Mapping[str, nn.Module],
+    *,
+    graded: bool = False,
+    grams: Grams | None = None,
+    activities: Mapping[str, Activity] | None = None,
 ) -> ChannelTensors:
     """Gather a group's weights by root channel, with the gradients that a backward pass has left in them."""
-    tensors = ChannelTensors(group.name, group.width, [], [], [], [], [], [], [], [], group.removable, [])
+    tensors = ChannelTensors(group.name, group.width, [], [], [], [], [], [], [], [], group.removable, [], [], [])
     for member in group.members:
         layer, width = modules.get(member.module), group.width  # None: a tensor that belongs to no layer
         if member.kind == "batch norm" and layer is not None and isinstance(layer.weight, Tensor):
@@ -66,6 +75,10 @@ def arranged(
                 tensors.biases_grad.append(_by_root(None if bias is None else rows(_gradient(bias)), member, width))
         if grams is not None and member.side == "in" and member.kind in WRITING and isinstance(layer, Reader):
             tensors.readings.append(_reading(layer, member, width, grams.get(member.module)))
+        if activities is not None and member.side == "in" and member.module in activities:
+            activity = activities[member.module]
+            tensors.magnitudes.append(_by_root(activity.magnitude, member, width))
+            tensors.nonzeros.append(_by_root(activity.nonzero, member, width))
     return tensors
 
 
@@ -120,12 +133,9 @@ def _by_root(tensor: Tensor | None, member: Member, width: int) -> Tensor:
     if tensor is None:
         return torch.zeros(width, 0)
     rows = tensor.detach().float().reshape(len(tensor), -1)
-    per_root: dict[int, list[int]] = {}
-    for root, index in zip(member.roots, member.indices, strict=True):
-        per_root.setdefault(root, []).append(index)
-    longest = max(len(indices) for indices in per_root.values())
-    gathered = torch.zeros(width, longest * rows.shape[1])
-    for root, indices in per_root.items():
-        picked = rows[sorted(indices)].flatten()
-        gathered[root, : picked.numel()] = picked
-    return gathered
+    roots, indices = torch.tensor(sorted(zip(member.roots, member.indices, strict=True))).T
+    counts = roots.bincount(minlength=width)
+    places = torch.arange(len(roots)) - (counts.cumsum(0) - counts)[roots]  # of each index among those of its root
+    gathered = torch.zeros(width, int(counts.max()), rows.shape[1])
+    gathered[roots, places] = rows[indices]
+    return gathered.flatten(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ def _sum(parts: Iterable[Tensor], channels: int) -> Tensor:
     for part in parts:
         total = total + part
     return total
+
+
+def _mean(parts: Sequence[Tensor], channels: int) -> Tensor:
+    """Over all entries of a part, then over parts; 0 where no part has entries."""
+    return _sum((part.mean(1) for part in parts), channels) / max(1, len(parts))
 
 
 def l1(tensors: ChannelTensors) -> Tensor:
@@ -77,6 +82,41 @@ def taylor(tensors: ChannelTensors) -> Tensor:
     weights = products(tensors.producers, tensors.producers_grad)
     added = products(tensors.biases, tensors.biases_grad)
     return torch.stack([w + b for w, b in zip(weights, added, strict=True)]).abs().amax(0)
+
+
+def hessian(tensors: ChannelTensors) -> Tensor:
+    """Second-order change of the loss if the channel were removed, ½ (Σ w·g)² over all weights that read it. (channels,), ≥ 0.
+
+    In units of the loss, of one sample; the mean over samples ranks. At a minimum the mean gradient vanishes, and what is left of a
+    removal is ½ of the curvature along it, which the squared gradients of single samples estimate (the Fisher information; exact in
+    expectation for a log-likelihood whose model is right). `taylor` squares the gradient of a batch of 32, in which just these
+    differences between samples average out. Σ w·g is the derivative along the removal, as in `taylor`.
+
+    Source: Theis et al. 2018 (Fisher pruning), arXiv:1801.05787, for feature maps; summed over coupled layers before it is squared,
+    as in Liu et al. 2021 (group Fisher), arXiv:2108.00708. Neither their division by what is saved nor their steps of training in
+    between are ours.
+    """
+    return taylor(tensors).square() / 2
+
+
+def activation(tensors: ChannelTensors) -> Tensor:
+    """Mean absolute value of the channel where layers read it, over samples, places and layers. (channels,), ≥ 0.
+
+    Source: the activation criterion of Molchanov et al. 2017, arXiv:1611.06440, section 2.2; we take absolute values, since not all
+    functions are positive, and look where the channel is read: behind batch norm, activation function and pooling.
+    """
+    return _mean(tensors.magnitudes, tensors.channels)
+
+
+def apoz(tensors: ChannelTensors) -> Tensor:
+    """How often the channel is not zero where layers read it: 1 - APoZ, over samples, places and layers. (channels,), in [0, 1].
+
+    It tells channels apart behind a ReLU; behind functions that hardly give zeros all get 1, and pooling hides zeros.
+
+    Source: Hu et al. 2016 (network trimming), arXiv:1607.03250, eq. 1, the average percentage of zeros; we look where the channel
+    is read.
+    """
+    return _mean(tensors.nonzeros, tensors.channels)
 
 
 def bn_scale(tensors: ChannelTensors) -> Tensor:

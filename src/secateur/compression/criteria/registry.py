@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from secateur.compression.coupling.layers import RECURRENT
 from secateur.compression.criteria import channels
 from secateur.compression.criteria.channel_tensors import ChannelTensors
 from secateur.plugins import Registry
@@ -15,9 +16,11 @@ from secateur.records import Group
 
 @dataclass(frozen=True)
 class Method:
-    """A criterion: its function, one line for people, and its needs: gradients or Gram matrices on calibration data, a batch norm.
+    """A criterion: its function, one line for people, and its needs.
 
-    Scores with gradients are taken batch by batch; their root mean square over the batches ranks the channels.
+    needs_gradients: it is asked after each batch of calibration data, and the root mean square of its answers ranks the channels.
+    needs_sample_gradients: after each of a few samples alone, and the mean ranks. needs_grams, needs_activations: Gram matrices or
+    activities of the layers that read the group, on calibration data. needs_batch_norm: one in the group.
     """
 
     score: Callable[[ChannelTensors], Tensor]
@@ -25,6 +28,13 @@ class Method:
     needs_gradients: bool = False
     needs_batch_norm: bool = False
     needs_grams: bool = False
+    needs_sample_gradients: bool = False
+    needs_activations: bool = False
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it sees calibration data."""
+        return self.needs_gradients or self.needs_sample_gradients or self.needs_grams or self.needs_activations
 
 
 METHODS: Registry[Method] = Registry(
@@ -36,6 +46,15 @@ METHODS: Registry[Method] = Registry(
         "next_layer": Method(channels.next_layer, "Euclidean norm of the weights that read the channel"),
         "fpgm": Method(channels.fpgm, "distance to the geometric median of the layer's filters"),
         "taylor": Method(channels.taylor, "first-order change of the loss, on calibration data", needs_gradients=True),
+        "hessian": Method(
+            channels.hessian,
+            "second-order change of the loss, on single calibration samples",
+            needs_sample_gradients=True,
+        ),
+        "activation": Method(
+            channels.activation, "mean absolute value of what the readers read there", needs_activations=True
+        ),
+        "apoz": Method(channels.apoz, "how often what the readers read there is not zero", needs_activations=True),
         "bn_scale": Method(channels.bn_scale, "absolute batch-norm scale", needs_batch_norm=True),
         "lamp": Method(channels.lamp, "layer-adaptive share of the channel's whole energy"),
         "obs": Method(
@@ -48,11 +67,15 @@ METHODS: Registry[Method] = Registry(
 
 
 def available_methods(group: Group, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the methods that say anything about this group: `bn_scale` needs a batch norm among its members, `obs` a reader."""
+    """Those of the methods that say anything about this group: some need a batch norm in it, some a layer that reads it."""
     has_norm = any(member.kind == "batch norm" for member in group.members)
-    is_read = any(member.side == "in" and member.kind in ("convolution", "linear") for member in group.members)
-    return tuple(
-        name
-        for name in names
-        if (has_norm or not METHODS[name].needs_batch_norm) and (is_read or not METHODS[name].needs_grams)
-    )
+    reading = {member.kind for member in group.members if member.side == "in"}
+
+    def applies(method: Method) -> bool:
+        return (
+            (has_norm or not method.needs_batch_norm)
+            and (bool(reading & {"convolution", "linear"}) or not method.needs_grams)
+            and (bool(reading - {RECURRENT}) or not method.needs_activations)
+        )
+
+    return tuple(name for name in names if applies(METHODS[name]))
