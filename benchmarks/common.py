@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from secateur.compression.compensation.gram import grams_of
 from secateur.compression.saliency import Saliencies, compute_saliencies
 from secateur.definition import Override, load_pipeline
 from secateur.errors import SecateurError
-from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.preparation import Prepared, prepare
 
 MODELS = {"resnet20": (20, "CIFAR10_WEIGHTS"), "resnet56": (56, "CIFAR10_WEIGHTS_RESNET56")}
@@ -72,7 +72,8 @@ def prepared_pipeline(
     torch.set_num_threads(1)
     prepared = loaded_pipeline(quick=quick, model=model, overrides=overrides)
     space = prepared.space
-    give_grams(prepared)
+    if images := prepared.definition.evaluator.refit_images:
+        prepared.evaluator.cutting.grams = grams_of(prepared.model, space.groups, prepared.workload, images)
     grams = prepared.evaluator.cutting.grams
     return prepared, compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload, grams=grams)
 

@@ -10,8 +10,15 @@
 One thread. `--quick` takes a quarter of the size and few samples.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
+from secateur.torch_environment import choose
+
+choose()  # as the command does, before torch is loaded
+
+import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +33,7 @@ from torch.utils.data import Dataset
 from candidate_cost import bare
 from common import arguments, table, write_json
 from large_nets import NETS, LargeNet
-from secateur.compression.compensation.gram import grams_of
+from secateur.compression.compensation.gram import GramFile, grams_of
 from secateur.compression.groups import find_groups
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
@@ -117,6 +124,12 @@ def main() -> None:
     parser.add_argument("--model", choices=sorted(NETS), default="resnet50")
     parser.add_argument("--samples", type=int, help="that a candidate is scored on (default 200, quick 32)")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Step by step, and say so. folder: for Gram matrices."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = NETS[options.model]
@@ -141,7 +154,9 @@ def main() -> None:
     evaluator, figures["export"] = meter.step(
         lambda: Evaluator(definition, DenseModel(model, workload, found.costs), place)
     )
-    grams, figures["grams"] = meter.step(lambda: grams_of(model, space.groups, workload, definition.refit_images))
+    grams, figures["grams"] = meter.step(
+        lambda: GramFile.written(folder / "grams", grams_of(model, space.groups, workload, definition.refit_images))
+    )
     evaluator.cutting.grams = grams
     saliencies, figures["saliency"] = meter.step(
         lambda: compute_saliencies(model, space.groups, space.methods, workload, grams=grams)

@@ -27,16 +27,21 @@ def write(path: Path, content: str | bytes) -> None:
 
     Raises StateError where the disk does not take it.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with unfinished(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Where to write a file inside; it takes its place when that is done. Raises what `write` raises."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-            unfinished.replace(path)
+            yield part
+            part.replace(path)
         finally:
-            unfinished.unlink(
-                missing_ok=True
-            )  # where it could not be finished; half a file helps nobody on a full disk
+            part.unlink(missing_ok=True)  # where it could not be finished; half a file helps nobody on a full disk
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from secateur.cli.commands import devices, project, running, runs
 from secateur.cli.failures import reported
 from secateur.cli.supervisor import ending, supervise
 from secateur.cli.verbosity import AnywhereGroup, logging_on_the_terminal, set_level
-from secateur.threads import sleep_while_waiting
+from secateur.torch_environment import choose
 
 app = typer.Typer(
     name="secateur",
@@ -63,7 +63,7 @@ def _root(
 
 def main() -> None:
     """The console script: errors are one message and an exit code, never a traceback."""
-    sleep_while_waiting()
+    choose()
     supervise()
     with ending(), reported(), logging_on_the_terminal():
         app()

@@ -97,6 +97,7 @@ class ModelFiles:
             self.dense = self._network(dense.model, self.template.dense, dense.costs.total)
         except EvaluationFailed as error:
             raise ModelError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
+        self.close()  # much comes before it is scored
 
     def rewritten(self, module: nn.Module, macs: int) -> Network:
         """A candidate, its ONNX file rewritten in milliseconds. Raises EvaluationFailed where it does not agree with the module.

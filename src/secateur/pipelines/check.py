@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from secateur.compression.costs import within_reach
@@ -55,17 +56,17 @@ def check_pipeline(definition: PipelineDefinition, root: Path, listener: Listene
     listener = listener or Listener()
     prior = prior_front(root, definition)
     listener.stage("check")
-    with closing(prepare(definition, root, step=listener.step)) as prepared:
+    with closing(prepare(definition, root, step=listener.step)) as prepared, TemporaryDirectory() as folder:
         adapted(prepared, prior)
         check_device(prepared)
-        return _checked(prepared, listener.step)
+        return _checked(prepared, Path(folder) / "grams.safetensors", listener.step)
 
 
-def _checked(prepared: Prepared, step: Callable[[str], None]) -> Checked:
+def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Checked:
     definition = prepared.definition
     evaluator = prepared.evaluator
     step("gathering what layers read")
-    _, gathering = _timed(lambda: give_grams(prepared, most=DRY_IMAGES))
+    _, gathering = _timed(lambda: give_grams(prepared, grams, most=DRY_IMAGES))
     step("computing saliency")
     saliencies, ranking = _timed(lambda: ranked(prepared))
     space = scored(prepared.space, saliencies)

@@ -58,7 +58,7 @@ class Driver:
         save_digests(prepared, run)
         with watch.stage("check"):
             self._listener.step("gathering what layers read")
-            give_grams(prepared, run)
+            give_grams(prepared, run.grams)
             self._listener.step("computing saliency")
             saliencies = saliencies_of(prepared, run)
             prepared = self._prepared = replace(prepared, space=scored(prepared.space, saliencies))

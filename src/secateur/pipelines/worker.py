@@ -40,7 +40,7 @@ def rebuilt(folder: Path) -> Prepared:
             "the same weights at every call, in every process; where they were changed on purpose, start a new run."
         )
     load_predictor(prepared, run)
-    give_grams(prepared, run)
+    give_grams(prepared, run.grams)
     return prepared
 
 

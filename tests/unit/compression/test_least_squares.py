@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -9,14 +10,14 @@ from conftest import make_workload
 from nets import NETWORKS, TwoConvolutions, images, network, shaken
 from secateur.compression.compensation import least_squares
 from secateur.compression.compensation import readers as limits
-from secateur.compression.compensation.gram import gather_grams, grams_of
+from secateur.compression.compensation.gram import GramFile, gather_grams, grams_of
 from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.readers import answers, columns, matrix, readers
 from secateur.compression.compensation.sequential import dense_answers, refit_in_order
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
 from secateur.compression.transforms.channels import without
-from secateur.errors import WorkloadError
+from secateur.errors import StateError, WorkloadError
 from secateur.records import Plan, Remove
 
 LAYERS = {
@@ -84,6 +85,25 @@ def test_what_is_not_finite_is_said_with_the_layer():
     x[3] = float("inf")
     with pytest.raises(WorkloadError, match=r"What '2\.0' reads in the dense model on calibration data is not finite"):
         gather_grams(model, ["2.0"], stream(x, 4))
+
+
+def test_a_file_gives_each_matrix_anew_and_none_of_other_layers(tmp_path):
+    given = {"a": torch.eye(3)[None], "b": torch.ones(2, 4, 4)}
+    grams = GramFile.written(tmp_path / "grams.safetensors", given)
+    assert dict(grams).keys() == given.keys()
+    assert all(torch.equal(grams[name], gram) for name, gram in given.items())
+    assert grams["a"] is not grams["a"]
+    assert "c" not in grams
+    assert grams.get("c") is None
+
+
+def test_a_disk_that_does_not_take_them_is_said(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("secateur.compression.compensation.gram.save_file", full)
+    with pytest.raises(StateError, match=r"cannot be written: I/O error: No space left on device .* Free some space"):
+        GramFile.written(tmp_path / "grams.safetensors", {"a": torch.eye(3)[None]})
 
 
 class Repeated(TwoConvolutions):

@@ -34,16 +34,16 @@ def prepared(name: str = "residual", refit_images: int = 64) -> SimpleNamespace:
 
 
 def test_they_are_gathered_once_for_a_run_and_its_workers(tmp_path, monkeypatch):
-    driver, worker, run = prepared(), prepared(), SimpleNamespace(grams=tmp_path / "grams.safetensors")
-    give_grams(driver, run)
+    driver, worker, file = prepared(), prepared(), tmp_path / "grams.safetensors"
+    give_grams(driver, file)
     monkeypatch.setattr(gathering, "grams_of", lambda *_: pytest.fail("gathered again"))
-    give_grams(worker, run)
+    give_grams(worker, file)
     theirs, ours = worker.evaluator.cutting.grams, driver.evaluator.cutting.grams
     assert theirs.keys() == ours.keys() != set()
     assert all(torch.equal(theirs[name], gram) for name, gram in ours.items())
 
 
-def test_a_run_has_them_in_its_file_and_not_in_its_own_memory_besides(tmp_path, monkeypatch):
+def test_they_lie_in_their_file_and_not_in_memory_besides(tmp_path, monkeypatch):
     gathered = []
 
     def gather(*given):
@@ -52,24 +52,22 @@ def test_a_run_has_them_in_its_file_and_not_in_its_own_memory_besides(tmp_path, 
         return grams
 
     monkeypatch.setattr(gathering, "grams_of", gather)
-    give_grams(prepared(), SimpleNamespace(grams=tmp_path / "grams.safetensors"))
+    give_grams(prepared(), tmp_path / "grams.safetensors")
     assert gathered
     assert not any(gram() is not None for gram in gathered)
 
 
-def test_a_dry_run_gathers_from_a_few_samples():
+def test_a_dry_run_gathers_from_a_few_samples(tmp_path):
     dry, seen = prepared(), []
     dry.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    give_grams(dry, most=8)
+    give_grams(dry, tmp_path / "grams.safetensors", most=8)
     assert sum(seen) == PROBED + 8
     assert dry.evaluator.cutting.grams
 
 
-def test_a_dry_run_keeps_nothing_and_without_refitting_nothing_is_gathered(tmp_path):
-    dry, off = prepared(), prepared(refit_images=0)
-    give_grams(dry)
-    assert dry.evaluator.cutting.grams
-    give_grams(off, SimpleNamespace(grams=tmp_path / "grams.safetensors"))
+def test_without_refitting_nothing_is_gathered(tmp_path):
+    off = prepared(refit_images=0)
+    give_grams(off, tmp_path / "grams.safetensors")
     assert not off.evaluator.cutting.grams
     assert not list(tmp_path.iterdir())
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.compression.compensation.readers import Reader, before_each, columns, readers
-from secateur.errors import WorkloadError
+from secateur.errors import WorkloadError, first_line
+from secateur.files import unfinished
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.portions import fitting
@@ -22,6 +27,39 @@ BATCH = 32
 
 Grams = Mapping[str, Tensor]
 """Layer name → (groups, columns + 1, columns + 1), float32: mean of [x, 1] [x, 1]ᵀ over the rows x that its weights meet."""
+
+
+class GramFile(Mapping[str, Tensor]):
+    """Gram matrices in a file. One is mapped when it is asked for, and lies in memory while somebody holds it."""
+
+    def __init__(self, path: Path) -> None:
+        """path: of a safetensors file, which must stay where it is."""
+        self._path = path
+        with safe_open(path, "pt") as file:
+            self._names = frozenset(file.keys())
+
+    @classmethod
+    def written(cls, path: Path, grams: dict[str, Tensor]) -> GramFile:
+        """These in a new file. Raises StateError where the disk does not take it."""
+        with unfinished(path) as part:
+            try:
+                save_file(grams, part)
+            except SafetensorError as error:  # what the system said is in its text
+                raise OSError(errno.ENOSPC, first_line(error)) from error
+        return cls(path)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self._path, "pt") as file:
+            gram: Tensor = file.get_tensor(name)
+        return gram
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def grams_of(model: nn.Module, groups: Sequence[Group], workload: Workload, images: int) -> dict[str, Tensor]:

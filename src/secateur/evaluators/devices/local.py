@@ -15,7 +15,7 @@ from pathlib import Path
 from secateur.errors import DeviceLost, StateError
 from secateur.evaluators.devices.transport import Ended
 from secateur.files import write
-from secateur.threads import environment_as_given
+from secateur.torch_environment import environment_as_given
 
 GRACE = 2.0
 """Seconds that a command gets to go by itself."""
