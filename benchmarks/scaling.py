@@ -84,7 +84,7 @@ def exact(plan: Plan) -> dict[str, float]:
     """What is known without evaluating: shares of a dense network."""
     kept = [1 - len(step.indices) / 64 for step in plan.steps] or [1.0]
     macs = sum(a * b for a, b in zip(kept, [1.0, *kept], strict=False)) / len(kept)
-    return {"macs": macs, "parameters": macs}
+    return {"macs": macs, "parameters": macs, "nonzero": macs}
 
 
 def formula_problem(space: SearchSpace) -> Problem:

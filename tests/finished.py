@@ -82,7 +82,7 @@ def make(finalists, knee, verdicts=()):
         groups=(GroupSummary("a<b>", "Conv2d", 16, 10, 10, ("l2",), (16, 8)), GroupSummary("c", "Conv2d", 8, 10, 10, ("l2",), (8, 4))),
         excluded=(Excluded("z", "Linear", 3, "a <reason>"),), dense={"search": DENSE, "selection": DENSE, "test": DENSE},
         samples=dict.fromkeys(("train", "calibration", "search", "selection", "test"), 100), trials=trials,
-        sensitivities=(Sensitivity("a<b>", Edit("channels", 8, "l2"), 0.5, 0.3, 2e6, 5e4),), finalists=tuple(finalists), verdicts=judged, knee=knee, seconds={"search": 3.0},
+        sensitivities=(Sensitivity("a<b>", Edit("channels", 8, "l2"), 0.5, 0.3, 2e6, 5e4, 5e4),), finalists=tuple(finalists), verdicts=judged, knee=knee, seconds={"search": 3.0},
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.compression.copies import viewed
 from secateur.compression.coupling.layers import RECURRENT, layer_of
+from secateur.compression.masks import count_of
 from secateur.compression.removal import lost, parameters_at
 from secateur.records import Group, Plan
 from secateur.workloads.pytrees import PyTree, call, rows
@@ -51,7 +52,7 @@ class LayerCosts:
 def parameters_after(model: nn.Module, plan: Plan) -> int:
     """Elements of all parameters of the network once cut, without cutting it. model: the dense one."""
     gone: dict[str, dict[int, int]] = {}
-    for step in plan.steps:
+    for step in plan.removals:
         for tensor, axis, count in lost(model, step.layer, step.side, len(step.indices)):
             gone.setdefault(tensor, {})[axis] = count
     narrowed = {step.layer for step in plan.steps}
@@ -73,6 +74,11 @@ def parameters_after(model: nn.Module, plan: Plan) -> int:
                 held.append(parameter)
                 total += math.prod(left)
     return total
+
+
+def nonzero_after(model: nn.Module, plan: Plan) -> int:
+    """The same without those that masks set to zero."""
+    return parameters_after(model, plan) - sum(count_of(mask) for mask in plan.masks)
 
 
 def within_reach(model: nn.Module, groups: Iterable[Group], costs: LayerCosts) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import cast
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from secateur.compression.coupling.counting import counting, numbers_of
 from secateur.compression.coupling.experiment import Experiment
 from secateur.compression.coupling.following import follow
 from secateur.compression.coupling.units import Coupling, couplings
+from secateur.compression.masks import unwritten, weights_of
 from secateur.compression.proof import Proof, build_of
 from secateur.compression.removal import parameters_at, width_of
 from secateur.errors import ModelError
@@ -24,11 +26,15 @@ from secateur.workloads.pytrees import PyTree
 
 @dataclass(frozen=True)
 class FoundGroups:
-    """All groups of a network: those proven right, and those kept out with the reason; and the costs of its layers."""
+    """All groups of a network: those proven right, and those kept out with the reason; and the costs of its layers.
+
+    fixed: layers whose channels must stay, each a group of weights that may become zero.
+    """
 
     groups: tuple[Group, ...]
     excluded: tuple[Excluded, ...]
     costs: LayerCosts
+    fixed: tuple[Group, ...] = ()
 
 
 FOLLOWING = 0.3
@@ -58,7 +64,7 @@ def find_groups(model: nn.Module, example_inputs: PyTree, watch: Watch = lambda 
     if not proven:
         listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded) or "it has no convolution or linear layer"
         raise ModelError(f"No group of this model can be cut ({listed}).")
-    return FoundGroups(tuple(proven), excluded, costs)
+    return FoundGroups(tuple(proven), excluded, costs, tuple(_fixed(proven, model, costs)))
 
 
 def _coupled(model: nn.Module, example_inputs: PyTree, watch: Callable[[float], object]) -> list[Coupling]:
@@ -119,7 +125,20 @@ def _as_group(coupling: Coupling, model: nn.Module, costs: LayerCosts) -> Group:
         parameters=sum(p.numel() for p in {p for name in layers for p in parameters_at(model, name)}),
         macs=sum(costs.layers.get(name, 0) for name in layers),
         least=coupling.width - len(coupling.roots) + _empties_a_layer(coupling, model),
+        weights=weights_of(model, coupling.members),
     )
+
+
+def _fixed(proven: Sequence[Group], model: nn.Module, costs: LayerCosts) -> Iterator[Group]:
+    taken = {group.name for group in proven}
+    for weights in unwritten(model, proven):
+        layer = model.get_submodule(weights.layer)
+        name = f"{weights.layer}:{weights.rows[0]}" if weights.layer in taken else weights.layer
+        own = len(weights.rows) * weights.inputs * weights.kernel
+        share = own / cast("nn.Parameter", layer.weight).numel()
+        macs = round(costs.layers.get(weights.layer, 0) * share)
+        width = len(weights.rows)
+        yield Group(name, type(layer).__name__, (), width, (), own, macs, least=width, weights=(weights,))
 
 
 def _empties_a_layer(coupling: Coupling, model: nn.Module) -> bool:

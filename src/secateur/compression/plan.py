@@ -9,23 +9,28 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from secateur.compression.copies import copied, tie
+from secateur.compression.masks import zeroed
 from secateur.compression.removal import layer_at, remove, silence
-from secateur.records import Plan, Remove, Side, Step
+from secateur.records import Mask, Plan, Remove, Side, Step
 
 
 def united(steps: Iterable[Step]) -> Plan:
     """A plan of steps in any order. What several of them take from one side of one layer (a concatenation) becomes one step.
 
+    Masks stand behind removals.
     All indices refer to the original tensors, so it does not matter in which order groups lose channels.
     """
     sides: dict[Side, dict[str, set[int]]] = {"out": {}, "in": {}}
+    masks: list[Mask] = []
     for step in steps:
-        sides[step.side].setdefault(step.layer, set()).update(step.indices)
-    return Plan(
-        tuple(
-            Remove(layer, side, tuple(sorted(gone))) for side, layers in sides.items() for layer, gone in layers.items()
-        )
-    )
+        if isinstance(step, Mask):
+            masks.append(step)
+        else:
+            sides[step.side].setdefault(step.layer, set()).update(step.indices)
+    removals = [
+        Remove(layer, side, tuple(sorted(gone))) for side, layers in sides.items() for layer, gone in layers.items()
+    ]
+    return Plan((*removals, *masks))
 
 
 def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
@@ -38,7 +43,8 @@ def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
     theirs = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     smaller = copied(model, theirs.values())  # cutting a tensor makes a new one
     _make_plain(smaller, plan)
-    for step in plan.steps:
+    _mask(smaller, plan)
+    for step in plan.removals:
         remove(smaller, step.layer, step.side, step.indices)
     tie(smaller, model)
     if shared:
@@ -54,20 +60,27 @@ def reference(model: nn.Module, plan: Plan) -> nn.Module:
     """
     masked = _copy(model, plan)
     _make_plain(masked, plan)
-    for step in reversed(plan.steps):  # readers first: what silences a norm replaces the layer
+    _mask(masked, plan)
+    for step in reversed(plan.removals):  # readers first: what silences a norm replaces the layer
         silence(masked, step.layer, step.side, step.indices)
     return masked
 
 
 def _copy(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy that has tensors of its own only in the layers that lose channels."""
-    own = {id(t) for step in plan.steps for t in layer_at(model, step.layer).parameters()}
+    own = {id(t) for step in plan.removals for t in layer_at(model, step.layer).parameters()}
     own |= {id(t) for name in plan.removed["out"] for t in layer_at(model, name).buffers()}
     return copied(model, [t for t in (*model.parameters(), *model.buffers()) if id(t) not in own])
 
 
+def _mask(model: nn.Module, plan: Plan) -> None:
+    """Set weights to zero, in place: masks refer to the original tensors, so this comes before anything leaves."""
+    for mask in plan.masks:
+        zeroed(layer_at(model, mask.layer), mask)
+
+
 def _make_plain(model: nn.Module, plan: Plan) -> None:
-    """Turn parametrized tensors of layers that lose channels into what they compute, in place: those can be cut.
+    """Turn parametrized tensors of layers that lose channels or weights into what they compute, in place: those can be cut.
 
     torch's own `remove_parametrizations` takes the property away from the class, which all copies of the layer share.
     """

@@ -1,4 +1,4 @@
-"""From a candidate (what is done to each group, by which criterion) to the plan: which channels leave which layer."""
+"""From a candidate (what is done to each group, by which criterion) to the plan: what leaves which layer, what becomes zero."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ def resolve(candidate: Candidate, groups: Sequence[Group], saliencies: Saliencie
 
     Raises ValueError where a group has more than one edit of a stage.
     """
-    return united(
-        step
-        for stage in STAGES
-        for group in groups
-        if (edit := _edit_of(candidate, group.name, stage)) is not None
-        for step in TRANSFORMS[edit.transform].steps(group, edit, saliencies[group.name])
-    )
+    plan = Plan()
+    for stage in STAGES:
+        steps = [
+            step
+            for group in groups
+            if (edit := _edit_of(candidate, group.name, stage)) is not None
+            for step in TRANSFORMS[edit.transform].steps(group, edit, saliencies[group.name], plan)
+        ]
+        plan = united((*plan.steps, *steps))
+    return plan
 
 
 def _edit_of(candidate: Candidate, group: str, stage: Stage) -> Edit | None:

@@ -26,10 +26,11 @@ SAMPLES = 64
 """Backward passes where those of single samples are."""
 
 Saliencies = Mapping[str, Mapping[str, Tensor]]
-"""group name → method name → (width,) scores of the root channels."""
+"""group name → criterion → (width,) scores of the root channels; `weights/criterion` → (weights,) scores of the group's weights."""
 
 
-def _raise(_: str, error: NotFinite) -> None:
+def raising(_: str, error: NotFinite) -> None:
+    """What becomes of a criterion without finite scores where nobody asks."""
     raise error
 
 
@@ -39,7 +40,7 @@ def compute_saliencies(
     methods: Sequence[str],
     workload: Workload,
     grams: Grams | None = None,
-    failed: Callable[[str, NotFinite], None] = _raise,
+    failed: Callable[[str, NotFinite], None] = raising,
 ) -> dict[str, dict[str, Tensor]]:
     """Score every root channel of every group by every method, once.
 
@@ -65,8 +66,8 @@ def compute_saliencies(
     others = [name for name in methods if name not in (*by_batch, *by_sample)]
     looks = (
         _Looks(others, at_rest, [None]),
-        _Looks(by_batch, graded, _backward_passes(model, workload, BATCHES, BATCH), power=2),
-        _Looks(by_sample, graded, _backward_passes(model, workload, SAMPLES, 1)),
+        _Looks(by_batch, graded, backward_passes(model, workload, BATCHES, BATCH), power=2),
+        _Looks(by_sample, graded, backward_passes(model, workload, SAMPLES, 1)),
     )
     found = [_averaged(look, groups, failed) for look in looks if look.methods]
     model.zero_grad(set_to_none=True)
@@ -130,7 +131,7 @@ def _score(method: str, tensors: ChannelTensors) -> Tensor:
     return scores.float()
 
 
-def _backward_passes(model: nn.Module, workload: Workload, passes: int, size: int) -> Iterator[None]:
+def backward_passes(model: nn.Module, workload: Workload, passes: int, size: int) -> Iterator[None]:
     """Leave the gradients of one batch of calibration samples after another in the parameters. size: of a batch."""
     model.eval()
     samples, what = drawn(workload.data.calibration, passes * size), "sample" if size == 1 else "batch"

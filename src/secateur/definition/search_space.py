@@ -17,12 +17,22 @@ class GroupRule(Declared):
         default=["Conv2d", "Linear"], min_length=1, description="Class names of the root layers that this rule covers."
     )
     methods: list[str] = Field(
-        min_length=1, description="Saliency criteria among which the search chooses; see `secateur list methods`."
+        min_length=1,
+        description="Methods among which the search chooses: criteria by which channels leave (`l2`), single weights become "
+        "zero (`weights/magnitude`), or weights in a pattern (`n_m/wanda`); see `secateur list methods`.",
     )
     removed: tuple[Fraction, Fraction] = Field(
         (0.0, 0.8),
         description="Lowest and highest removed fraction of the group's channels. With a lowest fraction above 0 the "
         "group cannot stay whole.",
+    )
+    zeros: tuple[Fraction, Fraction] = Field(
+        (0.0, 0.95),
+        description="Lowest and highest share of the group's weights that `weights/...` sets to zero. Zeros make a model's "
+        "download smaller, and nothing faster where the runtime has no kernel for them.",
+    )
+    patterns: list[Annotated[str, Field(pattern=r"^[1-9]\d?:[1-9]\d?$")]] = Field(
+        ["2:4"], min_length=1, description="Patterns of `n_m/...`: of every four inputs two weights stay in `2:4`."
     )
     multiple_of: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["device"] = Field(
         1,
@@ -31,11 +41,20 @@ class GroupRule(Declared):
     )
     at_least: int = Field(1, ge=1, le=1_000_000, description="Channels that must stay.")
 
-    @field_validator("removed")
+    @field_validator("removed", "zeros")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:
-            raise ValueError(f"the lowest removed fraction ({value[0]}) must be below the highest ({value[1]})")
+            raise ValueError(f"the lowest fraction ({value[0]}) must be below the highest ({value[1]})")
+        return value
+
+    @field_validator("patterns")
+    @classmethod
+    def _sparse(cls, value: list[str]) -> list[str]:
+        for pattern in value:
+            kept, among = map(int, pattern.split(":"))
+            if kept >= among:
+                raise ValueError(f"'{pattern}' keeps all weights; of N:M, N must be below M, as in 2:4")
         return value
 
 

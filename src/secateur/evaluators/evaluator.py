@@ -124,6 +124,7 @@ class Evaluator:
             network = self.files.rewritten(module, self.costs.after(job.plan))
             wanted = [*self.definition.objectives, *self.definition.constraints]
             wanted += ["accuracy", "size", "macs", "parameters", "damage"]
+            wanted += ["nonzero"] if job.plan.masks else []
             if job.fidelity.again:  # what the device has said of these widths stands
                 wanted = [name for name in wanted if not asks_device([name])]
             race = Race(self.definition.objectives, job.hurdles, first_images, on_part)

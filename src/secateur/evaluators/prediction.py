@@ -123,7 +123,7 @@ def _around(space: SearchSpace, removed: Array) -> Candidate:
     """removed: (groups,), fractions; those that a group does not allow become the nearest that it does."""
     return Candidate.of(
         {
-            name: choice.nearest(float(np.clip(fraction, *choice.removed))).edits(choice.methods[0])
+            name: choice.nearest(float(np.clip(fraction, *choice.removed)), choice.methods[0]).edits(choice.methods[0])
             for (name, choice), fraction in zip(space.choices.items(), removed, strict=True)
         }
     )

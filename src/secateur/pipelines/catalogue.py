@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from secateur.agent.runtimes import Available, Runtime
 from secateur.compression.criteria import METHODS, Method
+from secateur.compression.criteria.weights import WEIGHT_METHODS, WeightMethod
+from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import DEVICE_KINDS, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
 from secateur.errors import PluginError
 from secateur.evaluators import METRICS
@@ -15,6 +17,7 @@ from secateur.evaluators.devices import DEVICES
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.plugins import OURS, Registry
 from secateur.search.samplers import SAMPLERS
+from secateur.search_spaces import all_methods
 from secateur.workloads import SHIPPED, WORKLOADS
 
 T = TypeVar("T")
@@ -36,6 +39,18 @@ def _listed(registry: Registry[T], row: Callable[[T], dict[str, str]]) -> Entrie
 
 def _method(method: Method) -> dict[str, str]:
     needs = "calibration data" if method.needs_data else "batch norm" if method.needs_batch_norm else ""
+    return {"what": method.summary, "needs": needs, "extra": ""}
+
+
+def _masks() -> Entries:
+    """Methods that set weights to zero: each kind of mask with each criterion."""
+    kinds = [name for name, transform in TRANSFORMS.items() if transform.unit == "weights"]
+    listed = _listed(WEIGHT_METHODS, _weight_method)
+    return [{**entry, "name": f"{kind}/{entry['name']}"} for kind in kinds for entry in listed]
+
+
+def _weight_method(method: WeightMethod) -> dict[str, str]:
+    needs = "calibration data" if method.needs_gradients or method.needs_grams else ""
     return {"what": method.summary, "needs": needs, "extra": ""}
 
 
@@ -80,7 +95,7 @@ def _purpose(file: Path) -> str:
 
 
 CATALOGUE: dict[str, Callable[[Path], Entries]] = {
-    "methods": lambda _: _listed(METHODS, _method),
+    "methods": lambda _: [*_listed(METHODS, _method), *_masks()],
     "samplers": lambda _: _listed(SAMPLERS, lambda s: {"what": s.summary, "extra": s.extra}),
     "runtimes": lambda _: _listed(RUNTIMES, _runtime),
     "devices": lambda _: _devices(),
@@ -94,7 +109,7 @@ CATALOGUE: dict[str, Callable[[Path], Entries]] = {
 def schemas() -> dict[str, dict[str, Any]]:
     """JSON Schemas by kind, with the names that the registries know, so that an editor can offer them."""
     space = SearchSpaceDefinition.model_json_schema()
-    space["$defs"]["GroupRule"]["properties"]["methods"]["items"]["enum"] = sorted(METHODS)
+    space["$defs"]["GroupRule"]["properties"]["methods"]["items"]["enum"] = sorted(all_methods())
     evaluator = EvaluatorDefinition.model_json_schema()
     evaluator["properties"]["runtime"]["enum"] = sorted(RUNTIMES)
     pipeline = PipelineDefinition.model_json_schema(by_alias=True)

@@ -16,6 +16,7 @@ from secateur.compression.checks import check_model
 from secateur.compression.compensation.batch_norm import batch_norms, dense_statistics
 from secateur.compression.costs import LayerCosts
 from secateur.compression.criteria import METHODS
+from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.groups import FoundGroups
 from secateur.compression.kept_groups import kept_groups
 from secateur.compression.storage import weights_digest
@@ -39,7 +40,7 @@ from secateur.evaluators.onnx_export import check_size
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import SCORES, check_batch, check_direction, check_sizes, check_threads
 from secateur.pipelines.state import STATE
-from secateur.records import Direction, GroupSummary, Workload
+from secateur.records import Direction, GroupSummary, Workload, named
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
@@ -119,10 +120,11 @@ def _check_grams(definition: PipelineDefinition) -> None:
         return
     for i, rule in enumerate(definition.search_space.groups):
         for j, name in enumerate(rule.methods):
-            if name in METHODS and METHODS[name].needs_grams:
+            criterion, known = named(name)[1], WEIGHT_METHODS if "/" in name else METHODS
+            if criterion in known and known[criterion].needs_grams:
                 raise DefinitionError(
-                    f"{definition.search_space.where('groups', i, 'methods', j)}: '{name}' ranks channels by what remains once the "
-                    "layers that read them are refitted, and 'refit_images: 0' turns that off. Leave one of the two out."
+                    f"{definition.search_space.where('groups', i, 'methods', j)}: '{name}' ranks by what layers read, and how "
+                    "they are refitted, and 'refit_images: 0' turns that off. Leave one of the two out."
                 )
 
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 from secateur.compression.proof import Proof
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies, compute_saliencies
+from secateur.compression.weight_saliency import weight_saliencies
 from secateur.errors import ModelError, NotFinite
 from secateur.pipelines.preparation import Prepared
+from secateur.records import CHANNELS, named, scored_as
 from secateur.search_spaces import SearchSpace
 
 
@@ -21,17 +23,24 @@ def ranked(prepared: Prepared) -> Saliencies:
     """
     space, failures = prepared.space, dict[str, NotFinite]()
     grams = prepared.evaluator.cutting.grams
-    saliencies = compute_saliencies(
-        prepared.model, space.groups, space.methods, prepared.workload, grams, failures.__setitem__
+    model, workload = prepared.model, prepared.workload
+    by_channel = [choice.group for choice in space.choices.values() if CHANNELS in choice.transforms]
+    criteria = {method: named(method)[1] for method in space.methods}
+    of_channels = [method for method in criteria if named(method)[0] == CHANNELS]
+    of_weights = list(dict.fromkeys(criteria[method] for method in criteria if method not in of_channels))
+    parts = (
+        compute_saliencies(model, by_channel, of_channels, workload, grams, failures.__setitem__),
+        weight_saliencies(model, space.groups, of_weights, workload, grams, failures.__setitem__),
     )
+    saliencies = {group.name: {**parts[0].get(group.name, {}), **parts[1][group.name]} for group in space.groups}
     for choice in space.choices.values():
-        if failures.keys() >= set(choice.methods):
-            raise failures[choice.methods[0]]
+        if failures.keys() >= set(map(scored_as, choice.methods)):
+            raise failures[scored_as(choice.methods[0])]
     for method, error in failures.items():
         logging.getLogger("secateur").warning("The criterion '%s' is left out of this run: %s", method, error)
     space = scored(space, saliencies)
     proof = Proof(prepared.model, prepared.workload.example_inputs)
-    for method in space.methods:
+    for method in [method for method in of_channels if method in space.methods]:
         candidate = space.uniform(0.5, method)
         if reason := proof.disproof(resolve(candidate, space.groups, saliencies)):
             raise ModelError(
@@ -46,7 +55,7 @@ def scored(space: SearchSpace, saliencies: Saliencies) -> SearchSpace:
     return replace(
         space,
         choices={
-            name: replace(choice, methods=tuple(method for method in choice.methods if method in saliencies[name]))
+            name: choice.offering([method for method in choice.methods if scored_as(method) in saliencies[name]])
             for name, choice in space.choices.items()
         },
     )

@@ -22,6 +22,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from secateur.compression.masks import keep_zero, zeros_in
 from secateur.compression.plan import apply
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
@@ -100,12 +101,14 @@ def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) 
 
     def untuned() -> nn.Module:
         fresh = apply(prepared.model, plan)
+        masked = zeros_in(fresh, plan.masked)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(prepared.definition.search.seed)
             for layer in fresh.modules():
                 renew = getattr(layer, "reset_parameters", None)
                 if callable(renew):
                     renew()
+        keep_zero(masked)
         return fresh
 
     settings = prepared.definition.recover or RecoverDefinition()
@@ -188,7 +191,7 @@ class Recovery:
             module = finalist.untuned()
         tuned = Tuned(module, 0, 0.0, None)
         if finalist.settings is not None:
-            training = Training(self.device, definition.search.seed, checkpoint, on_epoch)
+            training = Training(self.device, definition.search.seed, checkpoint, on_epoch, finalist.plan.masked)
             with self.watch.stage("recover.training"):
                 tuned = fine_tune(module, self.prepared.model, self.prepared.workload, finalist.settings, training)
         recovered = replace(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from secateur.compression.costs import parameters_after
+from secateur.compression.costs import nonzero_after, parameters_after
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
 from secateur.definition import RecoverDefinition
@@ -26,7 +26,7 @@ from secateur.records import (
     Plan,
     Trial,
 )
-from secateur.recovery.fine_tune import train_steps
+from secateur.recovery.fine_tune import Training, train_steps
 from secateur.search.front import front
 from secateur.search.goals import goals_of
 from secateur.search.ledger import Problem, by_hypervolume, feasible, own
@@ -41,7 +41,7 @@ def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
     if file.is_file():
         loaded: dict[str, dict[str, Tensor]] = {}
         for key, scores in load_file(file).items():
-            group, _, method = key.rpartition("/")
+            group, _, method = key.partition("/")
             loaded.setdefault(group, {})[method] = scores
         return loaded
     computed = ranked(prepared)
@@ -75,7 +75,8 @@ def evaluation_of(
 
     def few_steps(module: nn.Module) -> nn.Module:
         settings = prepared.definition.recover or RecoverDefinition()
-        return train_steps(module, prepared.model, prepared.workload, settings, job.fidelity.steps, device).module
+        training = Training(device, masked=job.plan.masked)
+        return train_steps(module, prepared.model, prepared.workload, settings, job.fidelity.steps, training).module
 
     return prepared.evaluator.evaluate(
         job,
@@ -101,7 +102,11 @@ def problem_of(
     definition, space = prepared.definition, prepared.space
 
     def exact(plan: Plan) -> dict[str, float]:
-        return {"macs": prepared.costs.after(plan), "parameters": parameters_after(prepared.model, plan)}
+        return {
+            "macs": prepared.costs.after(plan),
+            "parameters": parameters_after(prepared.model, plan),
+            "nonzero": nonzero_after(prepared.model, plan),
+        }
 
     return Problem(
         space,

@@ -16,8 +16,23 @@ from secateur.records.evaluations import (
     gain,
 )
 from secateur.records.finalists import Check, Recovered, Verdict, Version
-from secateur.records.groups import Excluded, Group, Member, Side
-from secateur.records.plans import CHANNELS, Candidate, CompressedModel, Edit, Plan, Remove, Step
+from secateur.records.groups import Excluded, Group, Member, Side, Weights
+from secateur.records.plans import (
+    CHANNELS,
+    N_M,
+    PER_MILLE,
+    WEIGHTS,
+    Candidate,
+    CompressedModel,
+    Edit,
+    Level,
+    Mask,
+    Plan,
+    Remove,
+    Step,
+    named,
+    scored_as,
+)
 from secateur.records.run import GroupSummary, Refitted, RunRecord
 from secateur.records.trials import (
     BASELINES,
@@ -37,10 +52,13 @@ __all__ = [
     "BASELINES",
     "CHANNELS",
     "LEAST_COMPARED",
+    "N_M",
+    "PER_MILLE",
     "ROLES",
     "SCORE",
     "SEARCH",
     "SHARE",
+    "WEIGHTS",
     "Arm",
     "ArmResult",
     "Audit",
@@ -57,6 +75,8 @@ __all__ = [
     "Group",
     "GroupSummary",
     "Job",
+    "Level",
+    "Mask",
     "Measurement",
     "Member",
     "Plan",
@@ -73,6 +93,9 @@ __all__ = [
     "Trial",
     "Verdict",
     "Version",
+    "Weights",
     "Workload",
     "gain",
+    "named",
+    "scored_as",
 ]

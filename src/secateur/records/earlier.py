@@ -1,7 +1,7 @@
 """What earlier versions have written, as this one reads it: JSON in, JSON out.
 
 - A candidate named every group with a width and a method (`cuts`), and a network was known by its removed channels alone.
-- Finalists carried what the gate said of them.
+- Finalists carried what the gate said of them; a point of sensitivity did not tell parameters from those that are not zero.
 
 What has today's form is left as it is.
 """
@@ -38,9 +38,9 @@ def evaluations(stored: list[Stored] | Mapping[str, Stored]) -> list[dict[str, A
 
 def sensitivity(stored: Stored) -> dict[str, Any]:
     """A point of a sensitivity curve."""
+    read = {"nonzero": stored["parameters"], **stored}
     if "kept" not in stored:
-        return dict(stored)
-    read = dict(stored)
+        return read
     width, kept = read.pop("width"), read.pop("kept")
     return {**read, "edit": _edit(read.pop("method"), kept), "removed": 1 - kept / width}
 

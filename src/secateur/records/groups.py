@@ -23,11 +23,24 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Single weights of one layer that may become zero: those that write its output channels `rows`.
+
+    Each row has inputs × kernel of them: input channels, and places of the kernel (1 in a linear layer).
+    """
+
+    layer: str
+    rows: tuple[int, ...]
+    inputs: int
+    kernel: int
+
+
+@dataclass(frozen=True)
 class Group:
     """Coupled layers that lose the same channels: the unit of choice. Named after its root layer.
 
-    width: output channels of the root layer. removable: the root channels that may go (a padded shortcut pins the rest).
-    least: how many channels must stay, one at least.
+    width: output channels of the root layer. removable: the root channels that may go (a padded shortcut pins the rest); none
+    where only weights may become zero. weights: which those are. least: how many channels must stay, one at least.
     parameters: elements of all tensors that the group's channels touch. macs: multiply-accumulates of the member layers,
     for one sample.
     """
@@ -40,6 +53,7 @@ class Group:
     parameters: int
     macs: int
     least: int = 1
+    weights: tuple[Weights, ...] = ()
 
 
 @dataclass(frozen=True)

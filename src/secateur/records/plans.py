@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 from secateur.records.groups import Side
@@ -16,19 +17,57 @@ if TYPE_CHECKING:
 
 CHANNELS = "channels"
 """The transform that removes channels."""
+WEIGHTS = "weights"
+"""The transform that sets single weights to zero; scores of weights have this in front of the criterion."""
+N_M = "n_m"
+"""The transform that sets weights to zero in patterns."""
+PER_MILLE = 1000
+"""In what levels of masks are counted."""
+Level: TypeAlias = int | str
 
 
 @dataclass(frozen=True)
 class Edit:
     """One thing done to one group.
 
-    transform: a name in `secateur.compression.transforms.TRANSFORMS`. level: which of its levels; of `channels`, how many
-    channels stay. by: the criterion that chooses what goes.
+    transform: a name in `secateur.compression.transforms.TRANSFORMS`. level: which of its levels: of `channels`, how many
+    channels stay; of masks, how many of a thousand weights stay, or a pattern such as `2:4` (two of four stay). by: the criterion
+    that chooses what goes.
     """
 
     transform: str
-    level: int
+    level: Level
     by: str
+
+    @property
+    def method(self) -> str:
+        """As definitions name it: the criterion, behind the transform where that is not `channels`."""
+        return self.by if self.transform == CHANNELS else f"{self.transform}/{self.by}"
+
+    def kept(self, width: int) -> float:
+        """The share of the group that stays. width: channels that the whole group has."""
+        if isinstance(self.level, str):
+            kept, among = self.level.split(":")
+            return int(kept) / int(among)
+        return self.level / (width if self.transform == CHANNELS else PER_MILLE)
+
+    def text(self, width: int) -> str:
+        """What stays of a group, in short. width: as in `kept`."""
+        if self.transform == CHANNELS:
+            return f"{self.level}/{width}"
+        return self.level if isinstance(self.level, str) else f"{self.level / PER_MILLE:.0%} of weights"
+
+
+def named(method: str) -> tuple[str, str]:
+    """The transform and the criterion that a method's name stands for: the other way round."""
+    transform, _, criterion = method.rpartition("/")
+    return transform or CHANNELS, criterion
+
+
+def scored_as(method: str) -> str:
+    """What the scores of a method are called: all kinds of masks rank weights by the same ones."""
+    transform, criterion = named(method)
+    return criterion if transform == CHANNELS else f"{WEIGHTS}/{criterion}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +93,11 @@ class Candidate:
     def width(self, group: str, whole: int) -> int:
         """How many channels of a group stay. whole: how many it has."""
         edit = self.edit(group)
-        return whole if edit is None else edit.level
+        return whole if edit is None else int(edit.level)
+
+    def kept(self, group: str, width: int) -> float:
+        """The share of a group that stays. width: channels that the whole group has."""
+        return prod(edit.kept(width) for edit in self.edits.get(group, ()))
 
 
 @dataclass(frozen=True)
@@ -69,7 +112,20 @@ class Remove:
     indices: tuple[int, ...]
 
 
-Step: TypeAlias = Remove
+@dataclass(frozen=True)
+class Mask:
+    """Weights of one layer that become zero.
+
+    layer: its name. rows: output channels of the original layer. zeros: a bit for each of their weights, row by row, 1 for those
+    that go, as `secateur.compression.masks` packs them; weights that leave anyway have 0.
+    """
+
+    layer: str
+    rows: tuple[int, ...]
+    zeros: str
+
+
+Step: TypeAlias = Remove | Mask
 """What a plan consists of."""
 
 
@@ -77,7 +133,7 @@ Step: TypeAlias = Remove
 class Plan:
     """Steps in the order in which they are taken: replayable onto the original module, without tracing it again.
 
-    A layer is in at most one step of a kind and side.
+    A layer is in at most one removal of a side, and a row of it in at most one mask.
     """
 
     steps: tuple[Step, ...] = ()
@@ -91,9 +147,24 @@ class Plan:
     def removed(self) -> Mapping[Side, Mapping[str, tuple[int, ...]]]:
         """Which indices leave: side → layer → indices into the original tensors."""
         indices: dict[Side, dict[str, tuple[int, ...]]] = {"out": {}, "in": {}}
-        for step in self.steps:
+        for step in self.removals:
             indices[step.side][step.layer] = step.indices
         return indices
+
+    @cached_property
+    def removals(self) -> tuple[Remove, ...]:
+        """What leaves."""
+        return tuple(step for step in self.steps if isinstance(step, Remove))
+
+    @cached_property
+    def masks(self) -> tuple[Mask, ...]:
+        """Which weights become zero."""
+        return tuple(step for step in self.steps if isinstance(step, Mask))
+
+    @cached_property
+    def masked(self) -> tuple[str, ...]:
+        """Layers of which weights become zero."""
+        return tuple(dict.fromkeys(mask.layer for mask in self.masks))
 
 
 def _digest(rows: Iterable[tuple[object, ...]]) -> str:

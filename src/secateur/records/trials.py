@@ -29,7 +29,8 @@ class Sensitivity:
     """What one group costs when it alone is edited: a point of a sensitivity curve.
 
     removed: the share of the group that leaves. damage: squared error of the outputs against the dense network's on calibration
-    images, relative to their spread. macs, parameters: of the whole network with this one edit.
+    images, relative to their spread. macs, parameters, nonzero (parameters that are not masked): of the whole network with this one
+    edit.
     """
 
     group: str
@@ -38,6 +39,7 @@ class Sensitivity:
     damage: float
     macs: float
     parameters: float
+    nonzero: float
 
 
 @dataclass(frozen=True)

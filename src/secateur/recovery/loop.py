@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from secateur.compression.masks import keep_zero, zeros_in
 from secateur.definition import RecoverDefinition
 from secateur.records import Workload
 from secateur.recovery.precision import Precision, precision_for
@@ -22,22 +24,27 @@ MOST_OVERFLOWS = 8
 
 @dataclass(frozen=True)
 class Learner:
-    """A network under training, with everything of it that changes at a step."""
+    """A network under training, with everything of it that changes at a step.
+
+    masked: weights of which some stay zero, and which.
+    """
 
     student: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
     device: str
+    masked: Sequence[tuple[nn.Parameter, Tensor]] = ()
 
 
-def learner_for(student: nn.Module, settings: RecoverDefinition, device: str) -> Learner:
-    """student: on the device already. device: `cpu` or `cuda`."""
+def learner_for(student: nn.Module, settings: RecoverDefinition, device: str, masked: Sequence[str] = ()) -> Learner:
+    """student: on the device already. device: `cpu` or `cuda`. masked: layers of which the weights that are zero stay so."""
     precision = precision_for(device)
     optimizer = torch.optim.SGD(
         _parameter_groups(student, settings.weight_decay), lr=settings.learning_rate, momentum=0.9, nesterov=True
     )
-    return Learner(student, optimizer, torch.amp.GradScaler(device, enabled=precision.scaled), precision, device)
+    scaler = torch.amp.GradScaler(device, enabled=precision.scaled)
+    return Learner(student, optimizer, scaler, precision, device, zeros_in(student, masked))
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ def _step(learner: Learner, loss: Tensor) -> None:
     learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
     learner.scaler.step(learner.optimizer)  # left out where a gradient is not finite
     learner.scaler.update()
+    keep_zero(learner.masked)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -11,7 +11,7 @@ import getpass
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from secateur.records import ROLES, Measurement, Recovered, RunRecord, Verdict
+from secateur.records import CHANNELS, ROLES, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.package import Package
 from secateur.registry.tracking import DataSet, Point
 
@@ -89,13 +89,14 @@ def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]
 
 
 def finalist_parameters(record: RunRecord, finalist: Recovered) -> dict[str, str]:
-    """The channels of every group that stay, and the criterion that chose them."""
+    """What stays of every group, and the method that chose it."""
     texts = {}
     for group in record.groups:
-        edit = finalist.candidate.edit(group.name)
         texts[f"{group.name}.channels"] = str(finalist.candidate.width(group.name, group.width))
-        if edit is not None:
-            texts[f"{group.name}.by"] = edit.by
+        for edit in finalist.candidate.edits.get(group.name, ()):
+            texts[f"{group.name}.by"] = edit.method
+            if edit.transform != CHANNELS:
+                texts[f"{group.name}.{edit.transform}"] = edit.text(group.width)
     return texts
 
 

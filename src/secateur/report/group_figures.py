@@ -18,10 +18,10 @@ COLOURED = 16
 
 
 def cuts_figure(record: RunRecord) -> go.Figure:
-    """What was cut: a strip per finalist, a bar per group (the removed share of its channels), coloured by method."""
+    """What was cut: a strip per finalist, a bar per group (the share of it that is gone), coloured by method."""
     names = [g.name for g in record.groups]
     widths = {g.name: g.width for g in record.groups}
-    methods = sorted({edit.by for f in record.finalists for edits in f.candidate.edits.values() for edit in edits})
+    methods = sorted({edit.method for f in record.finalists for edits in f.candidate.edits.values() for edit in edits})
     finalists = sorted(record.finalists, key=lambda f: -_kept_share(f.candidate, widths))
     figure = make_subplots(
         rows=len(finalists), cols=1, shared_xaxes=True, vertical_spacing=0.18 / len(finalists),
@@ -30,22 +30,24 @@ def cuts_figure(record: RunRecord) -> go.Figure:
     shown = set()
     for row, finalist in enumerate(finalists, start=1):
         for i, method in enumerate(methods):
-            edits = {name: edit for name in names if (edit := finalist.candidate.edit(name)) and edit.by == method}
+            edits = {
+                name: edit for name in names for edit in finalist.candidate.edits.get(name, ()) if edit.method == method
+            }
             if not edits:
                 continue
             figure.add_trace(
                 go.Bar(
                     x=list(edits),
-                    y=[round(1 - edit.level / widths[name], 4) for name, edit in edits.items()],
+                    y=[round(1 - edit.kept(widths[name]), 4) for name, edit in edits.items()],
                     name=method,
                     legendgroup=method,
                     showlegend=method not in shown,
                     marker={"color": METHOD_COLOURS[i % len(METHOD_COLOURS)]},
-                    text=[f"{edit.level}/{widths[name]}" for name, edit in edits.items()],
+                    text=[edit.text(widths[name]) for name, edit in edits.items()],
                     textposition="auto" if len(names) <= LABELLED else "none",
                     insidetextfont={"color": "white"},
                     outsidetextfont={"color": MUTED},
-                    hovertemplate=f"<b>{finalist.name}</b>, %{{x}}<br>%{{text}} channels stay<br>chosen by {method}<extra></extra>",
+                    hovertemplate=f"<b>{finalist.name}</b>, %{{x}}<br>%{{text}} stay<br>chosen by {method}<extra></extra>",
                 ),
                 row=row,
                 col=1,
@@ -60,7 +62,7 @@ def cuts_figure(record: RunRecord) -> go.Figure:
 
 
 def _kept_share(candidate: Candidate, widths: Mapping[str, int]) -> float:
-    return sum(candidate.width(name, width) / width for name, width in widths.items())
+    return sum(candidate.kept(name, width) for name, width in widths.items())
 
 
 def sensitivity_figure(record: RunRecord) -> go.Figure:
@@ -87,11 +89,11 @@ def sensitivity_figure(record: RunRecord) -> go.Figure:
                 legendgroup="others" if place is None else group,
                 legendrank=2000 if place is None else 1000,
                 showlegend=place is not None or not any(t.legendgroup == "others" for t in figure.data),
-                text=["dense", *(f"{s.edit.level} of {widths[group]} stay, by {s.edit.by}" for s in curve)],
+                text=["dense", *(f"{s.edit.text(widths[group])} stay, by {s.edit.method}" for s in curve)],
                 hovertemplate=f"<b>{group}</b><br>%{{text}}<br>damage %{{y:.3f}}<extra></extra>",
             )
         )
-    figure.update_xaxes(title="channels removed from this group alone", tickformat=".0%", rangemode="tozero")
+    figure.update_xaxes(title="removed from this group alone", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title="damage (relative squared error)", rangemode="tozero")
     return layout(figure, 460)
 
@@ -101,8 +103,8 @@ def _curve(record: RunRecord, group: str) -> list[Sensitivity]:
     probes = [s for s in record.sensitivities if s.group == group]
     if not probes:
         return []
-    swept = Counter(s.edit.by for s in probes).most_common(1)[0][0]
-    return sorted((s for s in probes if s.edit.by == swept), key=lambda s: s.removed)
+    swept = Counter(s.edit.method for s in probes).most_common(1)[0][0]
+    return sorted((s for s in probes if s.edit.method == swept), key=lambda s: s.removed)
 
 
 def _line(place: int | None) -> dict[str, object]:

@@ -64,7 +64,7 @@ def _arithmetic(record: RunRecord, finalist: Recovered) -> Hint | None:
 def _widths(record: RunRecord, finalist: Recovered) -> Hint:
     """Widths off the step in which a device gets faster."""
     cause = "A width off the device's step"
-    cut = {g: edit.level for g in record.groups if (edit := finalist.candidate.edit(g.name))}
+    cut = {g: int(edit.level) for g in record.groups if (edit := finalist.candidate.edit(g.name))}
     if not cut:
         return Hint(cause, "No group was cut.")
     step = record.device_step
@@ -154,7 +154,7 @@ def _zeros(record: RunRecord, finalist: Recovered) -> Hint | None:
 
 
 def _kept(group: GroupSummary, finalist: Recovered) -> float:
-    return finalist.candidate.width(group.name, group.width) / group.width
+    return finalist.candidate.kept(group.name, group.width)
 
 
 def _listed(names: list[str]) -> str:

@@ -8,14 +8,14 @@ posterior (Thompson sampling): where little is known, draws differ and the searc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.records import Evaluation
+from secateur.records import Evaluation, named
 from secateur.search.knapsack import damage_curve, saving_curve
-from secateur.search_spaces import Choice, SearchSpace
+from secateur.search_spaces import Choice, Option, SearchSpace
 
 PRIOR_SPREAD = 0.15
 """Standard deviation of a factor before anything is observed, relative to its mean."""
@@ -85,7 +85,13 @@ class AdditiveModel:
         savings: cost → group → position → share of the cost that it saves.
         compared: method → damage of one cut of many groups, for methods of which a group has no point of its own.
         """
-        self.pairs = [(name, method) for name in damage for method in space.choices[name].methods]
+        self.pairs = [
+            (name, method)
+            for name, by_method in damage.items()
+            for transform in space.choices[name].transforms
+            if any(named(method)[0] == transform for method in by_method)
+            for method in space.choices[name].methods_of(transform)
+        ]
         self._column = {pair: i for i, pair in enumerate(self.pairs)}
         self._group = {name: i for i, name in enumerate(damage)}
         self._choices = {name: space.choices[name] for name in damage}
@@ -95,7 +101,7 @@ class AdditiveModel:
             for method, curve in _by_method(self._choices[name], by_method, compared).items()
         }
         self._saving = {
-            cost: {name: saving_curve(self._choices[name].ladder, points) for name, points in by_group.items()}
+            cost: {name: _savings(self._choices[name], points) for name, points in by_group.items()}
             for cost, by_group in savings.items()
         }
         self.costs = list(savings)
@@ -109,8 +115,8 @@ class AdditiveModel:
         for i, evaluation in enumerate(seen):
             for name, choice in self._choices.items():
                 if edits := evaluation.candidate.edits.get(name):
-                    position, by = choice.position(edits), edits[0].by
-                    harmed[i, self._column[name, by]] = self._damage[name, by][position]
+                    position, method = choice.position(edits), edits[0].method
+                    harmed[i, self._column[name, method]] = self._damage[name, method][position]
                     for cost, curves in self._saving.items():
                         saved[cost][i, self._group[name]] = curves[name][position]
         damages = np.array([e.measurements["damage"].value for e in seen])
@@ -121,11 +127,14 @@ class AdditiveModel:
             self._scale[cost] = np.maximum(fitted.mean, 0.0)
 
     def damages(self, rng: np.random.Generator | None) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """Damage curves over the options, the most likely ones or drawn ones: group → method → (options,)."""
+        """Damage curves over the options, the most likely ones or drawn ones: group → method → (options,).
+
+        Infinite where an option is none of the method's.
+        """
         factors = self._harm.mean if rng is None else self._harm.draw(rng)
         curves: dict[str, dict[str, NDArray[np.float64]]] = {}
         for pair, factor in zip(self.pairs, factors, strict=True):
-            curves.setdefault(pair[0], {})[pair[1]] = max(factor, 0.0) * self._damage[pair]
+            curves.setdefault(pair[0], {})[pair[1]] = max(factor, 1e-9) * self._damage[pair]
         return curves
 
     def saving(self, weights: Mapping[str, float]) -> dict[str, NDArray[np.float64]]:
@@ -145,18 +154,48 @@ class AdditiveModel:
 def _by_method(
     choice: Choice, points: Mapping[str, Mapping[int, float]], compared: Mapping[str, float]
 ) -> dict[str, NDArray[np.float64]]:
-    """A group's curve by each of its methods: the shape of the method with most points, stretched through the other's point."""
-    swept = max(points, key=lambda method: len(points[method]))
-    shape = damage_curve(choice.ladder, points[swept])
-    curves = {swept: shape}
-    for method in choice.methods:
-        if method != swept:
-            own = points.get(method, {})
-            ratio = compared.get(method, 1.0) / compared.get(swept, 1.0)
-            for position, damage in own.items():
-                ratio = damage / max(shape[position], 1e-9)
-            curves[method] = shape * min(max(ratio, 1 / MOST_APART), MOST_APART)
+    """A group's curve by each of its methods: in a transform, that of the method with most points, stretched for the others."""
+    curves: dict[str, NDArray[np.float64]] = {}
+    for transform in choice.transforms:
+        methods = choice.methods_of(transform)
+        swept = max(methods, key=lambda method: len(points.get(method, {})))
+        if swept not in points:
+            continue
+        shape = _over(choice, swept, points[swept], damage_curve, np.inf)
+        curves[swept] = shape
+        for method in methods:
+            if method != swept:
+                ratio = compared.get(method, 1.0) / compared.get(swept, 1.0)
+                for position, damage in points.get(method, {}).items():
+                    ratio = damage / max(shape[position], 1e-9)
+                curves[method] = shape * min(max(ratio, 1 / MOST_APART), MOST_APART)
     return curves
+
+
+def _savings(choice: Choice, points: Mapping[int, float]) -> NDArray[np.float64]:
+    """(options,): what each option of a group saves; none where nothing is known of its transform."""
+    saved = np.zeros(len(choice.ladder))
+    for transform in choice.transforms:
+        method = choice.methods_of(transform)[0]
+        own = {position: saving for position, saving in points.items() if position in choice.positions(method)}
+        if own:
+            saved = np.maximum(saved, _over(choice, method, own, saving_curve, 0.0))
+    return saved
+
+
+def _over(
+    choice: Choice,
+    method: str,
+    points: Mapping[int, float],
+    curve: Callable[[Sequence[Option], Mapping[int, float]], NDArray[np.float64]],
+    elsewhere: float,
+) -> NDArray[np.float64]:
+    """(options,): a curve over the options of a method, from points at their places on the ladder; a constant elsewhere."""
+    positions = choice.positions(method)
+    known = {positions.index(position): value for position, value in points.items()}
+    filled = np.full(len(choice.ladder), elsewhere)
+    filled[[*positions]] = curve([choice.ladder[position] for position in positions], known)
+    return filled
 
 
 def cheapest(options: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[np.float64], tuple[str, ...]]:

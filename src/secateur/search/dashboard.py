@@ -56,7 +56,7 @@ def trial_attributes(
     attributes |= _speed(evaluation.measurements)
     widths, candidate = original.widths, evaluation.candidate
     attributes["channels removed"] = sum(width - candidate.width(name, width) for name, width in widths.items())
-    chosen = Counter(edit.by for edits in candidate.edits.values() for edit in edits)
+    chosen = Counter(edit.method for edits in candidate.edits.values() for edit in edits)
     attributes |= {f"groups by {method}": chosen[method] for method in original.methods}
     attributes["seconds"] = round(evaluation.seconds, 3)
     return attributes
@@ -154,10 +154,10 @@ def _figure(measurement: Measurement) -> str:
 
 
 def _cuts(candidate: Candidate, widths: Mapping[str, int]) -> str:
-    cut = {name: edit for name in widths if (edit := candidate.edit(name)) is not None}
+    cut = {name: edit for name in widths for edit in candidate.edits.get(name, ())}
     if not cut:
         return "Nothing is cut."
-    named = [f"{name} {widths[name]} → {edit.level} ({edit.by})" for name, edit in [*cut.items()][:LISTED]]
+    named = [f"{name} {edit.text(widths[name])} ({edit.method})" for name, edit in [*cut.items()][:LISTED]]
     rest = f", and {len(cut) - LISTED} more (groups.csv)" if len(cut) > LISTED else ""
     return f"Cuts {len(cut)} of {len(widths)} groups: {', '.join(named)}{rest}."
 
@@ -168,8 +168,8 @@ def group_table(candidate: Candidate, widths: Mapping[str, int]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "channels", "kept", "removed", "share removed", "method"])
     for name, whole in widths.items():
-        width, edit = candidate.width(name, whole), candidate.edit(name)
+        width, methods = candidate.width(name, whole), [edit.method for edit in candidate.edits.get(name, ())]
         writer.writerow(
-            [name, whole, width, whole - width, round(1 - width / whole, 4), "" if edit is None else edit.by]
+            [name, whole, width, whole - width, round(1 - candidate.kept(name, whole), 4), " + ".join(methods)]
         )
     return text.getvalue()

@@ -17,6 +17,12 @@ RECENT = 200
 """Latest networks that a forecast rests on, so that its cost does not grow with the search."""
 MISSED = 0.00135
 """Chance that a network on the limit is rejected: that of three standard deviations, one-sided."""
+FEATURES: Mapping[str, tuple[str, ...]] = {
+    "size": ("macs", "parameters"),
+    "latency": ("macs", "parameters"),
+    "download": ("nonzero",),
+}
+"""What a cost is linear in, nearly."""
 LEAST_FITTED = 8
 """Measured networks before a forecast is trusted to reject anything."""
 
@@ -32,13 +38,13 @@ class Foreseen:
 class Forecast:
     """Costs of a candidate before it is evaluated.
 
-    MACs and parameters are exact. The others (size, latency) are linear in those two, fitted on what has been measured; the slack
-    is that of a prediction interval: it grows where few networks were measured, and far from them. Screening only: what enters a
-    front is always measured.
+    MACs, parameters and those that are not zero are exact. The others are linear in some of those (`FEATURES`), fitted on what has
+    been measured; the slack is that of a prediction interval: it grows where few networks were measured, and far from them.
+    Screening only: what enters a front is always measured.
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[tuple[float, float, float]]] = {}
+        self._rows: dict[str, list[tuple[float, ...]]] = {}
         self._fits: dict[str, _Line | None] = {}  # until something is learnt
 
     def learn(self, evaluation: Evaluation) -> None:
@@ -46,22 +52,26 @@ class Forecast:
         figures = evaluation.measurements
         if evaluation.failure is None and "macs" in figures and "parameters" in figures:
             self._fits.clear()
-            for name in ("size", "latency"):
+            exact = {"nonzero": figures["parameters"], **figures}  # the same where nothing is masked
+            for name, features in FEATURES.items():
                 if name in figures and figures[name].provenance in KNOWN:
-                    row = (figures["macs"].value, figures["parameters"].value, figures[name].value)
+                    row = (*(exact[feature].value for feature in features), figures[name].value)
                     self._rows.setdefault(name, []).append(row)
 
     def of(self, metric: str, exact: Mapping[str, float]) -> Foreseen | None:
-        """What the metric will be; None where nothing can be said yet. exact: `macs` and `parameters` of the candidate."""
+        """What the metric will be; None where nothing can be said yet.
+
+        exact: `macs`, `parameters` and `nonzero` of the candidate.
+        """
         if metric in exact:
             return Foreseen(exact[metric], 0.0)
-        if not {"macs", "parameters"} <= exact.keys():
+        if metric not in FEATURES or not exact.keys() >= set(FEATURES[metric]):
             return None
         if metric not in self._fits:
             rows = self._rows.get(metric, [])[-RECENT:]
             self._fits[metric] = _Line(rows) if len(rows) >= LEAST_FITTED else None
         fit = self._fits[metric]
-        return None if fit is None else fit.at(exact["macs"], exact["parameters"])
+        return None if fit is None else fit.at([exact[feature] for feature in FEATURES[metric]])
 
     def rejects(self, goals: Sequence[Goal], exact: Mapping[str, float]) -> tuple[Goal, Foreseen] | None:
         """The first goal on a cost that the candidate cannot keep, with what is foreseen."""
@@ -73,21 +83,21 @@ class Forecast:
 
 
 class _Line:
-    """Least squares on MACs, parameters and one, with the interval of a new observation."""
+    """Least squares on a metric's features and one, with the interval of a new observation."""
 
-    def __init__(self, rows: Sequence[tuple[float, float, float]]) -> None:
+    def __init__(self, rows: Sequence[tuple[float, ...]]) -> None:
         table = np.array(rows)
-        self._scale = np.array([*np.maximum(table[:, :2].max(0), 1.0), 1.0])
-        features = np.column_stack([table[:, :2], np.ones(len(table))]) / self._scale
-        self._weights, _, rank, _ = np.linalg.lstsq(features, table[:, 2], rcond=None)
+        self._scale = np.array([*np.maximum(table[:, :-1].max(0), 1.0), 1.0])
+        features = np.column_stack([table[:, :-1], np.ones(len(table))]) / self._scale
+        self._weights, _, rank, _ = np.linalg.lstsq(features, table[:, -1], rcond=None)
         self._inverse = np.linalg.pinv(features.T @ features)
         freedom = len(table) - int(rank)
-        residuals = table[:, 2] - features @ self._weights
+        residuals = table[:, -1] - features @ self._weights
         self._spread = float(stdtrit(freedom, 1 - MISSED)) * float(np.sqrt(residuals @ residuals / freedom))
 
-    def at(self, macs: float, parameters: float) -> Foreseen:
+    def at(self, features: Sequence[float]) -> Foreseen:
         """The figure of a network, and its slack."""
-        point = np.array([macs, parameters, 1.0]) / self._scale
+        point = np.array([*features, 1.0]) / self._scale
         value = float(point @ self._weights)
         leverage = float(point @ self._inverse @ point)
         return Foreseen(value, self._spread * float(np.sqrt(1 + leverage)) + ROUNDING * abs(value))

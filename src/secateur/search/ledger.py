@@ -130,7 +130,7 @@ class Ledger:
         self.without_gain = 0 if gained else self.without_gain + 1
 
 
-_UNITS = {"macs": "MACs", "parameters": "parameters"}
+_UNITS = {"macs": "MACs", "parameters": "parameters", "nonzero": "parameters"}
 
 
 def own(trials: Sequence[Trial]) -> list[Trial]:

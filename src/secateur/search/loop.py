@@ -13,7 +13,7 @@ from secateur.search.ledger import RACED, Ledger
 from secateur.search.planner import knapsack
 from secateur.search.sensitivity import sweep
 from secateur.search.study import Pending, Proposal
-from secateur.search.warm_start import best_method, controls, prior, probe, probed, thresholds
+from secateur.search.warm_start import best_methods, controls, prior, probe, probed, thresholds
 
 FRUITLESS = 300
 """Consecutive proposals that yield no new network (known, or rejected unseen) after which the space counts as exhausted."""
@@ -157,6 +157,6 @@ def _phases(ledger: Ledger, executor: Executor, budget: int) -> Iterator[Iterabl
     yield [*thresholds(ledger.problem), *prior(ledger.problem)]
     for _ in range(max(1, min(3, budget // 20)) - probed(ledger)):
         yield [probe(ledger)]
-    sweep(ledger, executor, best_method(ledger.problem.space, ledger.trials), budget)
+    sweep(ledger, executor, best_methods(ledger.problem.space, ledger.trials), budget)
     yield knapsack(ledger, PLANNED)
     yield controls(ledger, budget)

@@ -155,8 +155,8 @@ def additive_model(ledger: Ledger, sensitivities: Sequence[Sensitivity]) -> Addi
     savings: dict[str, dict[str, dict[int, float]]] = {cost: {} for cost in costs}
     for point in sensitivities:
         position = problem.space.choices[point.group].position((point.edit,))
-        damage.setdefault(point.group, {}).setdefault(point.edit.by, {})[position] = point.damage
-        cut = {"macs": point.macs, "parameters": point.parameters}
+        damage.setdefault(point.group, {}).setdefault(point.edit.method, {})[position] = point.damage
+        cut = {"macs": point.macs, "parameters": point.parameters, "nonzero": point.nonzero}
         for cost in costs:
             saved = _foreseen(ledger, cost, whole) - _foreseen(ledger, cost, cut)
             savings[cost].setdefault(point.group, {})[position] = saved / problem.dense[cost].value

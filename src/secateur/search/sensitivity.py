@@ -7,7 +7,7 @@ against the budget. Together with the exact knapsack they are what makes the fir
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import TypeAdapter
 
@@ -26,14 +26,17 @@ PER_TRIAL = 2
 """Probes for each trial of the budget, at the most: beyond that, the methods are not compared group by group."""
 
 
-def sweep(ledger: Ledger, executor: Executor, method: str, budget: int) -> tuple[Sensitivity, ...]:
-    """The sensitivities of this study: measured once, read back after a restart. method: the one that suits the network best."""
+def sweep(ledger: Ledger, executor: Executor, best: Mapping[str, str], budget: int) -> tuple[Sensitivity, ...]:
+    """The sensitivities of this study: measured once, read back after a restart.
+
+    best: transform → its method that suits the network best.
+    """
     if ledger.study.board.kept(KEPT_AS) is not None:
         return known_sensitivities(ledger.study)
     space = ledger.problem.space
-    probes = list(_probes(space, method, every_method=True))
+    probes = list(_probes(space, best, every_method=True))
     if len(probes) > PER_TRIAL * budget:
-        probes = list(_probes(space, method, every_method=False))
+        probes = list(_probes(space, best, every_method=False))
     candidates = [space.only(*probe) for probe in probes]
     plans = [ledger.problem.resolve(candidate) for candidate in candidates]
     evaluations: dict[int, Evaluation] = {}
@@ -70,14 +73,20 @@ def known_sensitivities(study: Study) -> tuple[Sensitivity, ...]:
     )
 
 
-def _probes(space: SearchSpace, method: str, *, every_method: bool) -> Iterator[tuple[str, Option, str]]:
-    """Group, option and method: by the best method at options spread evenly, by the others at the one in the middle."""
+def _probes(space: SearchSpace, best: Mapping[str, str], *, every_method: bool) -> Iterator[tuple[str, Option, str]]:
+    """Group, option and method: of each transform its best method at options spread evenly, the others at the one in the middle."""
     for name, choice in space.choices.items():
-        best = method if method in choice.methods else choice.methods[0]
-        cuts = choice.cuts
-        count = min(LEVELS, len(cuts))
-        for i in range(count):
-            yield name, cuts[(2 * i + 1) * len(cuts) // (2 * count)], best  # the middle of each of `count` equal parts
-        for other in choice.methods if every_method else ():
-            if other != best:
-                yield name, cuts[len(cuts) // 2], other
+        for transform in choice.transforms:
+            methods = choice.methods_of(transform)
+            used = best[transform] if best.get(transform) in methods else methods[0]
+            cuts = choice.cuts(used)
+            count = min(LEVELS, len(cuts))
+            for i in range(count):
+                yield (
+                    name,
+                    cuts[(2 * i + 1) * len(cuts) // (2 * count)],
+                    used,
+                )  # the middle of each of `count` equal parts
+            for other in methods if every_method else ():
+                if other != used:
+                    yield name, cuts[len(cuts) // 2], other

@@ -7,11 +7,12 @@ plans the same and evaluates nothing twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
+from math import inf
 
 import numpy as np
 
-from secateur.records import SCORE, Trial, gain
+from secateur.records import SCORE, Trial, gain, named
 from secateur.search.front import floor
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.study import Proposal
@@ -41,10 +42,11 @@ def _threshold(problem: Problem, share: float, method: str) -> Proposal:
 def probe(ledger: Ledger) -> Proposal:
     """One more threshold by the best method: where the score should meet the lowest that is allowed, then into the widest gap.
 
-    The score is taken to fall with the square of the share.
+    The transforms of the space take turns. The score is taken to fall with the square of the share.
     """
     problem = ledger.problem
-    method = best_method(problem.space, ledger.trials)
+    methods = [*best_methods(problem.space, ledger.trials).values()]
+    method = methods[probed(ledger) % len(methods)]
     lowest = floor(SCORE, problem.score_direction, problem.dense, problem.goals)
     dense = gain(problem.dense[SCORE].value, problem.score_direction)
     scores = {0.0: dense, **_gains_by_share(ledger, method)}
@@ -82,9 +84,9 @@ def prior(problem: Problem) -> Iterator[Proposal]:
 def controls(ledger: Ledger, budget: int) -> Iterator[Proposal]:
     """The uniform family by the method that did best, and random draws: they are to be beaten, not to be the search."""
     space = ledger.problem.space
-    method = best_method(space, ledger.trials)
+    methods = [*best_methods(space, ledger.trials).values()]
     count = max(1, min(len(FRACTIONS), budget // 25))
-    for fraction in FRACTIONS[:count]:
+    for fraction, method in zip(FRACTIONS[:count], cycle(methods), strict=False):
         yield Proposal(space.uniform(fraction, method), "uniform", f"uniform {fraction} {method}", method, fraction)
     for number in range(count):
         yield Proposal(space.random(np.random.default_rng(number)), "random", f"random {number}")
@@ -102,7 +104,12 @@ def method_damages(trials: Sequence[Trial]) -> dict[str, float]:
     }
 
 
-def best_method(space: SearchSpace, trials: Sequence[Trial]) -> str:
-    """The method that did least damage."""
+def best_methods(space: SearchSpace, trials: Sequence[Trial]) -> dict[str, str]:
+    """Of each transform the method that did least damage: transform → method; the first of them where nothing is known."""
     damage = method_damages(trials)
-    return min(damage, key=lambda name: damage[name]) if damage else space.methods[0]
+    best: dict[str, str] = {}
+    for method in damage or space.methods:
+        transform = named(method)[0]
+        if transform not in best or damage.get(method, inf) < damage.get(best[transform], inf):
+            best[transform] = method
+    return best

@@ -6,22 +6,20 @@ stepped parameter (Gaussian processes take seconds over those) and equal options
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
-from secateur.compression.criteria import METHODS, available_methods
+from secateur.compression.criteria import METHODS
 from secateur.compression.criteria.channel_tensors import WRITING
-from secateur.compression.groups import FoundGroups
+from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.saliency import Saliencies
 from secateur.compression.transforms import TRANSFORMS
-from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
-from secateur.errors import DefinitionError, nearest
-from secateur.records import CHANNELS, Candidate, Excluded, Group
-from secateur.search_spaces.choice import UNTOUCHED, Choice, Option, rungs
+from secateur.records import CHANNELS, Candidate, Edit, Excluded, Group, named, scored_as
+from secateur.search_spaces.choice import Choice, Option
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ class SearchSpace:
     def methods(self) -> list[str]:
         """All methods that some group admits, in registry order."""
         used = {method for choice in self.choices.values() for method in choice.methods}
-        return [name for name in METHODS if name in used]
+        return [name for name in all_methods() if name in used]
 
     @property
     def size(self) -> int:
         """How many different choices there are; several may lead to the same network."""
-        return prod(len(choice.cuts) * len(choice.methods) + choice.whole for choice in self.choices.values())
+        return prod(sum(len(c.cuts(method)) for method in c.methods) + c.whole for c in self.choices.values())
 
     @property
     def whole(self) -> bool:
@@ -78,14 +76,11 @@ class SearchSpace:
 
     def candidate(self, values: Mapping[str, float | str]) -> Candidate:
         """A sampler's numbers, rounded to options."""
-        return Candidate.of(
-            {
-                name: choice.nearest(float(values[f"{name}.removed"])).edits(
-                    str(values.get(f"{name}.method", choice.methods[0]))
-                )
-                for name, choice in self.choices.items()
-            }
-        )
+        edits = {}
+        for name, choice in self.choices.items():
+            method = str(values.get(f"{name}.method", choice.methods[0]))
+            edits[name] = choice.nearest(float(values[f"{name}.removed"]), method).edits(method)
+        return Candidate.of(edits)
 
     def values(self, candidate: Candidate) -> dict[str, float | str]:
         """The numbers that lead to a candidate: the other way round."""
@@ -94,42 +89,65 @@ class SearchSpace:
             edits = candidate.edits.get(name, ())
             values[f"{name}.removed"] = choice.ladder[choice.position(edits)].removed
             if len(choice.methods) > 1:
-                values[f"{name}.method"] = edits[0].by if edits else choice.methods[0]
+                values[f"{name}.method"] = edits[0].method if edits else choice.methods[0]
         return values
 
     def uniform(self, removed_fraction: float, method: str) -> Candidate:
         """The same fraction of every group, as far as its ladder allows; a method that a group lacks becomes its first."""
-        return Candidate.of(
-            {
-                name: choice.nearest(removed_fraction).edits(method if method in choice.methods else choice.methods[0])
-                for name, choice in self.choices.items()
-            }
-        )
+        edits = {}
+        for name, choice in self.choices.items():
+            used = method if method in choice.methods else choice.methods[0]
+            edits[name] = choice.nearest(removed_fraction, used).edits(used)
+        return Candidate.of(edits)
 
     def ranked(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
         """One threshold for all groups: of each, the least salient channels go that together hold up to this share of its saliency.
 
         Only groups that one layer writes are cut where there are such: a stream that many layers write to is dear. Source: the
-        share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel.
+        share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel. Of weights,
+        see `_masked`.
         """
+        if TRANSFORMS[named(method)[0]].unit == "weights":
+            return self._masked(removed_share, method, saliencies)
         alone = [name for name, choice in self.choices.items() if _writers(choice.group) == 1]
         edits = dict(self.mildest().edits)
         for name in alone or self.choices:
             choice = self.choices[name]
-            used = method if method in choice.methods else choice.methods[0]
+            used = method if method in choice.methods else next(iter(choice.methods_of(CHANNELS)), None)
+            if used is None:
+                continue
             scores = np.sort(saliencies[name][used].numpy())
             gone = int((np.cumsum(scores) <= removed_share * scores.sum()).sum())
-            edits[name] = choice.nearest(gone / choice.group.width).edits(used)
+            edits[name] = choice.nearest(gone / choice.group.width, used).edits(used)
+        return Candidate.of(edits)
+
+    def _masked(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
+        """One threshold on the scores of all weights: those below it hold up to this share of the sum of all of them.
+
+        A threshold for each group where scores of different layers say nothing of one another. Groups without the method stay as
+        they are. Source: global magnitude pruning, Han et al. 2015, arXiv:1506.02626.
+        """
+        criterion = named(method)[1]
+        scores = {
+            name: saliencies[name][scored_as(method)].numpy()
+            for name, choice in self.choices.items()
+            if method in choice.methods
+        }
+        limits = {name: _threshold([own], removed_share) for name, own in scores.items()}
+        if WEIGHT_METHODS[criterion].comparable:
+            limits = dict.fromkeys(scores, _threshold([*scores.values()], removed_share))
+        edits = dict(self.mildest().edits)
+        for name, own in scores.items():
+            edits[name] = self.choices[name].nearest(float((own <= limits[name]).mean()), method).edits(method)
         return Candidate.of(edits)
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """A fraction and a method for every group, drawn evenly."""
-        return Candidate.of(
-            {
-                name: choice.nearest(float(rng.uniform(*choice.removed))).edits(str(rng.choice(choice.methods)))
-                for name, choice in self.choices.items()
-            }
-        )
+        edits = {}
+        for name, choice in self.choices.items():
+            removed, method = float(rng.uniform(*choice.removed)), str(rng.choice(choice.methods))
+            edits[name] = choice.nearest(removed, method).edits(method)
+        return Candidate.of(edits)
 
     def only(self, group: str, option: Option, method: str) -> Candidate:
         """One group edited, all others whole."""
@@ -137,23 +155,23 @@ class SearchSpace:
 
     def smallest(self) -> Candidate:
         """Every group at its narrowest."""
-        return Candidate.of({name: c.ladder[-1].edits(c.methods[0]) for name, c in self.choices.items()})
+        return Candidate.of({name: choice.smallest() for name, choice in self.choices.items()})
 
     def mildest(self) -> Candidate:
         """Every group at its widest: the dense network, where the space holds it."""
-        return Candidate.of({name: c.ladder[0].edits(c.methods[0]) for name, c in self.choices.items()})
+        return Candidate.of({name: choice.mildest() for name, choice in self.choices.items()})
 
     def adapted(self, candidate: Candidate) -> Candidate | None:
         """A candidate of another space as this one has it: groups by name, the nearest option, a method of the group's.
 
         Groups that the other space did not cut become the mildest; None where no group that it cut is in this space.
         """
-        known = {name: edit for name in self.choices if (edit := candidate.edit(name)) is not None}
+        known = {name: candidate.edits[name][0] for name in self.choices if name in candidate.edits}
         edits = dict(self.mildest().edits)
         for name, edit in known.items():
             choice = self.choices[name]
-            method = edit.by if edit.by in choice.methods else choice.methods[0]
-            edits[name] = choice.nearest(1 - edit.level / choice.group.width).edits(method)
+            method = edit.method if edit.method in choice.methods else choice.methods[0]
+            edits[name] = choice.nearest(1 - edit.kept(choice.group.width), method).edits(method)
         return Candidate.of(edits) if known else None
 
     def dense(self) -> Candidate:
@@ -161,80 +179,23 @@ class SearchSpace:
         return Candidate({})
 
 
-def build_space(
-    definition: SearchSpaceDefinition, found: FoundGroups, device_multiple: Callable[[], int] = lambda: 1
-) -> SearchSpace:
-    """Apply the rules to the groups of a network: for each group, the first rule that matches decides.
+def all_methods() -> list[str]:
+    """Every method by name, transform by transform: the criteria of channels, then those of weights."""
+    return [
+        Edit(name, 0, criterion).method
+        for name, transform in TRANSFORMS.items()
+        for criterion in (METHODS if transform.unit == "channels" else WEIGHT_METHODS)
+    ]
 
-    device_multiple: asked, once, where a rule leaves the channel multiple to the device. Raises DefinitionError for unknown
-    methods, for a pattern that matches nothing (naming the nearest group), and where no group is left.
-    """
-    _check_names(definition, found)
-    step = device_multiple() if any(rule.multiple_of == "device" for rule in definition.groups) else None
-    choices: dict[str, Choice] = {}
-    excluded = list(found.excluded)
-    for group in found.groups:
-        layers = {member.module for member in group.members}
-        pattern = next((p for p in definition.exclude if any(fnmatchcase(layer, p) for layer in layers)), None)
-        rule = next(
-            (r for r in definition.groups if fnmatchcase(group.name, r.match) and group.layer_type in r.types), None
-        )
-        if pattern is not None:
-            reason = f"excluded by '{pattern}'"
-        elif rule is None:
-            reason = "no rule matches it"
-        else:
-            multiple = _multiple(group, rule, step or 1)
-            ladder = rungs(group, CHANNELS, TRANSFORMS[CHANNELS].levels(group, rule, multiple))
-            if rule.removed[0] == 0:
-                ladder = (UNTOUCHED, *ladder)
-            choice = Choice(group, available_methods(group, rule.methods), ladder, multiple)
-            if not choice.methods:
-                reason = f"none of its methods ({', '.join(rule.methods)}) applies: it lacks what they need"
-            elif choice.ladder in ((), (UNTOUCHED,)):
-                limits = f"multiple_of {multiple}, at_least {rule.at_least} and removed {list(rule.removed)}"
-                reason = f"{limits} leave no choice"
-            else:
-                choices[group.name] = choice
-                continue
-        excluded.append(Excluded(group.name, group.layer_type, group.width, reason))
-    if not choices:
-        listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded)
-        raise DefinitionError(f"{definition.where('groups')}: no group is left to be cut ({listed}).")
-    return SearchSpace(choices, tuple(excluded), step)
+
+def _threshold(scores: Sequence[NDArray[np.float32]], share: float) -> float:
+    """The score up to which the lowest hold this share of the sum of all."""
+    ascending = np.sort(np.concatenate(scores))
+    held = np.cumsum(ascending, dtype=np.float64)
+    below = int(np.searchsorted(held, share * held[-1], side="right"))
+    return float(ascending[below - 1]) if below else -np.inf
 
 
 def _writers(group: Group) -> int:
     """Layers whose weights write the group's channels."""
     return sum(member.side == "out" and member.kind in WRITING for member in group.members)
-
-
-def _multiple(group: Group, rule: GroupRule, step: int) -> int:
-    """The rule's channel multiple for a group. step: the device's, halved until the group has a choice."""
-    if rule.multiple_of != "device":
-        return rule.multiple_of
-    while step >= group.width and step > 1:
-        step //= 2
-    return step
-
-
-def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:
-    for i, rule in enumerate(definition.groups):
-        for j, method in enumerate(rule.methods):
-            one_of(method, METHODS, definition.where("groups", i, "methods", j), "method")
-        names = [group.name for group in found.groups] + [group.name for group in found.excluded]
-        if not any(fnmatchcase(name, rule.match) for name in names):
-            raise _no_match(rule.match, names, definition.where("groups", i, "match"))
-    layers = {member.module for group in found.groups for member in group.members}
-    layers |= {group.name for group in found.excluded}
-    for i, pattern in enumerate(definition.exclude):
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
-            raise _no_match(pattern, layers, definition.where("exclude", i))
-
-
-def _no_match(pattern: str, names: Iterable[str], where: str) -> DefinitionError:
-    listed = sorted(names)
-    stems = {name.rsplit(".", depth)[0] + ".*" for name in listed for depth in range(1, name.count(".") + 1)}
-    hint = nearest(pattern, [*listed, *sorted(stems)])
-    shown = ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")  # a line's worth
-    return DefinitionError(f"{where}: '{pattern}' matches no group of this model.{hint} Groups: {shown}.")

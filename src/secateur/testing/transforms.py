@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.costs import layer_costs, parameter_count, parameters_after
+from secateur.compression.costs import layer_costs, nonzero_after, parameter_count, parameters_after
 from secateur.compression.groups import FoundGroups, find_groups
+from secateur.compression.masks import zeros_in
 from secateur.compression.plan import apply, reference
 from secateur.compression.resolution import resolve
 from secateur.compression.transforms import STAGES, TRANSFORMS, Transform
 from secateur.definition import GroupRule
-from secateur.records import Candidate, Edit, Group, Plan
+from secateur.records import WEIGHTS, Candidate, Edit, Group, Plan
 from secateur.testing.examples import images, network
 
-RULE = GroupRule(methods=["random"], removed=(0.0, 0.99))
+RULE = GroupRule(methods=["random"], removed=(0.0, 0.99), zeros=(0.0, 0.99), patterns=["3:4", "2:4", "1:4"])
 DRAWS = 4
 """Random plans that are tried."""
+
+
+def random_scores(group: Group, generator: torch.Generator) -> dict[str, Tensor]:
+    """Scores of a group's channels and of its weights."""
+    weights = sum(len(own.rows) * own.inputs * own.kernel for own in group.weights)
+    return {
+        "random": torch.rand(group.width, generator=generator),
+        f"{WEIGHTS}/random": torch.rand(weights, generator=generator),
+    }
 
 
 class TransformContract:
@@ -55,9 +65,7 @@ class TransformContract:
 
     def drawn(self, transform: Transform, groups: Sequence[Group], generator: torch.Generator) -> Plan:
         """One of them."""
-        scores: Mapping[str, dict[str, Tensor]] = {
-            group.name: {"random": torch.rand(group.width, generator=generator)} for group in groups
-        }
+        scores = {group.name: random_scores(group, generator) for group in groups}
         edits: dict[str, tuple[Edit, ...]] = {}
         for group in groups:
             levels = transform.levels(group, RULE, 1)
@@ -87,18 +95,21 @@ class TransformContract:
             module = apply(model, plan)
             assert found.costs.after(plan) == layer_costs(module, (images(1),)).total
             assert parameters_after(model, plan) == parameter_count(module)
+            zeros = sum(int(gone.sum()) for _, gone in zeros_in(module, plan.masked))
+            assert nonzero_after(model, plan) == parameter_count(module) - zeros
 
     def test_the_mildest_level_comes_first(self, transform: Transform, model: nn.Module, found: FoundGroups) -> None:
-        """Fewer parameters are left from level to level."""
-        for group in found.groups:
-            scores = {group.name: {"random": torch.rand(group.width, generator=torch.Generator().manual_seed(1))}}
+        """Fewer parameters that are not zero are left from level to level."""
+        offered = [group for group in found.groups if transform.levels(group, RULE, 1)]
+        assert offered, "the example has room"
+        for group in offered:
+            scores = {group.name: random_scores(group, torch.Generator().manual_seed(1))}
             levels = transform.levels(group, RULE, 1)
-            assert levels, "the example has room"
             plans = [
                 resolve(Candidate({group.name: (Edit(transform.name, level, "random"),)}), [group], scores)
                 for level in levels
             ]
-            left = [parameter_count(model), *(parameters_after(model, plan) for plan in plans)]
+            left = [parameter_count(model), *(nonzero_after(model, plan) for plan in plans)]
             assert all(after < before for before, after in pairwise(left))
 
     def test_the_network_is_left_as_it_was(self, transform: Transform, model: nn.Module, found: FoundGroups) -> None:

@@ -15,10 +15,13 @@ from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.readers import answers, columns, matrix, readers
 from secateur.compression.compensation.sequential import dense_answers, refit_in_order
 from secateur.compression.groups import find_groups
+from secateur.compression.masks import zeros_in
 from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
 from secateur.compression.transforms.channels import without
 from secateur.errors import StateError, WorkloadError
-from secateur.records import Plan, Remove
+from secateur.records import Candidate, Edit, Plan, Remove
+from secateur.testing.transforms import random_scores
 
 LAYERS = {
     "convolution": (nn.Conv2d(4, 6, 3), (5, 4, 12, 13)),
@@ -265,13 +268,18 @@ def test_layers_that_are_not_refitted_say_why(monkeypatch):
     groups = find_groups(model, (images(),)).groups
     names, reasons = readers(model, groups)
     assert reasons == {"up": "a ConvTranspose2d is not refitted"}
-    assert set(names) == {"bottom.0", "merge.0", "head"}
+    assert set(names) == {
+        "down.0",
+        "bottom.0",
+        "merge.0",
+        "head",
+    }  # nothing is taken from what `down.0` reads, but its weights may go
     monkeypatch.setattr(limits, "MOST_COLUMNS", 100)
     assert readers(model, groups)[1]["merge.0"] == "144 inputs an output; at most 100 are refitted"
     monkeypatch.setattr(limits, "MOST_COLUMNS", 1000)
-    monkeypatch.setattr(limits, "MOST_ENTRIES", 73**2 + 9**2)
+    monkeypatch.setattr(limits, "MOST_ENTRIES", 73**2 + 28**2 + 9**2)
     names, reasons = readers(model, groups)
-    assert names == ("bottom.0", "head")
+    assert names == ("down.0", "bottom.0", "head")
     assert "merge.0" in reasons
 
 
@@ -350,3 +358,26 @@ def test_in_order_is_nearer_to_the_dense_network_than_layer_by_layer():
     with torch.no_grad():
         errors = [float((module(x) - model(x)).square().mean()) for module in (plain, refitted, ordered)]
     assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("also_channels", [False, True])
+def test_masked_layers_are_made_up_for_in_what_they_still_read(also_channels):
+    """Nearer to the dense outputs than zeros alone, and the zeros hold."""
+    model = network("residual")
+    found = find_groups(model, (images(),))
+    groups = [*found.groups, *found.fixed]
+    generator = torch.Generator().manual_seed(0)
+    scores = {group.name: random_scores(group, generator) for group in groups}
+    edits = {group.name: (Edit("weights", 500, "random"),) for group in groups[1:]}
+    if also_channels:
+        edits[groups[0].name] = (Edit("channels", groups[0].width - 2, "random"),)
+    plan = resolve(Candidate(edits), groups, scores)
+    x, plain, refitted = images(64), apply(model, plan), apply(model, plan)
+    grams = gather_grams(model, readers(model, groups)[0], [((x,), None)])
+    LeastSquares(model, grams).refit(refitted, plan)
+    assert all(bool((weight[zeros] == 0).all()) for (weight, _), (_, zeros) in zip(
+        zeros_in(refitted, plan.masked), zeros_in(plain, plan.masked), strict=True
+    ))  # fmt: skip
+    with torch.no_grad():
+        dense = model(x)
+        assert (refitted(x) - dense).square().sum() < 0.7 * (plain(x) - dense).square().sum()

@@ -93,7 +93,7 @@ def test_errors_in_the_pipeline_name_file_and_line(project, old, new, expected):
     [
         ("methods: [l1]", "methods: []", "search_spaces/channels.yaml:4: 'groups.0.methods' is []; it list should have at least 1 item"),
         ("methods: [l1]", "method: [l1]", "search_spaces/channels.yaml:4: unknown key 'method'. Did you mean 'methods'?"),
-        ("methods: [l1]", "methods: [l1]\n    removed: [0.9, 0.2]", "search_spaces/channels.yaml:5: groups.0.removed: the lowest removed fraction (0.9) must be below the highest (0.2)."),
+        ("methods: [l1]", "methods: [l1]\n    removed: [0.9, 0.2]", "search_spaces/channels.yaml:5: groups.0.removed: the lowest fraction (0.9) must be below the highest (0.2)."),
         ("methods: [l1]", "methods: [l1]\n    removed: [0.2, 1.0]", "search_spaces/channels.yaml:5: 'groups.0.removed.1' is 1.0; it must be less than 1."),
         ("groups:", "group:", "search_spaces/channels.yaml:2: unknown key 'group'. Did you mean 'groups'?"),
     ],

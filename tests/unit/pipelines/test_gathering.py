@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from types import SimpleNamespace
 
@@ -24,11 +25,12 @@ from secateur.workloads.portions import PROBED
 def prepared(name: str = "residual", refit_images: int = 64) -> SimpleNamespace:
     model = network(name)
     workload = make_workload(model)
+    found = find_groups(model, workload.example_inputs).groups
     return SimpleNamespace(
         definition=SimpleNamespace(evaluator=SimpleNamespace(refit_images=refit_images)),
         model=model,
         workload=workload,
-        space=SimpleNamespace(groups=find_groups(model, workload.example_inputs).groups),
+        space=SimpleNamespace(groups=[dataclasses.replace(group, weights=()) for group in found]),
         evaluator=SimpleNamespace(cutting=Cutting(model, workload)),
     )
 
@@ -91,9 +93,7 @@ evaluator: {objectives: {accuracy: maximize, size: minimize}, refit_images: REFI
 def test_a_criterion_that_counts_on_refitting_is_refused_without(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(PIPELINE.replace("REFIT", "0"))
-    with pytest.raises(
-        DefinitionError, match=r"tiny.yaml:6: 'obs' ranks channels by .*'refit_images: 0' turns that off"
-    ):
+    with pytest.raises(DefinitionError, match=r"tiny.yaml:6: 'obs' ranks by .*'refit_images: 0' turns that off"):
         check_names(load_pipeline("tiny.yaml")[0], tmp_path)
     (tmp_path / "tiny.yaml").write_text(PIPELINE.replace("REFIT", "32"))
     check_names(load_pipeline("tiny.yaml")[0], tmp_path)

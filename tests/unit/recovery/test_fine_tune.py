@@ -48,6 +48,25 @@ def divergence(student, teacher, workload):
         return distillation_loss(student(x), teacher(x), 4.0).item()
 
 
+def test_what_a_mask_has_set_to_zero_stays_so(teacher):
+    """And only that: weights of other layers that happen to be zero are trained."""
+    workload = make_workload(teacher)
+    student = broken(teacher)
+    masked, other = [name for name, layer in student.named_modules() if isinstance(layer, nn.Conv2d)][:2]
+    zeros = {}
+    with torch.no_grad():
+        for name in (masked, other):
+            weight = student.get_submodule(name).weight
+            zeros[name] = torch.rand(weight.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+            weight.masked_fill_(zeros[name], 0.0)
+    tuned = fine_tune(student, teacher, workload, SETTINGS, Training(masked=(masked,))).module
+    assert not tuned.get_submodule(masked).weight[zeros[masked]].any()
+    assert (
+        tuned.get_submodule(masked).weight[~zeros[masked]] != student.get_submodule(masked).weight[~zeros[masked]]
+    ).any()
+    assert tuned.get_submodule(other).weight[zeros[other]].all()
+
+
 def test_the_student_comes_closer_to_its_teacher(teacher):
     workload = make_workload(teacher)
     student = broken(teacher)

@@ -79,7 +79,7 @@ def test_of_many_groups_the_steepest_have_colours_and_the_others_share_an_entry(
     names = [f"g{i:02}" for i in range(30)]
     groups = tuple(replace(RECORD.groups[0], name=name) for name in names)
     probes = tuple(
-        Sensitivity(name, Edit("channels", 8, "l2"), 0.5, float(i), 1.0, 1.0) for i, name in enumerate(names)
+        Sensitivity(name, Edit("channels", 8, "l2"), 0.5, float(i), 1.0, 1.0, 1.0) for i, name in enumerate(names)
     )
     figure = sensitivity_figure(replace(RECORD, groups=groups, sensitivities=probes))
     assert len(figure.data) == 30

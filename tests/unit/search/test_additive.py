@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invented import HARM, exact, make_space, resolve
-from secateur.records import CHANNELS, Candidate, Edit, Evaluation, Measurement
+from secateur.records import CHANNELS, Candidate, Edit, Evaluation, Group, Measurement, Weights
 from secateur.search.additive import AdditiveModel, Regression, cheapest
+from secateur.search.knapsack import Curve, solve
+from secateur.search_spaces import UNTOUCHED, Choice, SearchSpace, rungs
 
 SPACE = make_space()
 TRUE = {("a", "l1"): 1.0, ("a", "l2"): 1.4, ("b", "l1"): 1.0, ("b", "l2"): 0.7, ("c", "l1"): 1.0, ("c", "l2"): 1.0}
@@ -41,6 +43,35 @@ def test_without_observations_the_curves_are_those_of_the_sweep():
     curves = model().damages(None)
     assert curves["b"]["l1"][SPACE.choices["b"].widths.index(16)] == pytest.approx(alone("b", 16))
     assert curves["b"]["l2"] == pytest.approx(curves["b"]["l1"]), "one point of its own, on the same curve"
+
+
+def both_kinds():
+    """One group of which channels leave or weights become zero."""
+    group = Group("a", "Conv2d", (), 32, tuple(range(32)), 100, 100, weights=(Weights("a", (0,), 4, 1),))
+    ladder = (UNTOUCHED, *rungs(group, "channels", (24, 16, 8)), *rungs(group, "weights", (500, 200)))
+    return SearchSpace({"a": Choice(group, ("l1", "l2", "weights/magnitude"), ladder)}, ())
+
+
+def test_kinds_of_cuts_have_curves_of_their_own_on_one_ladder():
+    space = both_kinds()
+    at = {option.level: position for position, option in enumerate(space.choices["a"].ladder)}
+    damage = {"a": {"l1": {at[24]: 0.1, at[8]: 0.9}, "weights/magnitude": {at[500]: 0.02, at[200]: 0.3}}}
+    savings = {"macs": {"a": {at[24]: 0.25, at[8]: 0.75, at[500]: 0.0, at[200]: 0.0}}}
+    savings["nonzero"] = {"a": {at[24]: 0.25, at[8]: 0.75, at[500]: 0.5, at[200]: 0.8}}
+    made = AdditiveModel(space, damage, savings, {})
+    made.observe([], {})
+    curves = made.damages(None)["a"]
+    assert curves["l1"][at[8]] == pytest.approx(0.9)
+    assert np.isinf(curves["l1"][[at[500], at[200]]]).all(), "no criterion of channels offers that"
+    assert np.isinf(curves["weights/magnitude"][[at[24], at[16], at[8]]]).all()
+    least, methods = cheapest(curves)
+    assert np.isfinite(least).all()
+    assert methods[at[200]] == "weights/magnitude"
+    assert made.saving({"macs": 1.0})["a"][at[200]] == 0.0
+    curve = {"a": Curve(tuple(least), tuple(made.saving({"nonzero": 1.0})["a"]))}
+    assert solve(curve, [0.5])[0]["a"] == at[500], "half of the weights for less than half of the channels"
+    curve = {"a": Curve(tuple(least), tuple(made.saving({"macs": 1.0})["a"]))}
+    assert solve(curve, [0.5])[0]["a"] == at[16], "zeros save no arithmetic"
 
 
 def test_observations_teach_it_what_cuts_do_together():

@@ -86,7 +86,7 @@ def test_a_note_says_where_a_trial_comes_from_and_what_was_cut():
     assert "**uniform 0.5 l2** (arm: uniform)" in note
     assert "| accuracy, score | 0.8 (0.78 to 0.82) | 0.9 (0.88 to 0.92) |" in note
     assert "| macs | 500,000 | 1,000,000 |" in note
-    assert note.endswith("Cuts 2 of 3 groups: a 16 → 8 (l2), b 32 → 24 (l2).")
+    assert note.endswith("Cuts 2 of 3 groups: a 8/16 (l2), b 24/32 (l2).")
     assert "Infeasible" not in note
 
 
@@ -131,7 +131,7 @@ def test_a_note_names_a_dozen_groups_and_points_at_the_table_for_the_rest():
     wide = Original({}, dict.fromkeys(names, 8), ("l1",))
     trial = replace(TRIAL, evaluation=Evaluation(narrowed(dict.fromkeys(names, 4), "l1"), "k", {}))
     note = trial_note(trial, {}, wide)
-    assert f"g{LISTED - 1} 8 → 4 (l1), and 3 more (groups.csv)." in note
+    assert f"g{LISTED - 1} 4/8 (l1), and 3 more (groups.csv)." in note
     assert f"g{LISTED} " not in note
 
 

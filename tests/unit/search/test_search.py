@@ -17,7 +17,7 @@ from secateur.search.audit import arm_results
 from secateur.search.ledger import Ledger, own
 from secateur.search.loop import FRUITLESS, Stopping, search
 from secateur.search.sensitivity import known_sensitivities, sweep
-from secateur.search.warm_start import SCREENED, best_method
+from secateur.search.warm_start import SCREENED, best_methods
 from secateur.search_spaces import build_space
 
 pytestmark = pytest.mark.usefixtures("in_memory")
@@ -40,7 +40,7 @@ def test_warm_starts_come_first_and_in_order(tmp_path):
     assert arms[0] == "dense"
     order = list(dict.fromkeys(arms))
     assert order == ["dense", "global", "knapsack", "uniform", "random", "sampler"]
-    assert best_method(make_space(), progress.trials) == "l2"
+    assert best_methods(make_space(), progress.trials) == {"channels": "l2"}
     probes = known_sensitivities(progress.study)
     assert {s.group for s in probes} == set(HARM)
     assert all(
@@ -90,14 +90,14 @@ def test_the_sweep_takes_as_many_different_widths_as_it_may(widths, tmp_path):
     declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l1", "l2"], "removed": [0.0, 0.99]}]})
     space = build_space(declared, FoundGroups((group,), (), None))
     ledger = Ledger(problem(space, dense=DENSE), study(tmp_path, space=space))
-    probes = sweep(ledger, Inline(worker), "l1", 50)
+    probes = sweep(ledger, Inline(worker), {"channels": "l1"}, 50)
     assert len({s.edit.level for s in probes if s.edit.by == "l1"}) == min(3, widths)
     assert len([s for s in probes if s.edit.by == "l2"]) == 1, "the other methods are compared at one width"
-    assert sweep(ledger, None, "l1", 50) == probes, "a restart reads them back"
+    assert sweep(ledger, None, {"channels": "l1"}, 50) == probes, "a restart reads them back"
 
 
 def test_the_methods_are_not_compared_group_by_group_where_that_would_cost_more_than_the_search(tmp_path):
-    probes = sweep(Ledger(problem(), study(tmp_path)), Inline(worker), "l1", 5)
+    probes = sweep(Ledger(problem(), study(tmp_path)), Inline(worker), {"channels": "l1"}, 5)
     assert {s.edit.by for s in probes} == {"l1"}
 
 
@@ -170,7 +170,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path):
     saliencies = {"a": {"l1": torch.arange(4.0)}}
 
     def simple_worker(job):
-        figures = {"damage": 0.1, "macs": 0.5, "parameters": 1.0}
+        figures = {"damage": 0.1, "macs": 0.5, "parameters": 1.0, "nonzero": 1.0}
         return (
             simple(job.candidate)
             if not job.fidelity.probe
@@ -224,11 +224,11 @@ def test_an_objective_that_cannot_be_foreseen_is_searched_all_the_same(tmp_path)
 
     def shipped(candidate):
         found = evaluate(candidate)
-        download = dataclasses.replace(found.measurements["macs"], value=3 * found.measurements["macs"].value)
-        return dataclasses.replace(found, measurements={**found.measurements, "download": download})
+        memory = dataclasses.replace(found.measurements["macs"], value=3 * found.measurements["macs"].value)
+        return dataclasses.replace(found, measurements={**found.measurements, "memory": memory})
 
-    goal = Goal("download", "at_most", 2.5, 2.5, "download at most 2.5")
-    objectives = {"accuracy": "maximize", "download": "minimize"}
+    goal = Goal("memory", "at_most", 2.5, 2.5, "memory at most 2.5")
+    objectives = {"accuracy": "maximize", "memory": "minimize"}
     dense = shipped(make_space().dense()).measurements
     made = run(tmp_path, 40, evaluate=shipped, objectives=objectives, goals=(*GOALS, goal), dense=dense)
     assert made.evaluated == 40

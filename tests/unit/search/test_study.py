@@ -17,7 +17,7 @@ from secateur.search.ledger import Ledger
 from secateur.search.samplers import SAMPLERS
 from secateur.search.storage import open_storage, storage_errors
 from secateur.search.study import Pending, Proposal
-from secateur.search.warm_start import SCREENED, best_method, method_damages
+from secateur.search.warm_start import SCREENED, best_methods, method_damages
 
 
 def test_a_search_that_was_stopped_anywhere_goes_on_and_repeats_nothing(tmp_path):
@@ -128,7 +128,7 @@ def test_what_a_planned_trial_was_is_read_from_its_record_and_not_from_its_label
 
     trials = [trial("by l1", 0.1), trial("by l2", 0.9), trial("my l1", 0.5)]
     assert method_damages(trials) == {"by l1": 0.1, "by l2": 0.9, "my l1": 0.5}
-    assert best_method(make_space(), trials) == "by l1"
+    assert best_methods(make_space(), trials) == {"channels": "by l1"}
     made = run(tmp_path, 30)
     kept = {t.label: (t.method, t.fraction) for t in study(tmp_path).trials() if t.label}
     assert kept["uniform 0.375 l2"] == ("l2", 0.375)

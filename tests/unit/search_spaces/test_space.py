@@ -181,3 +181,78 @@ def test_the_measured_step_of_the_device_is_kept_and_halved_for_groups_that_are_
         if not name.startswith("layer1."):
             assert choice.multiple == (8 if choice.group.width > 8 else 4)
     assert space(RULE).device_step is None, "nobody has asked for it"
+
+
+MIXED = {"methods": ["l1", "n_m/magnitude", "weights/magnitude", "weights/wanda"], "multiple_of": 4, "at_least": 4}
+
+
+def mixed_scores(made):
+    scores = {}
+    for number, group in enumerate(made.groups):
+        weights = sum(len(own.rows) * own.inputs * own.kernel for own in group.weights)
+        own = torch.linspace(0.0, 1.0, weights) * (number + 1)
+        scores[group.name] = {
+            "l1": torch.linspace(0.0, 2.0, group.width),
+            "weights/magnitude": own,
+            "weights/wanda": own,
+        }
+    return scores
+
+
+def test_a_group_may_be_cut_in_any_way_that_fits_it():
+    made = space(MIXED | {"zeros": [0.0, 0.5], "patterns": ["1:4", "2:4"]})
+    stream, last = made.choices["conv1"], made.choices["linear"]
+    assert stream.transforms == ("channels", "weights", "n_m")
+    assert stream.methods == ("l1", "weights/magnitude", "weights/wanda", "n_m/magnitude")
+    assert [option.level for option in stream.cuts("n_m/magnitude")] == ["2:4", "1:4"], "the mildest first"
+    assert stream.cuts("weights/wanda")[-1].removed == pytest.approx(0.5)
+    assert last.transforms == ("weights", "n_m"), "its channels are the model's output"
+    assert not last.group.removable
+    assert "linear" not in {excluded.name for excluded in made.excluded}
+    assert all(not group.weights for group in space(RULE).groups), "nothing is gathered for masks that nobody wants"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_numbers_lead_to_any_kind_of_cut_and_back(seed):
+    made = space(MIXED)
+    candidate = made.random(np.random.default_rng(seed))
+    values = made.values(candidate)
+    assert made.candidate(values) == candidate
+    for parameter in made.parameters():
+        assert values[parameter.name] in parameter.names or parameter.low <= values[parameter.name] <= parameter.high
+
+
+def test_the_nearest_option_is_one_of_the_method():
+    choice = space(MIXED).choices["conv1"]
+    assert choice.nearest(0.45, "n_m/magnitude").level == "2:4"
+    assert choice.nearest(0.45, "l1").level == 4
+    assert choice.nearest(0.45, "weights/wanda").level == 550
+    assert choice.nearest(0.1, "n_m/magnitude").transform is None
+
+
+def test_one_threshold_over_all_weights_spares_groups_of_large_ones():
+    """And one for each group where scores of different layers say nothing of one another."""
+    made = space(MIXED)
+    scores = mixed_scores(made)
+    kept = [made.ranked(0.2, "weights/magnitude", scores).kept(g.name, g.width) for g in made.groups]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1] - 0.2
+    even = [made.ranked(0.2, "weights/wanda", scores).kept(g.name, g.width) for g in made.groups]
+    assert max(even) - min(even) < 0.01
+
+
+def test_a_pattern_that_fits_no_group_is_refused_with_what_fits():
+    with pytest.raises(
+        DefinitionError,
+        match=r"'n_m/magnitude' fits no group .* 1:64 .* What fits: l1, weights/magnitude, weights/wanda",
+    ):
+        space(MIXED | {"patterns": ["1:64"]})
+
+
+def test_a_front_of_masks_is_taken_over():
+    made, other = space(MIXED), space(MIXED | {"methods": ["weights/magnitude"]})
+    candidate = Candidate({"conv1": (Edit("weights", 300, "wanda"),), "linear": (Edit("n_m", "2:4", "magnitude"),)})
+    assert made.adapted(candidate) == candidate
+    assert other.adapted(candidate) == Candidate(
+        {"conv1": (Edit("weights", 300, "magnitude"),), "linear": (Edit("weights", 500, "magnitude"),)}
+    )

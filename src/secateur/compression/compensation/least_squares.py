@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.compression.compensation.gram import Grams
-from secateur.compression.compensation.readers import Reader, kept_columns, kept_rows, matrix, overwrite
+from secateur.compression.compensation.readers import Reader, kept_columns, kept_rows, matrix, overwrite, zeros_in
+from secateur.compression.compensation.sparse import made_up_for
 from secateur.records import Plan
 
 RIDGE = 1e-3
@@ -54,12 +55,26 @@ class LeastSquares:
 
     @torch.no_grad()
     def refit(self, module: nn.Module, plan: Plan) -> None:
-        """Overwrite, in place, the weights (and biases) of the layers that read cut channels and have a Gram matrix."""
-        for name, gone in plan.removed["in"].items():
-            dense = cast("Reader", self.dense.get_submodule(name))
-            if name in self.grams and (weights := self._weights(name, dense, gone)) is not None:
-                kept = kept_rows(dense, plan.removed["out"].get(name, ()))
-                overwrite(cast("Reader", module.get_submodule(name)), weights[kept])
+        """Overwrite, in place, weights and biases of the layers that read cut channels or are masked and have a Gram matrix."""
+        for name in dict.fromkeys((*plan.removed["in"], *plan.masked)):
+            if name not in self.grams:
+                continue
+            dense, layer = (cast("Reader", m.get_submodule(name)) for m in (self.dense, module))
+            gone = plan.removed["in"].get(name, ())
+            weights = self._weights(name, dense, gone) if gone else matrix(dense).flatten(0, 1)
+            if weights is None:
+                continue
+            weights = weights[kept_rows(dense, plan.removed["out"].get(name, ()))]
+            overwrite(layer, self._masked(name, layer, weights, gone) if name in plan.masked else weights)
+
+    def _masked(self, name: str, layer: Reader, weights: Tensor, gone: tuple[int, ...]) -> Tensor:
+        """Weights with the zeros that the layer has now, made up for. weights: (out, columns) of all groups that are left."""
+        zeros, gram = zeros_in(layer), self.grams[name]
+        stays = kept_columns(cast("Reader", self.dense.get_submodule(name)), gone)
+        if len(gram) != len(zeros) or stays is None:  # whole groups of a convolution have left
+            return weights.masked_fill(zeros.flatten(0, 1), 0.0)
+        read = gram[torch.arange(len(gram))[:, None, None], stays[:, :, None], stays[:, None]]
+        return made_up_for(weights.view_as(zeros), read, zeros).flatten(0, 1)
 
     def _weights(self, name: str, dense: Reader, gone: tuple[int, ...]) -> Tensor | None:
         """(out, columns that stay), for all outputs of the dense layer; None where nothing is to be solved."""

@@ -25,8 +25,12 @@ MOST_ENTRIES = 2**28
 
 
 def readers(model: nn.Module, groups: Sequence[Group]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Layers that read channels which may be cut, in the model's order; and those that are not refitted, with the reason."""
+    """Layers that read channels which may be cut, or of which weights may become zero; and those not refitted, with the reason.
+
+    In the model's order.
+    """
     reading = {member.module for group in groups for member in group.members if member.side == "in"}
+    reading |= {weights.layer for group in groups for weights in group.weights}
     tied = Counter(id(layer.weight) for layer in model.modules() if isinstance(layer, (Reader, nn.Embedding)))
     sizes: dict[str, int] = {}
     reasons: dict[str, str] = {}
@@ -120,6 +124,14 @@ def overwrite(layer: Reader, weights: Tensor) -> None:
         layer.bias.detach().copy_(weights[:, -1])
         weights = weights[:, :-1]
     layer.weight.detach().copy_(weights.view_as(layer.weight))
+
+
+def zeros_in(layer: Reader) -> Tensor:
+    """Which entries of its `matrix` are zero; biases never are."""
+    zeros = matrix(layer) == 0
+    if layer.bias is not None:
+        zeros[:, :, -1] = False
+    return zeros
 
 
 def kept_columns(dense: Reader, gone: Sequence[int]) -> Tensor | None:

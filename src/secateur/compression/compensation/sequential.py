@@ -22,7 +22,9 @@ from secateur.compression.compensation.readers import (
     kept_rows,
     matrix,
     overwrite,
+    zeros_in,
 )
+from secateur.compression.compensation.sparse import made_up_for
 from secateur.records import Plan
 from secateur.workloads.pytrees import PyTree, call
 
@@ -66,8 +68,11 @@ def refit_in_order(module: nn.Module, dense: nn.Module, plan: Plan, given: Dense
         kept = kept_rows(cast("Reader", dense.get_submodule(name)), plan.removed["out"].get(name, ()))
         y = given.outputs[name][:, kept].double().mT.reshape(*weight.shape[:2], -1)  # (groups, out, rows)
         rows, wrong = x.shape[1], y - weight @ x.mT
-        moves = regressed(wrong @ x / rows, x.mT @ x / rows, biases)
-        overwrite(layer, (weight + moves).flatten(0, 1).float())
+        gram = x.mT @ x / rows
+        weight = weight + regressed(wrong @ x / rows, gram, biases)
+        if name in plan.masked:
+            weight = made_up_for(weight, gram, zeros_in(layer))
+        overwrite(layer, weight.flatten(0, 1).float())
 
     with before_each(module.eval(), list(given.outputs), refit):
         return call(module, given.inputs)

@@ -8,11 +8,13 @@ from typing import Literal, Protocol, get_args
 from torch import Tensor
 
 from secateur.definition import GroupRule
-from secateur.records import Edit, Group, Step
+from secateur.records import Edit, Group, Level, Plan, Step
 
 Stage = Literal["structure", "pattern", "numbers"]
 """When a transform takes its turn: what a network consists of, which of its weights are zero, how numbers are written."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
+Unit = Literal["channels", "weights"]
+"""What criteria rank for a transform: one score for each channel of a group, or for each of its weights."""
 
 
 class Transform(Protocol):
@@ -20,18 +22,15 @@ class Transform(Protocol):
 
     name: str
     stage: Stage
+    unit: Unit
 
-    def levels(self, group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
+    def levels(self, group: Group, rule: GroupRule, multiple: int, /) -> tuple[Level, ...]:
         """What the rule allows for a group, the mildest first; empty where it allows nothing.
 
         multiple: the rule's channel multiple, that of the device where the rule leaves it to the device.
         """
         ...
 
-    def removed(self, group: Group, level: int) -> float:
-        """The share of the group that a level removes, in (0, 1]; it grows from level to level."""
-        ...
-
-    def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor]) -> tuple[Step, ...]:
-        """An edit as steps. scores: criterion → (width,), how much each channel of the group is worth."""
+    def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor], before: Plan, /) -> tuple[Step, ...]:
+        """An edit as steps. scores: as in `Saliencies`, of this group. before: what earlier stages do, to any group."""
         ...

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from secateur.compression.plan import united
-from secateur.compression.transforms.base import Stage
+from secateur.compression.transforms.base import Stage, Unit
 from secateur.definition import GroupRule
-from secateur.records import CHANNELS, Edit, Group, Plan, Remove, Step
+from secateur.records import CHANNELS, Edit, Group, Level, Plan, Remove, Step
 
 
 class Channels:
@@ -17,8 +17,9 @@ class Channels:
 
     name = CHANNELS
     stage: Stage = "structure"
+    unit: Unit = "channels"
 
-    def levels(self, group: Group, rule: GroupRule, multiple: int) -> tuple[int, ...]:
+    def levels(self, group: Group, rule: GroupRule, multiple: int) -> tuple[Level, ...]:
         """Multiples within the rule's range, below the whole width, descending."""
         least_removed, most_removed = rule.removed
         floor = max(rule.at_least, group.width - len(group.removable), group.least)
@@ -28,14 +29,10 @@ class Channels:
             if width >= floor and least_removed <= 1 - width / group.width <= most_removed
         )
 
-    def removed(self, group: Group, level: int) -> float:
-        """Of its channels."""
-        return 1 - level / group.width
-
-    def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor]) -> tuple[Step, ...]:
+    def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor], _before: Plan) -> tuple[Step, ...]:
         """The removal of the channels with the lowest scores; ties go in channel order."""
         ranked = sorted(group.removable, key=lambda channel: (float(scores[edit.by][channel]), channel))
-        return _removals(group, ranked[: group.width - edit.level])
+        return _removals(group, ranked[: group.width - int(edit.level)])
 
 
 def without(groups: Sequence[Group], removed: Mapping[str, Collection[int]]) -> Plan:

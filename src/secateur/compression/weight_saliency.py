@@ -1,0 +1,97 @@
+"""Scores of single weights, for every group and criterion that a search space wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from secateur.compression.compensation.gram import Grams
+from secateur.compression.criteria.weights import WEIGHT_METHODS, LayerWeights
+from secateur.compression.masks import by_row
+from secateur.compression.saliency import BATCH, BATCHES, backward_passes, raising
+from secateur.errors import NotFinite, WorkloadError
+from secateur.records import WEIGHTS, Group, Weights, Workload
+from secateur.workloads.calls import calling
+
+
+def weight_saliencies(
+    model: nn.Module,
+    groups: Sequence[Group],
+    criteria: Sequence[str],
+    workload: Workload,
+    grams: Grams,
+    failed: Callable[[str, NotFinite], None] = raising,
+) -> dict[str, dict[str, Tensor]]:
+    """Score every weight of every group by every criterion, once: group → `weights/criterion` → (weights,), float32, on the CPU.
+
+    The weights are those of `Group.weights`, layer by layer, row by row. grams: for criteria that need them; a layer without one
+    counts as if its inputs were equal and apart. failed: told of a criterion whose scores, or the loss for them, are not finite,
+    and why; it is then left out of all groups. Raises WorkloadError where scores are wrong otherwise.
+    """
+    scores: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
+    layers = [weights for group in groups for weights in group.weights]
+    for name in criteria:
+        method, called = WEIGHT_METHODS[name], f"{WEIGHTS}/{name}"
+        try:
+            gradients = _gradients(model, layers, workload) if method.needs_gradients else {}
+            for group in groups:
+                seen = [
+                    _seen(model, weights, gradients, grams if method.needs_grams else {}) for weights in group.weights
+                ]
+                if seen:
+                    scores[group.name][called] = torch.cat([_score(name, own).flatten() for own in seen])
+        except NotFinite as error:
+            failed(called, error)
+            for own in scores.values():
+                own.pop(called, None)
+    return scores
+
+
+def _gradients(model: nn.Module, layers: Sequence[Weights], workload: Workload) -> dict[str, Tensor]:
+    """Layer → the mean gradient of its weight over the batches."""
+    weights = {own.layer: cast("Tensor", model.get_submodule(own.layer).weight) for own in layers}
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    passes = 0
+    for _ in backward_passes(model, workload, BATCHES, BATCH):
+        passes += 1
+        for name, weight in weights.items():
+            if weight.grad is not None:
+                sums[name].add_(weight.grad)
+    model.zero_grad(set_to_none=True)
+    return {name: total / passes for name, total in sums.items()}
+
+
+@torch.no_grad()
+def _seen(model: nn.Module, weights: Weights, gradients: Mapping[str, Tensor], grams: Grams) -> LayerWeights:
+    layer, rows = model.get_submodule(weights.layer), list(weights.rows)
+    weight, gram = cast("Tensor", layer.weight), grams.get(weights.layer)
+    whole = len(rows) == len(by_row(layer, weight))
+    columns = weights.inputs * weights.kernel
+    return LayerWeights(
+        weights.layer,
+        by_row(layer, weight)[rows].float(),
+        by_row(layer, gradients.get(weights.layer, torch.zeros_like(weight)))[rows].float() if gradients else None,
+        gram[:, :columns, :columns] if gram is not None and (whole or len(gram) == 1) else None,
+    )
+
+
+def _score(criterion: str, seen: LayerWeights) -> Tensor:
+    """What a criterion says of a layer, checked: NaN would be sorted."""
+    with calling(f"The criterion 'weights/{criterion}' on '{seen.name}'"):
+        scores = WEIGHT_METHODS[criterion].score(seen)
+    if not isinstance(scores, Tensor) or scores.shape != seen.values.shape:
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise WorkloadError(
+            f"The criterion 'weights/{criterion}' gives {given} for '{seen.name}'; a tensor {tuple(seen.values.shape)} is needed, "
+            "one score per weight."
+        )
+    if not torch.isfinite(scores).all():
+        raise NotFinite(f"The criterion 'weights/{criterion}' gives scores for '{seen.name}' that are not finite.")
+    if (scores < 0).any():
+        raise WorkloadError(
+            f"The criterion 'weights/{criterion}' gives negative scores for '{seen.name}': they must be from 0 on."
+        )
+    return scores.float()

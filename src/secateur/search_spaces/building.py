@@ -1,0 +1,130 @@
+"""From rules and the groups of a network to what may be chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from secateur.compression.criteria import available_methods
+from secateur.compression.groups import FoundGroups
+from secateur.compression.transforms import TRANSFORMS
+from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
+from secateur.errors import DefinitionError, nearest
+from secateur.records import CHANNELS, N_M, WEIGHTS, Excluded, Group, named
+from secateur.search_spaces.choice import UNTOUCHED, Choice, Option, rungs
+from secateur.search_spaces.space import SearchSpace, all_methods
+
+
+def build_space(
+    definition: SearchSpaceDefinition, found: FoundGroups, device_multiple: Callable[[], int] = lambda: 1
+) -> SearchSpace:
+    """Apply the rules to the groups of a network: for each group, the first rule that matches decides.
+
+    device_multiple: asked, once, where a rule leaves the channel multiple to the device. Raises DefinitionError for unknown
+    methods, for a pattern that matches nothing (naming the nearest group), and where no group is left.
+    """
+    _check_names(definition, found)
+    step = device_multiple() if any(rule.multiple_of == "device" for rule in definition.groups) else None
+    choices: dict[str, Choice] = {}
+    excluded = list(found.excluded)
+    for group in (*found.groups, *found.fixed):
+        layers = {member.module for member in group.members} | {weights.layer for weights in group.weights}
+        pattern = next((p for p in definition.exclude if any(fnmatchcase(layer, p) for layer in layers)), None)
+        rule = next(
+            (r for r in definition.groups if fnmatchcase(group.name, r.match) and group.layer_type in r.types), None
+        )
+        if pattern is not None:
+            reason = f"excluded by '{pattern}'"
+        elif rule is None:
+            reason = "no rule matches it"
+        else:
+            multiple = _multiple(group, rule, step or 1)
+            choice = _choice(group, rule, multiple)
+            if choice.methods:
+                choices[group.name] = choice
+                continue
+            reason = f"none of its methods ({', '.join(rule.methods)}) applies: it lacks what they need"
+            if any(_suits(group, method) for method in rule.methods):
+                limits = f"multiple_of {multiple}, at_least {rule.at_least} and removed {list(rule.removed)}"
+                reason = f"{limits} leave no choice"
+        if group.removable:  # of the others it is said already why they are not cut
+            excluded.append(Excluded(group.name, group.layer_type, group.width, reason))
+    if not choices:
+        listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded)
+        raise DefinitionError(f"{definition.where('groups')}: no group is left to be cut ({listed}).")
+    _check_patterns(definition, choices)
+    return SearchSpace(choices, tuple(e for e in excluded if e.name not in choices), step)
+
+
+def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
+    """What a rule allows for a group; without methods where it allows nothing. Transforms in the order of the registry."""
+    ladder: list[Option] = []
+    methods: list[str] = []
+    used = {named(method)[0] for method in rule.methods}
+    lowest = {CHANNELS: rule.removed[0], WEIGHTS: rule.zeros[0]}
+    for name, transform in TRANSFORMS.items():
+        suiting = [method for method in rule.methods if named(method)[0] == name and _suits(group, method)]
+        levels = transform.levels(group, rule, multiple) if suiting else ()
+        if levels:
+            ladder += rungs(group, name, levels)
+            methods += suiting
+    if all(lowest.get(name, 0.0) == 0 for name in used):
+        ladder.insert(0, UNTOUCHED)
+    masked = any(TRANSFORMS[named(method)[0]].unit == "weights" for method in methods)
+    return Choice(group if masked else replace(group, weights=()), tuple(methods), tuple(ladder), multiple)
+
+
+def _suits(group: Group, method: str) -> bool:
+    """Whether a method says anything about a group."""
+    transform, criterion = named(method)
+    if TRANSFORMS[transform].unit == "weights":
+        return bool(group.weights)
+    return bool(group.removable) and criterion in available_methods(group, [criterion])
+
+
+def _check_patterns(definition: SearchSpaceDefinition, choices: Mapping[str, Choice]) -> None:
+    """Raises DefinitionError where a rule asks for patterns, and every layer that it matches is too narrow for them."""
+    for i, rule in enumerate(definition.groups):
+        for j, method in enumerate(rule.methods):
+            matched = [
+                c for name, c in choices.items() if fnmatchcase(name, rule.match) and c.group.layer_type in rule.types
+            ]
+            if named(method)[0] == N_M and not any(method in choice.methods for choice in matched):
+                fitting = [m for m in rule.methods if any(m in choice.methods for choice in matched)]
+                raise DefinitionError(
+                    f"{definition.where('groups', i, 'methods', j)}: '{method}' fits no group that the rule matches: the patterns "
+                    f"{', '.join(rule.patterns)} are wider than what their layers read. What fits: "
+                    f"{', '.join(fitting) or 'nothing'}."
+                )
+
+
+def _multiple(group: Group, rule: GroupRule, step: int) -> int:
+    """The rule's channel multiple for a group. step: the device's, halved until the group has a choice."""
+    if rule.multiple_of != "device":
+        return rule.multiple_of
+    while step >= group.width and step > 1:
+        step //= 2
+    return step
+
+
+def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:
+    for i, rule in enumerate(definition.groups):
+        for j, method in enumerate(rule.methods):
+            one_of(method, all_methods(), definition.where("groups", i, "methods", j), "method")
+        names = [group.name for group in (*found.groups, *found.fixed)] + [e.name for e in found.excluded]
+        if not any(fnmatchcase(name, rule.match) for name in names):
+            raise _no_match(rule.match, names, definition.where("groups", i, "match"))
+    layers = {member.module for group in found.groups for member in group.members}
+    layers |= {group.name for group in found.excluded}
+    for i, pattern in enumerate(definition.exclude):
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise _no_match(pattern, layers, definition.where("exclude", i))
+
+
+def _no_match(pattern: str, names: Iterable[str], where: str) -> DefinitionError:
+    listed = sorted(names)
+    stems = {name.rsplit(".", depth)[0] + ".*" for name in listed for depth in range(1, name.count(".") + 1)}
+    hint = nearest(pattern, [*listed, *sorted(stems)])
+    shown = ", ".join(listed[:12]) + (", …" if len(listed) > 12 else "")  # a line's worth
+    return DefinitionError(f"{where}: '{pattern}' matches no group of this model.{hint} Groups: {shown}.")
