@@ -16,6 +16,7 @@ from secateur.compression.compensation.sequential import DenseAnswers, dense_ans
 from secateur.compression.copies import copied
 from secateur.compression.plan import apply
 from secateur.errors import EvaluationFailed, first_line
+from secateur.memory import give_back
 from secateur.records import Plan, Workload
 from secateur.workloads.portions import fitting, portions
 from secateur.workloads.pytrees import PyTree, call, joined, rows
@@ -45,6 +46,7 @@ class Cutting:
     @grams.setter
     def grams(self, grams: Grams) -> None:
         self._least_squares = LeastSquares(self._model, grams)
+        give_back()
 
     def cut(self, plan: Plan, images: int) -> nn.Module:
         """The cut network, refitted, and recalibrated on so many samples (0: not at all).
@@ -103,7 +105,9 @@ class Cutting:
         dense = self._dense(images) if recalibrates else []
         with failing():
             module = self._refitted(plan)
-            return module, recalibrate(module, plan, dense) if recalibrates else None
+            outputs = recalibrate(module, plan, dense) if recalibrates else None
+        give_back()
+        return module, outputs
 
     def _refitted(self, plan: Plan) -> nn.Module:
         module = apply(self._model, plan)
@@ -116,6 +120,7 @@ class Cutting:
         if count not in self._statistics:
             inputs, _ = collect(self._workload.data.calibration, count)
             self._statistics[count] = dense_statistics(self._model, inputs)
+            give_back()
         return self._statistics[count]
 
 

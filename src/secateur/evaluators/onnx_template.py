@@ -24,6 +24,7 @@ from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_export import exported_parts
 from secateur.evaluators.onnx_parts import OnnxParts
 from secateur.evaluators.onnx_reshapes import free_reshapes
+from secateur.memory import give_back
 from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.pytrees import PyTree, call, rows
 
@@ -82,6 +83,7 @@ def make_template(
     """
     if dense_onnx is None:
         dense = exported_parts(model, example_inputs, dynamic_axes)
+        give_back()
         free_reshapes(dense.graph)
     else:
         dense = OnnxParts.of(dense_onnx)

@@ -12,6 +12,7 @@ from secateur.agent import runtimes as agent
 from secateur.agent.machine import machine
 from secateur.agent.runtimes import Available, Batch, Runtime, RuntimeFailure, Session, Settings
 from secateur.errors import EvaluationFailed
+from secateur.memory import give_back
 from secateur.plugins import Registry
 
 RUNTIMES: Registry[Runtime] = Registry(
@@ -60,6 +61,8 @@ class Host:
                 return HostSession(RUNTIMES[self.runtime].open(Path(file.name), self.settings))
             except RuntimeFailure as error:
                 raise EvaluationFailed(str(error)) from error
+            finally:
+                give_back()
 
 
 def host_for(runtime: str, options: Mapping[str, str], threads: int) -> Host:
