@@ -203,11 +203,13 @@ def test_the_report_fetches_nothing_and_holds_the_figures(run_folder, record):
 
 def test_check_says_what_would_happen_and_writes_nothing(tmp_path):
     project = make_project(tmp_path)
-    checked = secateur(project, "check", "tiny", "--json")
+    masked = "search_space.groups=[{types: [Conv2d], methods: [l2, weights/magnitude], at_least: 4}]"
+    checked = secateur(project, "check", "tiny", "--json", "--set", masked)
     assert checked.returncode == 0, checked.stderr
     found = json.loads(checked.stdout)
     assert {g["name"] for g in found["groups"]} >= {"conv1", "layer1.0.conv1"}
     assert [e["name"] for e in found["excluded"]] == ["linear"]
     assert "16 candidates" in found["facts"]["search"]
     assert found["facts"]["files of candidates"] == "rewritten from one export"
+    assert found["facts"]["zeros"].startswith("No kernel of onnxruntime skips the zeros of single weights")
     assert not (project / "mlruns").exists()

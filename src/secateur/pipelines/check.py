@@ -26,6 +26,7 @@ from secateur.pipelines.rungs import share_of_rungs
 from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
 from secateur.records import SCORE, SHARE, Excluded, Goal, GroupSummary, Job
 from secateur.recovery.fine_tune import steps_of, train_steps
+from secateur.report.zeros import no_kernel
 
 T = TypeVar("T")
 PROBED_STEPS = 3
@@ -115,6 +116,7 @@ def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Ch
         )
         or "none",
         **_gate(prepared, goals),
+        **_zeros(prepared),
         "layers that read cut channels": str(refitted(prepared)),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
@@ -141,6 +143,14 @@ def _gate(prepared: Prepared, goals: Sequence[Goal]) -> dict[str, str]:
     )
     few = least_excluded(samples, 0.0) > min(drops)
     return {"gate": text + (": no model will pass that is not better. Give more selection samples." if few else "")}
+
+
+def _zeros(prepared: Prepared) -> dict[str, str]:
+    """What the zeros that the search may leave gain on the runtime."""
+    transforms = {transform for choice in prepared.space.choices.values() for transform in choice.transforms}
+    evaluator = prepared.definition.evaluator
+    said = no_kernel(transforms, evaluator.runtime, evaluator.runtime_options)
+    return {"zeros": said} if said else {}
 
 
 def _looked_through(looked_at: Mapping[str, tuple[int, int]]) -> str:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from secateur.agent.runtimes import RUNTIMES
+from secateur.records import N_M, WEIGHTS
 
-MASKS = {
-    "weights": "single weights (`weights`)",
-    "n_m": "N:M patterns (`n_m`)",
-    "blocks": "blocks of weights (`blocks`)",
-}
+MASKS = {WEIGHTS: "single weights (`weights`)", N_M: "N:M patterns (`n_m`)"}
 """The transforms that leave zeros, in words."""
 
 

@@ -26,6 +26,7 @@ from secateur.errors import EvaluationFailed
 from secateur.evaluators.formats import FORMATS, ONNX, convert
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.runtimes import RUNTIMES
+from secateur.records import N_M, WEIGHTS
 from secateur.testing.examples import images, network
 
 Open = Callable[[bytes], Session]
@@ -135,7 +136,7 @@ class RuntimeContract:
         for option, values in runtime.options.items():
             for value in values:
                 skipped = runtime.skips(runtime.chosen({option: value}))
-                assert skipped.keys() <= {"weights", "n_m", "blocks"}
+                assert skipped.keys() <= {WEIGHTS, N_M}
                 assert all(skipped.values())
 
     def test_options_that_it_does_not_have_are_named(self, runtime_name: str, runtime: Runtime) -> None:

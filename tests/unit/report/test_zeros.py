@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.report.zeros import no_kernel
+from secateur.compression.transforms import TRANSFORMS
+from secateur.report.zeros import MASKS, no_kernel
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "litert", "torch", "tensorrt"])
 def test_no_runtime_skips_zeros_in_float32(runtime):
-    found = no_kernel({"weights", "n_m", "blocks", "channels"}, runtime, {})
+    found = no_kernel({"weights", "n_m", "channels"}, runtime, {})
     assert found == (
-        f"No kernel of {runtime} skips the zeros of single weights (`weights`), N:M patterns (`n_m`), blocks of weights "
-        "(`blocks`): they make the compressed download smaller and nothing faster."
+        f"No kernel of {runtime} skips the zeros of single weights (`weights`), N:M patterns (`n_m`): they make the compressed "
+        "download smaller and nothing faster."
     )
 
 
@@ -32,3 +33,7 @@ def test_a_provider_of_onnx_runtime_changes_nothing():
 @pytest.mark.parametrize(("transforms", "runtime"), [((), "torch"), (("channels",), "torch"), (("n_m",), "unknown")])
 def test_where_there_is_nothing_to_say(transforms, runtime):
     assert no_kernel(transforms, runtime, {}) is None
+
+
+def test_every_transform_that_leaves_zeros_is_told_apart():
+    assert set(MASKS) == {name for name, transform in TRANSFORMS.items() if transform.stage == "pattern"}
