@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateur.compression.criteria import METHODS
+from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.definition import DEVICE_KINDS
 from secateur.evaluators import METRICS
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.search.samplers import SAMPLERS
 from secateur.workloads import WORKLOADS
 
-REGISTRIES = (METHODS, METRICS, SAMPLERS, RUNTIMES, WORKLOADS, DEVICE_KINDS)
+REGISTRIES = (METHODS, WEIGHT_METHODS, METRICS, SAMPLERS, RUNTIMES, WORKLOADS, DEVICE_KINDS)
 
 THINGS = """
 from typing import Literal
 from optuna.samplers import RandomSampler
 from secateur.compression.criteria import Method
+from secateur.compression.criteria.weights import WeightMethod
 from secateur.definition import DeviceKind
 from secateur.definition.declared import Declared
 from secateur.evaluators import Metric
@@ -28,6 +30,7 @@ def count(tensors):
     return sum(w.abs().sum(1) for w in tensors.producers) + 1.0
 
 CRITERION = Method(count, "the sum of the weights and one")
+WEIGHT_CRITERION = WeightMethod(lambda weights: weights.values.square(), "the square")
 METRIC = Metric(lambda context: Measurement(float(len(context.outputs)), "samples", "computed"), "maximize", "how many samples")
 SAMPLER = Sampler(lambda seed: RandomSampler(seed=seed + 1), "noise of another seed")
 
@@ -62,6 +65,7 @@ RUNTIME = Runtime("ONNX Runtime by another name", "onnx", lambda options: Availa
 
 POINTS = {
     "criteria": {"count": "things_of_test:CRITERION"},
+    "weight_criteria": {"square": "things_of_test:WEIGHT_CRITERION"},
     "metrics": {"howmany": "things_of_test:METRIC"},
     "samplers": {"noise": "things_of_test:SAMPLER"},
     "devices": {"cable": "things_of_test:DEVICE"},

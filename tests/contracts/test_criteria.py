@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from secateur.compression.criteria import METHODS
-from secateur.testing import CriterionContract
+from secateur.compression.criteria.weights import WEIGHT_METHODS
+from secateur.testing import CriterionContract, WeightCriterionContract
 
 
 class TestCriteria(CriterionContract):
     @pytest.fixture(params=METHODS)
+    def criterion_name(self, request):
+        return request.param
+
+
+class TestWeightCriteria(WeightCriterionContract):
+    @pytest.fixture(params=WEIGHT_METHODS)
     def criterion_name(self, request):
         return request.param

@@ -14,9 +14,11 @@ from conftest import REPOSITORY, make_workload
 from secateur.agent import runtimes as agent
 from secateur.agent.latency import Protocol
 from secateur.compression.criteria import METHODS
+from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.groups import find_groups
 from secateur.compression.saliency import compute_saliencies
-from secateur.definition import EvaluatorDefinition, WorkloadReference, pipeline_from
+from secateur.compression.weight_saliency import weight_saliencies
+from secateur.definition import EvaluatorDefinition, SearchSpaceDefinition, WorkloadReference, pipeline_from
 from secateur.errors import DefinitionError, PluginError
 from secateur.evaluators import METRICS
 from secateur.evaluators.devices import bundle as packing
@@ -28,6 +30,7 @@ from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.catalogue import CATALOGUE
 from secateur.pipelines.preparation import check_names
 from secateur.search.samplers import SAMPLERS
+from secateur.search_spaces import build_space
 from secateur.workloads.loading import load_workload
 
 
@@ -65,6 +68,8 @@ def test_listings_name_the_distribution(installed, tmp_path):
     installed()
     for listing, name in (
         ("methods", "count"),
+        ("methods", "weights/square"),
+        ("methods", "n_m/square"),
         ("metrics", "howmany"),
         ("samplers", "noise"),
         ("runtimes", "zero"),
@@ -82,7 +87,7 @@ def test_a_definition_uses_them_like_ours(installed, tmp_path):
     tree = {
         "name": "x",
         "workload": {"factory": "tiny-noise"},
-        "search_space": {"groups": [{"methods": ["count"]}]},
+        "search_space": {"groups": [{"methods": ["count", "weights/square"]}]},
         "evaluator": {
             "objectives": {"howmany": "maximize", "size": "minimize"},
             "runtime": "zero",
@@ -106,6 +111,9 @@ def test_a_definition_uses_them_like_ours(installed, tmp_path):
         float(compute_saliencies(workload.build_model(), groups, ["count"], workload)[groups[0].name]["count"].min())
         >= 1
     )
+    assert weight_saliencies(workload.build_model(), groups, ["square"], workload, {})[groups[0].name].keys() == {
+        "weights/square"
+    }
     assert SAMPLERS["noise"].make(3) is not None
     devices = open_devices(definition.evaluator, tmp_path)
     assert [device.setup.runtime for device in devices.each] == ["zero"]
@@ -198,9 +206,12 @@ def test_names_that_are_taken_are_refused(installed):
 
 def test_a_project_adds_its_own_by_assignment(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", METHODS["l1"])
-    assert METHODS["mine"] is METHODS["l1"]
+    monkeypatch.setitem(WEIGHT_METHODS, "mine", WEIGHT_METHODS["lamp"])
     workload = make_workload()
-    groups = find_groups(workload.build_model(), workload.example_inputs).groups[:1]
+    found = find_groups(workload.build_model(), workload.example_inputs)
+    rule = {"methods": ["mine", "weights/mine", "n_m/mine"]}
+    assert build_space(SearchSpaceDefinition(groups=[rule]), found).methods == rule["methods"]
+    groups = found.groups[:1]
     assert set(compute_saliencies(workload.build_model(), groups, ["mine"], workload)[groups[0].name]) == {"mine"}
 
 
@@ -214,8 +225,9 @@ def test_ours_are_the_only_ones_where_nothing_is_installed():
 def test_somebody_elses_tests_subclass_the_contracts(installed, tmp_path):
     installed()
     (tmp_path / "test_theirs.py").write_text(
-        "from secateur.testing import CriterionContract, MetricContract\n\n"
+        "from secateur.testing import CriterionContract, MetricContract, WeightCriterionContract\n\n"
         "class TestCount(CriterionContract):\n    name = 'count'\n\n"
+        "class TestSquare(WeightCriterionContract):\n    name = 'square'\n\n"
         "class TestHowMany(MetricContract):\n    name = 'howmany'\n"
     )
     paths = os.pathsep.join([str(tmp_path / "site"), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")])
@@ -238,4 +250,4 @@ def test_somebody_elses_tests_subclass_the_contracts(installed, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout
-    assert "9 passed" in done.stdout
+    assert "14 passed" in done.stdout

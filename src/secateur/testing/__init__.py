@@ -13,7 +13,7 @@ import pytest
 for _module in ("criteria", "metrics", "runtimes", "samplers", "transforms", "transports", "workloads"):
     pytest.register_assert_rewrite(f"secateur.testing.{_module}")  # so that a failure shows both sides
 
-from secateur.testing.criteria import CriterionContract  # noqa: E402 # after the registration
+from secateur.testing.criteria import CriterionContract, WeightCriterionContract  # noqa: E402 # after the registration
 from secateur.testing.metrics import MetricContract  # noqa: E402
 from secateur.testing.runtimes import RuntimeContract  # noqa: E402
 from secateur.testing.samplers import SamplerContract  # noqa: E402
@@ -29,5 +29,6 @@ __all__ = [
     "SamplerContract",
     "TransformContract",
     "TransportContract",
+    "WeightCriterionContract",
     "WorkloadContract",
 ]
