@@ -80,3 +80,28 @@ def test_a_module_of_a_notebook_is_compressed_and_an_interrupted_run_goes_on(tmp
     with pytest.raises(WorkloadError, match="started from Python by secateur.compress"):
         secateur.open_run(run.id, project=tmp_path).module(finalist)
     assert secateur.open_run(run.id, project=tmp_path).module(finalist, dense=model.eval()) is not None
+
+
+def test_channels_leave_and_weights_become_zero_in_one_network(tmp_path):
+    """Each kind of cut is a demand here, so every candidate has both; the zeros outlast fine-tuning, and the download has them."""
+    made = make_workload()
+    model = made.build_model()
+    rules = [
+        {"match": "layer2.0.conv1", "methods": ["l1"], "multiple_of": 4, "at_least": 4, "removed": [0.25, 0.6]},
+        {"methods": ["weights/magnitude", "weights/wanda"], "zeros": [0.5, 0.8]},
+    ]
+    options = OPTIONS | {"search_space": {"groups": rules}}
+    options["evaluator"] = OPTIONS["evaluator"] | {"objectives": {"accuracy": "maximize", "download": "minimize"}}
+    run = secateur.compress(model, made.data, project=tmp_path, **options)
+    for trial in run.record.trials:
+        figures, edits = trial.evaluation.measurements, trial.evaluation.candidate.edits
+        assert {edit.transform for own in edits.values() for edit in own} == {"channels", "weights"}
+        assert figures["nonzero"].value < 0.6 * figures["parameters"].value
+    finalist = run.finalists[0]
+    module = run.module(finalist.name)
+    whole, linear = dict(model.named_parameters()), module.get_submodule("linear").weight
+    share = finalist.candidate.kept("linear", len(linear))
+    assert int((linear != 0).sum()) == round(share * linear.numel())
+    assert module.get_submodule("layer2.0.conv1").weight.shape[0] < whole["layer2.0.conv1.weight"].shape[0]
+    assert finalist.epochs == 1
+    assert finalist.measurements["download"].value < 0.75 * run.record.dense["selection"]["download"].value

@@ -82,8 +82,9 @@ def nonzero_after(model: nn.Module, plan: Plan) -> int:
 
 
 def within_reach(model: nn.Module, groups: Iterable[Group], costs: LayerCosts) -> tuple[float, float]:
-    """The shares of the parameters and of the MACs that lie in layers from which some group takes channels."""
+    """The shares of the parameters and of the MACs that lie in layers from which some group takes channels or weights."""
     layers = {member.module for group in groups for member in group.members}
+    layers |= {weights.layer for group in groups for weights in group.weights}
     reached = {parameter for name in layers for parameter in parameters_at(model, name)}
     macs = sum(costs.layers.get(name, 0) for name in layers)
     return sum(p.numel() for p in reached) / parameter_count(model), macs / (costs.total or 1)

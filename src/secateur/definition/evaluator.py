@@ -99,8 +99,8 @@ class EvaluatorDefinition(Declared):
         256,
         ge=0,
         le=1_000_000,
-        description="Calibration samples on which layers that read cut channels are refitted by least squares, in every candidate; "
-        "0 turns it off.",
+        description="Calibration samples on which layers that read cut channels, or hold zeros, are refitted by least squares, in "
+        "every candidate; 0 turns it off.",
     )
     deadline: float = Field(
         300.0, gt=0.0, le=1e6, description="Seconds that the device gives one measurement; then it counts as failed."

@@ -107,7 +107,7 @@ def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Ch
         "search": f"{definition.search.sampler} (engine {definition.search.engine}), {definition.search.trials} candidates, "
         f"workers {definition.search.workers}, {len(space.parameters())} dimensions, "
         f"{space.size:.2g} different choices",
-        "within reach": f"{parameters:.0%} of the parameters and {macs:.0%} of the MACs are in layers that can lose channels",
+        "within reach": f"{parameters:.0%} of the parameters and {macs:.0%} of the MACs are in layers that may be cut",
         **{f"objective {name}": text for name, text in measured.items()},
         "constraints": "; ".join(
             goal.text
@@ -117,7 +117,7 @@ def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Ch
         or "none",
         **_gate(prepared, goals),
         **_zeros(prepared),
-        "layers that read cut channels": str(refitted(prepared)),
+        "layers to refit": str(refitted(prepared)),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
         else f"exported one by one (slow): {evaluator.files.why_exported}. Remedy: compute such tensors once, in build_model, or "

@@ -18,7 +18,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "each model is opened several times: the mean ratio of the copies, and Student's t over them; ms are the fastest run's",
         "accuracy": f"{record.score_name} of the exported ONNX file on the host, checked against torch for every candidate",
         "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
-        "layers that read cut channels": "not known" if record.refitted is None else str(record.refitted),
+        "layers to refit": "not known" if record.refitted is None else str(record.refitted),
         "data (samples)": ", ".join(f"{role} {count:,}" for role, count in record.samples.items()),
         "constraints": ", ".join(goal.text for goal in record.goals) or "none",
         "during the search": ", ".join(

@@ -58,7 +58,10 @@ def build_space(
 
 
 def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
-    """What a rule allows for a group; without methods where it allows nothing. Transforms in the order of the registry."""
+    """What a rule allows for a group; without methods where it allows nothing. Transforms in the order of the registry.
+
+    Its group holds what these may cut and nothing else, so that nothing is gathered for the rest.
+    """
     ladder: list[Option] = []
     methods: list[str] = []
     used = {named(method)[0] for method in rule.methods}
@@ -71,8 +74,13 @@ def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
             methods += suiting
     if all(lowest.get(name, 0.0) == 0 for name in used):
         ladder.insert(0, UNTOUCHED)
-    masked = any(TRANSFORMS[named(method)[0]].unit == "weights" for method in methods)
-    return Choice(group if masked else replace(group, weights=()), tuple(methods), tuple(ladder), multiple)
+    units = {TRANSFORMS[named(method)[0]].unit for method in methods}
+    offered = replace(
+        group,
+        members=group.members if "channels" in units else (),
+        weights=group.weights if "weights" in units else (),
+    )
+    return Choice(offered, tuple(methods), tuple(ladder), multiple)
 
 
 def _suits(group: Group, method: str) -> bool:
