@@ -19,7 +19,7 @@ class GroupRule(Declared):
     methods: list[str] = Field(
         min_length=1,
         description="Methods among which the search chooses: criteria by which channels leave (`l2`), single weights become "
-        "zero (`weights/magnitude`), or weights in a pattern (`n_m/wanda`); see `secateur list methods`.",
+        "zero (`weights/magnitude`), weights in a pattern (`n_m/wanda`) or in blocks (`blocks/lamp`); see `secateur list methods`.",
     )
     removed: tuple[Fraction, Fraction] = Field(
         (0.0, 0.8),
@@ -28,11 +28,14 @@ class GroupRule(Declared):
     )
     zeros: tuple[Fraction, Fraction] = Field(
         (0.0, 0.95),
-        description="Lowest and highest share of the group's weights that `weights/...` sets to zero. Zeros make a model's "
-        "download smaller, and nothing faster where the runtime has no kernel for them.",
+        description="Lowest and highest share of the group's weights that `weights/...` and `blocks/...` set to zero. "
+        "Zeros make a model's download smaller, and nothing faster where the runtime has no kernel for them.",
     )
     patterns: list[Annotated[str, Field(pattern=r"^[1-9]\d?:[1-9]\d?$")]] = Field(
         ["2:4"], min_length=1, description="Patterns of `n_m/...`: of every four inputs two weights stay in `2:4`."
+    )
+    block: Annotated[str, Field(pattern=r"^[1-9]\d?x[1-9]\d?$")] = Field(
+        "4x1", description="Blocks of `blocks/...`: so many output channels by so many inputs become zero together."
     )
     multiple_of: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["device"] = Field(
         1,

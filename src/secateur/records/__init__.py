@@ -18,6 +18,7 @@ from secateur.records.evaluations import (
 from secateur.records.finalists import Check, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side, Weights
 from secateur.records.plans import (
+    BLOCKS,
     CHANNELS,
     N_M,
     PER_MILLE,
@@ -50,6 +51,7 @@ from secateur.records.workload import ROLES, SHARE, DataRoles, Workload
 
 __all__ = [
     "BASELINES",
+    "BLOCKS",
     "CHANNELS",
     "LEAST_COMPARED",
     "N_M",

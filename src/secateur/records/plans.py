@@ -21,6 +21,8 @@ WEIGHTS = "weights"
 """The transform that sets single weights to zero; scores of weights have this in front of the criterion."""
 N_M = "n_m"
 """The transform that sets weights to zero in patterns."""
+BLOCKS = "blocks"
+"""The transform that sets blocks of weights to zero."""
 PER_MILLE = 1000
 """In what levels of masks are counted."""
 Level: TypeAlias = int | str
@@ -31,8 +33,8 @@ class Edit:
     """One thing done to one group.
 
     transform: a name in `secateur.compression.transforms.TRANSFORMS`. level: which of its levels: of `channels`, how many
-    channels stay; of masks, how many of a thousand weights stay, or a pattern such as `2:4` (two of four stay). by: the criterion
-    that chooses what goes.
+    channels stay; of masks, how many of a thousand weights stay, a pattern such as `2:4` (two of four stay), or the shape of blocks
+    and how many of a thousand of them stay, `4x1@300`. by: the criterion that chooses what goes.
     """
 
     transform: str
@@ -46,16 +48,20 @@ class Edit:
 
     def kept(self, width: int) -> float:
         """The share of the group that stays. width: channels that the whole group has."""
-        if isinstance(self.level, str):
-            kept, among = self.level.split(":")
+        if self.transform == N_M:
+            kept, among = str(self.level).split(":")
             return int(kept) / int(among)
-        return self.level / (width if self.transform == CHANNELS else PER_MILLE)
+        level = int(str(self.level).rpartition("@")[2])
+        return level / (width if self.transform == CHANNELS else PER_MILLE)
 
     def text(self, width: int) -> str:
         """What stays of a group, in short. width: as in `kept`."""
         if self.transform == CHANNELS:
             return f"{self.level}/{width}"
-        return self.level if isinstance(self.level, str) else f"{self.level / PER_MILLE:.0%} of weights"
+        if self.transform == N_M:
+            return str(self.level)
+        shape = str(self.level).partition("@")[0]
+        return f"{self.kept(width):.0%} of {f'{shape} blocks' if self.transform == BLOCKS else 'weights'}"
 
 
 def named(method: str) -> tuple[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from secateur.agent.runtimes import RUNTIMES
-from secateur.records import N_M, WEIGHTS
+from secateur.records import BLOCKS, N_M, WEIGHTS
 
-MASKS = {WEIGHTS: "single weights (`weights`)", N_M: "N:M patterns (`n_m`)"}
+MASKS = {WEIGHTS: "single weights (`weights`)", N_M: "N:M patterns (`n_m`)", BLOCKS: "blocks of weights (`blocks`)"}
 """The transforms that leave zeros, in words."""
 
 

@@ -11,7 +11,7 @@ from secateur.compression.groups import FoundGroups
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest
-from secateur.records import CHANNELS, N_M, WEIGHTS, Excluded, Group, named
+from secateur.records import BLOCKS, CHANNELS, N_M, WEIGHTS, Excluded, Group, named
 from secateur.search_spaces.choice import UNTOUCHED, Choice, Option, rungs
 from secateur.search_spaces.space import SearchSpace, all_methods
 
@@ -65,7 +65,7 @@ def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
     ladder: list[Option] = []
     methods: list[str] = []
     used = {named(method)[0] for method in rule.methods}
-    lowest = {CHANNELS: rule.removed[0], WEIGHTS: rule.zeros[0]}
+    lowest = {CHANNELS: rule.removed[0], WEIGHTS: rule.zeros[0], BLOCKS: rule.zeros[0]}
     for name, transform in TRANSFORMS.items():
         suiting = [method for method in rule.methods if named(method)[0] == name and _suits(group, method)]
         levels = transform.levels(group, rule, multiple) if suiting else ()

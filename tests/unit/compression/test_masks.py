@@ -188,3 +188,29 @@ def test_a_mask_of_weights_is_a_thirtieth_of_them_on_disk():
     zeros = torch.rand(256, 256, 9, generator=torch.Generator().manual_seed(0)) < 0.5
     mask: Mask = mask_of(Weights("a", tuple(range(256)), 256, 9), zeros)
     assert len(mask.zeros) < 4 * math.prod(zeros.shape) / 20
+
+
+def test_blocks_of_lowest_mean_score_go_whole():
+    group = Group("a", "Conv2d", (), 1, (), 32, 32, weights=(Weights("a", (0, 1, 2, 3), 4, 2),))
+    scores = torch.zeros(4, 4, 2)
+    scores[2:, 1, 0], scores[:2, 3, 1] = 5.0, torch.tensor([9.0, 0.5])  # means 5 and 4.75: what comes next is zero
+    candidate = Candidate({"a": (Edit("blocks", "2x1@125", "r"),)})
+    plan = resolve(candidate, [group], {"a": {"weights/r": scores.flatten()}})
+    kept = ~zeros_of(plan.masks[0], 8).view(4, 4, 2)
+    assert kept.nonzero().tolist() == [[0, 3, 1], [1, 3, 1], [2, 1, 0], [3, 1, 0]]
+
+
+def test_blocks_are_those_of_what_is_left():
+    """Inputs 0 and 2 have left: a block of two inputs is that of 1 and 3."""
+    group = Group("a", "Linear", (), 1, (), 8, 8, weights=(Weights("a", (0, 1), 4, 1),))
+    reader = Plan((Remove("a", "in", (0, 2)),))
+    scores = {"weights/r": torch.tensor([9.0, 1, 9, 1, 9, 2, 9, 2])}
+    (mask,) = TRANSFORMS["blocks"].steps(group, Edit("blocks", "1x2@500", "r"), scores, reader)
+    assert zeros_of(mask, 4).tolist() == [[False, True, False, True], [False] * 4]
+
+
+def test_a_block_needs_room_for_another():
+    rule = GroupRule(methods=["blocks/magnitude"], block="4x4", zeros=(0.4, 0.6))
+    small, large = (Group("g", "Linear", (), 1, (), 7, 7, weights=(Weights("a", (0, 1, 2, 3), n, 1),)) for n in (7, 8))
+    assert TRANSFORMS["blocks"].levels(small, rule, 1) == ()
+    assert TRANSFORMS["blocks"].levels(large, rule, 1)[0] == "4x4@600"

@@ -80,7 +80,7 @@ class Runtime:
     format: what it reads (`onnx`, `tflite`, `pt2`). options: name → allowed values, the default first. extra: of secateur, that
     brings the library; empty where none does. probe: with the options that will be used. open: a model's file → session, or
     RuntimeFailure. in_process: models run in the process that opens them, whose memory and energy are theirs. rounding: with the
-    options that will be used, see ROUNDING. skips: transform (`weights`, `n_m`) → when its kernels skip the zeros that
+    options that will be used, see ROUNDING. skips: transform (`weights`, `n_m`, `blocks`) → when its kernels skip the zeros that
     it leaves, with the options that will be used; zeros of a transform that is absent take as long as other weights.
     """
 

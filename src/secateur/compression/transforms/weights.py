@@ -34,7 +34,7 @@ class Weights:
         layers = [*scored(group, scores[scored_as(edit.method)], before)]
         flat = torch.cat([torch.where(left, own, torch.inf).flatten() for _, own, left in layers])
         gone = round((1 - edit.kept(group.width)) * int(torch.isfinite(flat).sum()))
-        zeros = torch.split(_lowest(flat, gone), [own.numel() for _, own, _ in layers])
+        zeros = torch.split(lowest(flat, gone), [own.numel() for _, own, _ in layers])
         return tuple(mask_of(weights, part.view_as(own)) for (weights, own, _), part in zip(layers, zeros, strict=True))
 
 
@@ -54,7 +54,7 @@ def scored(group: Group, scores: Tensor, before: Plan) -> Iterator[tuple[LayerWe
         yield weights, own, (rows[:, None, None] & inputs[:, None]).expand_as(own)
 
 
-def _lowest(values: Tensor, count: int) -> Tensor:
+def lowest(values: Tensor, count: int) -> Tensor:
     """(n,) of bool: the `count` lowest values, those that come first where they are equal."""
     if count == 0:
         return torch.zeros(len(values), dtype=torch.bool)
