@@ -41,7 +41,7 @@ class Solution:
 
 
 def knapsack(ledger: Ledger, count: int) -> Iterator[Proposal]:
-    """Up to `count` networks that are not known yet, those first that should add the most hypervolume."""
+    """Up to `count` networks that are not known yet and can keep all goals, those first that should add the most hypervolume."""
     problem, start = ledger.problem, len(ledger.trials)
     model = additive_model(ledger, known_sensitivities(ledger.study))
     if model is None:
@@ -52,7 +52,8 @@ def knapsack(ledger: Ledger, count: int) -> Iterator[Proposal]:
     for solution in by_gain(solutions, ledger.archive, rng):
         if planned == count:
             return
-        if ledger.known(problem.resolve(solution.candidate).key) is None:
+        plan = problem.resolve(solution.candidate)
+        if ledger.known(plan.key) is None and ledger.forecast.rejects(problem.goals, problem.exact(plan)) is None:
             yield Proposal(solution.candidate, "knapsack", f"knapsack {start}.{planned}")
             planned += 1
 

@@ -287,3 +287,12 @@ def test_no_two_workers_evaluate_one_network(tmp_path, sampler):
     assert executor.most == 4
     assert len(executor.submitted) == len(set(executor.submitted)) == made.evaluated == 60
     assert [t.number for t in made.trials] == list(range(len(made.trials)))
+
+
+def test_the_knapsack_plans_nothing_that_a_limit_beside_the_objectives_rules_out(tmp_path):
+    """A limit on parameters, where MACs are the objective."""
+    goal = Goal("parameters", "at_most", 600.0, 600.0, "parameters at most 600")
+    made = run(tmp_path, 40, goals=(*GOALS, goal))
+    planned = [t for t in made.trials if t.arm == "knapsack"]
+    assert planned
+    assert not [t for t in planned if t.evaluation.rejected]
