@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur.compression.compensation.gram import grams_of
-from secateur.compression.saliency import Saliencies, compute_saliencies
+from secateur.compression.saliency import Saliencies
 from secateur.definition import Override, load_pipeline
 from secateur.errors import SecateurError
 from secateur.pipelines.preparation import Prepared, prepare
+from secateur.pipelines.ranking import ranked
 
 MODELS = {"resnet20": (20, "CIFAR10_WEIGHTS"), "resnet56": (56, "CIFAR10_WEIGHTS_RESNET56")}
 """Depth, and the environment variable with the file of weights."""
@@ -74,8 +75,7 @@ def prepared_pipeline(
     space = prepared.space
     if images := prepared.definition.evaluator.refit_images:
         prepared.evaluator.cutting.grams = grams_of(prepared.model, space.groups, prepared.workload, images)
-    grams = prepared.evaluator.cutting.grams
-    return prepared, compute_saliencies(prepared.model, space.groups, space.methods, prepared.workload, grams=grams)
+    return prepared, ranked(prepared)
 
 
 class Kept:

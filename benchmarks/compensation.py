@@ -1,8 +1,8 @@
 """What repairs a cut network without training, and at what price: accuracy on search data after each of the ways.
 
-The same uniform and random cuts, by a criterion of weights alone (next_layer) and by one that knows of refitting (obs); then a few
-steps of fine-tuning (`--steps`, 0 for none) from three of these networks. Seconds are over a bare ONNX
-Runtime pass of the dense network over the images that a candidate is scored on.
+The same uniform and random cuts, by each of the `--methods`: if nothing else is said, a criterion of weights alone (next_layer) and
+one that knows of refitting (obs); or masks such as `weights/magnitude`. Then a few steps of fine-tuning (`--steps`, 0 for none) from
+three of these networks. Seconds are over a bare ONNX Runtime pass of the dense network over the images that a candidate is scored on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 
 from candidate_cost import bare, seconds
 from common import add_model, arguments, prepared_pipeline, table, write_json
+from secateur.compression.costs import nonzero_after, parameter_count
 from secateur.compression.resolution import resolve
 from secateur.evaluators.cutting import Cutting
 from secateur.records import Candidate
@@ -23,7 +24,6 @@ from secateur.search_spaces import SearchSpace
 from secateur.workloads.roles import collect
 from tuning import score_on, tune_briefly
 
-METHODS = ("next_layer", "obs")
 TUNED = ("BN", "LS + BN", "refined")
 """Ways from which fine-tuning starts: that of the search is `LS + BN`, that of a run without training `refined`."""
 
@@ -33,7 +33,7 @@ def candidates(space: SearchSpace, method: str, fractions: Sequence[float], draw
     found = {f"uniform {fraction:g}": space.uniform(fraction, method) for fraction in fractions}
     for draw in range(draws):
         rng = np.random.default_rng(draw)
-        edits = {name: c.nearest(rng.uniform(*c.removed)).edits(method) for name, c in space.choices.items()}
+        edits = {name: c.nearest(rng.uniform(*c.removed), method).edits(method) for name, c in space.choices.items()}
         found[f"random {draw}"] = Candidate.of(edits)
     return found
 
@@ -52,8 +52,9 @@ def main() -> None:
         "--fractions", type=float, nargs="*", default=(0.125, 0.25, 0.375, 0.5, 0.75), help="uniform cuts"
     )
     parser.add_argument("--draws", type=int, default=3, help="candidates of random widths")
+    parser.add_argument("--methods", nargs="*", default=("next_layer", "obs"), help="as a search space lists them")
     options = parser.parse_args()
-    rules = f"search_space={{groups: [{{methods: [{', '.join(METHODS)}], removed: [0.0, 0.8]}}]}}"
+    rules = f"search_space={{groups: [{{methods: [{', '.join(options.methods)}], removed: [0.0, 0.8], zeros: [0.0, 0.99]}}]}}"
     prepared, saliencies = prepared_pipeline(quick=options.quick, model=options.model, overrides=[rules, *options.set])
     evaluator, space = prepared.evaluator, prepared.space
     images, refit_images = evaluator.definition.calibration_images, evaluator.definition.refit_images
@@ -62,7 +63,7 @@ def main() -> None:
     batches = [tuple(x[i : i + 1].numpy() for x in inputs) for i in range(len(inputs[0]))]
     one_pass = statistics.median(seconds(lambda: bare(evaluator.files.dense.onnx, batches)) for _ in range(3))
     rows, figures, prices = [], [], dict[str, list[float]]()
-    for method in METHODS:
+    for method in options.methods:
         for label, candidate in candidates(space, method, options.fractions, options.draws).items():
             plan = resolve(candidate, space.groups, saliencies)
             arms: dict[str, Callable[[], nn.Module]] = {
@@ -81,9 +82,12 @@ def main() -> None:
                 if options.steps and arm in TUNED:
                     found[f"{arm}, tuned"] = score_on(prepared, tune_briefly(prepared, module, options.steps), "search")
             share = prepared.costs.after(plan) / prepared.costs.total
-            figures.append({"method": method, "cut": label, "macs": share, **found})
-            rows.append([f"{label}, {method}", f"{share:.2f}", *(f"{score:.3f}" for score in found.values())])
-    table(f"score of {prepared.workload.name} after each way", ["cut", "MACs", *list(figures[0])[3:]], rows)
+            nonzero = nonzero_after(prepared.model, plan) / parameter_count(prepared.model)
+            figures.append({"method": method, "cut": label, "macs": share, "nonzero": nonzero, **found})
+            rows.append(
+                [f"{label}, {method}", f"{share:.2f}", f"{nonzero:.2f}", *(f"{score:.3f}" for score in found.values())]
+            )
+    table(f"score of {prepared.workload.name} after each way", ["cut", "MACs", "not zero", *list(figures[0])[4:]], rows)
     dearer = {
         arm: (statistics.median(spent) - statistics.median(prices["nothing"])) / one_pass
         for arm, spent in prices.items()

@@ -63,17 +63,11 @@ def pool(judge: Judge, evaluations: int, draws: int = 600) -> list[Entry]:
         rng = np.random.default_rng(0)
         for _ in range(draws):
             strength = rng.uniform()  # without it, independent draws would all remove about the same
-            yield (
-                "random",
-                Candidate.of(
-                    {
-                        name: choice.nearest(strength * rng.uniform(*choice.removed)).edits(
-                            str(rng.choice(choice.methods))
-                        )
-                        for name, choice in space.choices.items()
-                    }
-                ),
-            )
+            edits = {}
+            for name, choice in space.choices.items():
+                removed, method = strength * rng.uniform(*choice.removed), str(rng.choice(choice.methods))
+                edits[name] = choice.nearest(removed, method).edits(method)
+            yield "random", Candidate.of(edits)
         for step in secateur(judge, evaluations, seed=0):
             yield "searched", step.evaluation.candidate
 
