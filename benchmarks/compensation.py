@@ -1,8 +1,9 @@
 """What repairs a cut network without training, and at what price: accuracy on search data after each of the ways.
 
-The same uniform and random cuts, by each of the `--methods`: if nothing else is said, a criterion of weights alone (next_layer) and
-one that knows of refitting (obs); or masks such as `weights/magnitude`. Then a few steps of fine-tuning (`--steps`, 0 for none) from
-three of these networks. Seconds are over a bare ONNX Runtime pass of the dense network over the images that a candidate is scored on.
+The same uniform and random cuts, by each of the `--methods`: if nothing else is said, a criterion of weights alone (next_layer)
+and one that knows of refitting (obs); or masks such as `weights/magnitude`. Then a few steps of fine-tuning (`--steps`, 0 for none)
+from three of these networks. Seconds are over a bare ONNX Runtime pass of the dense network over the images that a candidate is
+scored on.
 """
 
 from __future__ import annotations
