@@ -17,6 +17,7 @@ from torch import nn
 from judging import Judge, Meter, Step, plan_of
 from secateur.compression.costs import layer_costs
 from secateur.execution import Inline
+from secateur.pipelines.preparation import Prepared
 from secateur.records import Evaluation, Job
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.loop import Stopping, search
@@ -89,6 +90,15 @@ def uniform_family(judge: Judge, budget: int) -> list[Step]:
     return meter.steps
 
 
+def written_once(prepared: Prepared) -> set[str]:
+    """Groups whose channels one layer writes: no stream runs through them."""
+    return {
+        group.name
+        for group in prepared.space.groups
+        if sum(m.side == "out" and m.kind in ("convolution", "linear") for m in group.members) == 1
+    }
+
+
 def torch_pruning_networks(
     judge: Judge, *, globally: bool, streams: bool, round_to: int | None = 8
 ) -> Iterator[tuple[float, nn.Module]]:
@@ -99,11 +109,7 @@ def torch_pruning_networks(
     from doing so. round_to: widths are multiples of it.
     """
     prepared = judge.prepared
-    alone = {
-        group.name
-        for group in prepared.space.groups
-        if sum(m.side == "out" and m.kind in ("convolution", "linear") for m in group.members) == 1
-    }
+    alone = written_once(prepared)
     seen: set[tuple[int, ...]] = set()
     for ratio in np.arange(0.02, 0.901, 0.02):
         model = copy.deepcopy(prepared.model)

@@ -21,9 +21,7 @@ from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
 
 BATCH, BATCHES = 32, 8
-"""Samples of a backward pass, and passes, where the gradients of batches are asked for."""
-SAMPLES = 64
-"""Backward passes where those of single samples are."""
+"""Samples of a backward pass, and passes: those who ask for the gradients of single samples see as many samples."""
 
 Saliencies = Mapping[str, Mapping[str, Tensor]]
 """group name → criterion → (width,) scores of the root channels; `weights/criterion` → (weights,) scores of the group's weights."""
@@ -66,8 +64,8 @@ def compute_saliencies(
     others = [name for name in methods if name not in (*by_batch, *by_sample)]
     looks = (
         _Looks(others, at_rest, [None]),
-        _Looks(by_batch, graded, backward_passes(model, workload, BATCHES, BATCH), power=2),
-        _Looks(by_sample, graded, backward_passes(model, workload, SAMPLES, 1)),
+        _Looks(by_batch, graded, backward_passes(model, workload, samples, BATCH), power=2),
+        _Looks(by_sample, graded, backward_passes(model, workload, samples, 1)),
     )
     found = [_averaged(look, groups, failed) for look in looks if look.methods]
     model.zero_grad(set_to_none=True)
@@ -131,11 +129,11 @@ def _score(method: str, tensors: ChannelTensors) -> Tensor:
     return scores.float()
 
 
-def backward_passes(model: nn.Module, workload: Workload, passes: int, size: int) -> Iterator[None]:
+def backward_passes(model: nn.Module, workload: Workload, samples: int, size: int) -> Iterator[None]:
     """Leave the gradients of one batch of calibration samples after another in the parameters. size: of a batch."""
     model.eval()
-    samples, what = drawn(workload.data.calibration, passes * size), "sample" if size == 1 else "batch"
-    for i, (inputs, targets) in enumerate(in_batches(samples, size)):
+    what = "sample" if size == 1 else "batch"
+    for i, (inputs, targets) in enumerate(in_batches(drawn(workload.data.calibration, samples), size)):
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), calling(f"The model or its loss on calibration {what} {i}"):
             for part in portions(model, inputs, graded=True):

@@ -55,7 +55,7 @@ def _gradients(model: nn.Module, layers: Sequence[Weights], workload: Workload) 
     weights = {own.layer: cast("Tensor", model.get_submodule(own.layer).weight) for own in layers}
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     passes = 0
-    for _ in backward_passes(model, workload, BATCHES, BATCH):
+    for _ in backward_passes(model, workload, BATCH * BATCHES, BATCH):
         passes += 1
         for name, weight in weights.items():
             if weight.grad is not None:

@@ -87,10 +87,10 @@ def taylor(tensors: ChannelTensors) -> Tensor:
 def hessian(tensors: ChannelTensors) -> Tensor:
     """Second-order change of the loss if the channel were removed, ½ (Σ w·g)² over all weights that read it. (channels,), ≥ 0.
 
-    In units of the loss, of one sample; the mean over samples ranks. At a minimum the mean gradient vanishes, and what is left of a
-    removal is ½ of the curvature along it, which the squared gradients of single samples estimate (the Fisher information; exact in
-    expectation for a log-likelihood whose model is right). `taylor` squares the gradient of a batch of 32, in which just these
-    differences between samples average out. Σ w·g is the derivative along the removal, as in `taylor`.
+    In units of the loss, of one sample, so that it takes a backward pass a sample; their mean ranks. At a minimum the mean gradient
+    vanishes, and what is left of a removal is ½ of the curvature along it, which the squared gradients of single samples estimate
+    (the Fisher information; exact in expectation for a log-likelihood whose model is right). `taylor` squares the gradient of a
+    batch of 32, in which just these differences between samples average out. Σ w·g is the derivative along the removal, as there.
 
     Source: Theis et al. 2018 (Fisher pruning), arXiv:1801.05787, for feature maps; summed over coupled layers before it is squared,
     as in Liu et al. 2021 (group Fisher), arXiv:2108.00708. Neither their division by what is saved nor their steps of training in

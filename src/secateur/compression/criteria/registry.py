@@ -19,7 +19,7 @@ class Method:
     """A criterion: its function, one line for people, and its needs.
 
     needs_gradients: it is asked after each batch of calibration data, and the root mean square of its answers ranks the channels.
-    needs_sample_gradients: after each of a few samples alone, and the mean ranks. needs_grams, needs_activations: Gram matrices or
+    needs_sample_gradients: after each sample alone, and the mean ranks. needs_grams, needs_activations: Gram matrices or
     activities of the layers that read the group, on calibration data. needs_batch_norm: one in the group.
     """
 
