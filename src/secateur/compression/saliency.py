@@ -129,8 +129,17 @@ def _score(method: str, tensors: ChannelTensors) -> Tensor:
     return scores.float()
 
 
-def backward_passes(model: nn.Module, workload: Workload, samples: int, size: int) -> Iterator[None]:
-    """Leave the gradients of one batch of calibration samples after another in the parameters. size: of a batch."""
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+
+
+def backward_passes(
+    model: nn.Module, workload: Workload, samples: int, size: int, backward: Callable[[Tensor], None] = _backward
+) -> Iterator[None]:
+    """Leave the gradients of one batch of calibration samples after another in the parameters.
+
+    size: of a batch. backward: what is done with the loss of a portion of one, which is weighted by its share.
+    """
     model.eval()
     what = "sample" if size == 1 else "batch"
     for i, (inputs, targets) in enumerate(in_batches(drawn(workload.data.calibration, samples), size)):
@@ -145,5 +154,5 @@ def backward_passes(model: nn.Module, workload: Workload, samples: int, size: in
                         "normalisation and the loss function of the workload."
                     )
                 share = length(some) / length(targets)  # the loss is a mean over samples
-                (share * loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+                backward(share * loss)
         yield

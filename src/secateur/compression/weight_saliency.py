@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from secateur.compression.compensation.gram import Grams
 from secateur.compression.criteria.weights import WEIGHT_METHODS, LayerWeights
 from secateur.compression.masks import by_row
-from secateur.compression.saliency import BATCH, BATCHES, backward_passes, raising
+from secateur.compression.saliency import raising
+from secateur.compression.weight_gradients import GRADIENTS
 from secateur.errors import NotFinite, WorkloadError
 from secateur.records import WEIGHTS, Group, Weights, Workload
 from secateur.workloads.calls import calling
@@ -32,17 +33,20 @@ def weight_saliencies(
     and why; it is then left out of all groups. Raises WorkloadError where scores are wrong otherwise.
     """
     scores: dict[str, dict[str, Tensor]] = {group.name: {} for group in groups}
-    layers = [weights for group in groups for weights in group.weights]
+    layers = {
+        weights.layer: cast("nn.Parameter", model.get_submodule(weights.layer).weight)
+        for group in groups
+        for weights in group.weights
+    }
     for name in criteria:
         method, called = WEIGHT_METHODS[name], f"{WEIGHTS}/{name}"
         try:
-            gradients = _gradients(model, layers, workload) if method.needs_gradients else {}
-            for group in groups:
-                seen = [
+            gradients = GRADIENTS[method.gradients](model, layers, workload) if method.gradients else None
+            for group in filter(lambda group: group.weights, groups):
+                seen = (
                     _seen(model, weights, gradients, grams if method.needs_grams else {}) for weights in group.weights
-                ]
-                if seen:
-                    scores[group.name][called] = torch.cat([_score(name, own).flatten() for own in seen])
+                )
+                scores[group.name][called] = torch.cat([_score(name, own).flatten() for own in seen])
         except NotFinite as error:
             failed(called, error)
             for own in scores.values():
@@ -50,30 +54,17 @@ def weight_saliencies(
     return scores
 
 
-def _gradients(model: nn.Module, layers: Sequence[Weights], workload: Workload) -> dict[str, Tensor]:
-    """Layer → the mean gradient of its weight over the batches."""
-    weights = {own.layer: cast("Tensor", model.get_submodule(own.layer).weight) for own in layers}
-    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    passes = 0
-    for _ in backward_passes(model, workload, BATCH * BATCHES, BATCH):
-        passes += 1
-        for name, weight in weights.items():
-            if weight.grad is not None:
-                sums[name].add_(weight.grad)
-    model.zero_grad(set_to_none=True)
-    return {name: total / passes for name, total in sums.items()}
-
-
 @torch.no_grad()
-def _seen(model: nn.Module, weights: Weights, gradients: Mapping[str, Tensor], grams: Grams) -> LayerWeights:
+def _seen(model: nn.Module, weights: Weights, gradients: Mapping[str, Tensor] | None, grams: Grams) -> LayerWeights:
     layer, rows = model.get_submodule(weights.layer), list(weights.rows)
     weight, gram = cast("Tensor", layer.weight), grams.get(weights.layer)
     whole = len(rows) == len(by_row(layer, weight))
     columns = weights.inputs * weights.kernel
+    derivatives = None if gradients is None else gradients.get(weights.layer, torch.zeros_like(weight))
     return LayerWeights(
         weights.layer,
         by_row(layer, weight)[rows].float(),
-        by_row(layer, gradients.get(weights.layer, torch.zeros_like(weight)))[rows].float() if gradients else None,
+        None if derivatives is None else by_row(layer, derivatives)[rows],
         gram[:, :columns, :columns] if gram is not None and (whole or len(gram) == 1) else None,
     )
 

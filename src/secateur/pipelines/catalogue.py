@@ -50,7 +50,7 @@ def _masks() -> Entries:
 
 
 def _weight_method(method: WeightMethod) -> dict[str, str]:
-    needs = "calibration data" if method.needs_gradients or method.needs_grams else ""
+    needs = "calibration data" if method.needs_data else ""
     return {"what": method.summary, "needs": needs, "extra": ""}
 
 

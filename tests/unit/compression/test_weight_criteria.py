@@ -54,6 +54,14 @@ def test_snip_is_the_first_order_change():
     assert criteria.snip(seen(gradients=gradients)).flatten().tolist() == [2.0, 2.0, 3.0, 0.0]
 
 
+def test_grasp_keeps_what_the_gradient_lives_on_and_its_order():
+    gradients = torch.tensor([[-1.0, 0.5], [1.0, 0.0]])[..., None]  # x = -1, -1, 3, 0
+    assert criteria.grasp(seen(gradients=gradients)).flatten().tolist() == [0.25, 0.25, 0.875, 0.5]
+    ascending = torch.tensor([-1e6, -2.0, -1e-6, 0.0, 1e-6, 2.0, 1e3])[None, :, None]
+    scores = criteria.grasp(LayerWeights("a", torch.ones_like(ascending), gradients=ascending)).flatten()
+    assert (scores.diff() > 0).all()
+
+
 @pytest.fixture(scope="module")
 def scores():
     made = workload()

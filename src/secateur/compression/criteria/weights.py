@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,13 +17,16 @@ from secateur.plugins import Registry
 
 RIDGE = 1e-2
 """Of the mean diagonal of a Gram matrix, as for channels."""
+Gradients = Literal["loss", "hessian product", "synaptic flow"]
+"""Which derivatives a criterion sees: see the functions of these in `compression/weight_gradients.py`."""
 
 
 @dataclass(frozen=True)
 class LayerWeights:
     """What a criterion sees.
 
-    name: of the layer. values: (rows, inputs, kernel), float32. gradients: of the loss, the same shape; None for criteria without.
+    name: of the layer. values: (rows, inputs, kernel), float32. gradients: the derivatives that the criterion asks for, the same
+    shape; None for criteria without.
     gram: (groups, inputs · kernel, inputs · kernel), mean of x xᵀ of what the rows of each group of a convolution read; None for
     criteria without, and where it is not known: its inputs then count as equal and apart.
     """
@@ -31,6 +35,12 @@ class LayerWeights:
     values: Tensor
     gradients: Tensor | None = None
     gram: Tensor | None = None
+
+    @property
+    def along_gradients(self) -> Tensor:
+        """Each weight times its derivative."""
+        assert self.gradients is not None  # noqa: S101 # the criterion declares that it needs them
+        return self.values * self.gradients
 
     def of_columns(self, of_gram: Callable[[Tensor], Tensor]) -> Tensor:
         """A figure of each column of the weights: (rows, inputs, kernel). of_gram: (columns, columns) → (columns,)."""
@@ -44,14 +54,19 @@ class LayerWeights:
 class WeightMethod:
     """A criterion: its function, one line for people, its needs, and whether scores of different layers can be compared.
 
-    Where they can, one threshold for all layers says how much each of them loses.
+    gradients: which derivatives by the weights it sees. comparable: one threshold for all layers says how much each of them loses.
     """
 
     score: Callable[[LayerWeights], Tensor]
     summary: str
-    needs_gradients: bool = False
+    gradients: Gradients | None = None
     needs_grams: bool = False
     comparable: bool = True
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it sees calibration data."""
+        return self.needs_grams or self.gradients in ("loss", "hessian product")
 
 
 def magnitude(weights: LayerWeights) -> Tensor:
@@ -103,8 +118,30 @@ def snip(weights: LayerWeights) -> Tensor:
 
     Source: Lee et al. 2019, arXiv:1810.02340, eq. 6, there at initialisation, here on trained weights.
     """
-    assert weights.gradients is not None  # noqa: S101 # it declares that it needs them
-    return (weights.values * weights.gradients).abs()
+    return weights.along_gradients.abs()
+
+
+def synflow(weights: LayerWeights) -> Tensor:
+    """|w · ∂R/∂w| / |R|: the share of the network's flow R that passes through the weight. No data is seen.
+
+    R is the sum of the outputs for inputs of ones, with absolute values in place of all parameters. Source: Tanaka et al. 2020,
+    arXiv:2006.05467, eqs. 1–2, at initialisation and in a hundred rounds of pruning; here once, on trained weights, whose batch
+    norms keep their stored variance and lose their mean, which is 0 at initialisation.
+    """
+    return weights.along_gradients.abs()
+
+
+def grasp(weights: LayerWeights) -> Tensor:
+    """By how much removing the weight lowers the gradient's norm, w · (H g), brought into (0, 1) in its order: ½ is no change.
+
+    H and g are Hessian and gradient of the loss on calibration data, x = w · (H g) in units of its root mean square over the
+    network, and the score ½ (1 + x / (1 + |x|)): a mere shift would lose the order of small values to rounding. Source: Wang et
+    al. 2020, arXiv:2002.07376, eq. 8, where the largest −w · (H g) go first; there at initialisation and with outputs divided by
+    200, here on trained weights and the workload's loss.
+    """
+    change = weights.along_gradients
+    below = 0.5 / (1 + change.abs())
+    return torch.where(change < 0, below, 1 - below)
 
 
 def random(weights: LayerWeights) -> Tensor:
@@ -125,7 +162,13 @@ WEIGHT_METHODS: Registry[WeightMethod] = Registry(
         "obs": WeightMethod(
             obs, "error of the layer's output where its other weights make up for it", needs_grams=True
         ),
-        "snip": WeightMethod(snip, "first-order change of the loss, on calibration data", needs_gradients=True),
+        "snip": WeightMethod(snip, "first-order change of the loss, on calibration data", gradients="loss"),
+        "grasp": WeightMethod(
+            grasp, "what the gradient's norm loses, on calibration data", gradients="hessian product"
+        ),
+        "synflow": WeightMethod(
+            synflow, "share of the flow of ones through absolute weights", gradients="synaptic flow"
+        ),
         "random": WeightMethod(random, "the control: seeded noise"),
     },
 )
