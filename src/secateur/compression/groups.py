@@ -9,6 +9,7 @@ from typing import cast
 
 from torch import nn
 
+from secateur.compression.blocks import residual_blocks
 from secateur.compression.checks import check_model
 from secateur.compression.costs import LayerCosts, layer_costs
 from secateur.compression.coupling.balance import balanced
@@ -28,13 +29,15 @@ from secateur.workloads.pytrees import PyTree
 class FoundGroups:
     """All groups of a network: those proven right, and those kept out with the reason; and the costs of its layers.
 
-    fixed: layers whose channels must stay, each a group of weights that may become zero.
+    fixed: layers whose channels must stay, each a group of weights that may become zero. blocks: residual blocks that may be left
+    out.
     """
 
     groups: tuple[Group, ...]
     excluded: tuple[Excluded, ...]
     costs: LayerCosts
     fixed: tuple[Group, ...] = ()
+    blocks: tuple[Group, ...] = ()
 
 
 FOLLOWING = 0.3
@@ -64,7 +67,8 @@ def find_groups(model: nn.Module, example_inputs: PyTree, watch: Watch = lambda 
     if not proven:
         listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded) or "it has no convolution or linear layer"
         raise ModelError(f"No group of this model can be cut ({listed}).")
-    return FoundGroups(tuple(proven), excluded, costs, tuple(_fixed(proven, model, costs)))
+    blocks = residual_blocks(model, example_inputs, costs, proof)
+    return FoundGroups(tuple(proven), excluded, costs, tuple(_fixed(proven, model, costs)), blocks)
 
 
 def _coupled(model: nn.Module, example_inputs: PyTree, watch: Callable[[float], object]) -> list[Coupling]:

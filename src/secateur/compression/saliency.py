@@ -24,7 +24,8 @@ BATCH, BATCHES = 32, 8
 """Samples of a backward pass, and passes: those who ask for the gradients of single samples see as many samples."""
 
 Saliencies = Mapping[str, Mapping[str, Tensor]]
-"""group name → criterion → (width,) scores of the root channels; `weights/criterion` → (weights,) scores of the group's weights."""
+"""group name → criterion → (width,) scores of the root channels; `weights/criterion` → (weights,) scores of the group's weights;
+`depth/criterion` → (1,) of a block."""
 
 
 def raising(_: str, error: NotFinite) -> None:

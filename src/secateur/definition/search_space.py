@@ -14,12 +14,16 @@ class GroupRule(Declared):
 
     match: str = Field("*", description="Glob on group names (a group is named after its root layer), e.g. `layer3.*`.")
     types: list[str] = Field(
-        default=["Conv2d", "Linear"], min_length=1, description="Class names of the root layers that this rule covers."
+        default=["Conv2d", "Linear"],
+        min_length=1,
+        description="Class names of the root layers that this rule covers. A rule with `depth/...` covers "
+        "residual blocks as well: of any class, unless other classes than the default are named here.",
     )
     methods: list[str] = Field(
         min_length=1,
         description="Methods among which the search chooses: criteria by which channels leave (`l2`), single weights become "
-        "zero (`weights/magnitude`), weights in a pattern (`n_m/wanda`) or in blocks (`blocks/lamp`); see `secateur list methods`.",
+        "zero (`weights/magnitude`), weights in a pattern (`n_m/wanda`) or in blocks (`blocks/lamp`), or whole residual blocks are "
+        "left out (`depth/influence`); see `secateur list methods`.",
     )
     removed: tuple[Fraction, Fraction] = Field(
         (0.0, 0.8),

@@ -12,6 +12,7 @@ import zstandard
 from torch import nn
 
 from secateur.compression.costs import LayerCosts
+from secateur.compression.plan import is_bypassed
 from secateur.errors import EvaluationFailed, ModelError
 from secateur.evaluators.cutting import failing
 from secateur.evaluators.formats import ONNX, convert
@@ -67,6 +68,8 @@ class Network:
 class ModelFiles:
     """Files of one dense network and its candidates. `exports` counts those that could not be rewritten from the dense one's.
 
+    Where blocks have left it is another graph, which is exported and not counted.
+
     why_exported: what kept the last of them from being rewritten, None where there was none. outputs: what the dense model returns
     for some samples.
     """
@@ -100,7 +103,9 @@ class ModelFiles:
         self.close()  # much comes before it is scored
 
     def rewritten(self, module: nn.Module, macs: int) -> Network:
-        """A candidate, its ONNX file rewritten in milliseconds. Raises EvaluationFailed where it does not agree with the module.
+        """A candidate, its ONNX file rewritten in milliseconds, or, without some block, exported in seconds.
+
+        Raises EvaluationFailed where it does not agree with the module.
 
         So it does where the module does not run.
         """
@@ -109,8 +114,9 @@ class ModelFiles:
             onnx = self.template.render(module)
             self._check(expected, onnx)
         except EvaluationFailed as problem:
-            self.exports += 1
-            self.why_exported = str(problem)
+            if not is_bypassed(module):
+                self.exports += 1
+                self.why_exported = str(problem)
             try:
                 onnx = self._exported(module)
             except ModelError as error:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from secateur.compression.plan import is_bypassed
 from secateur.errors import EvaluationFailed
 from secateur.evaluators.onnx_export import exported_parts
 from secateur.evaluators.onnx_parts import OnnxParts
@@ -53,8 +54,11 @@ class OnnxTemplate:
     def render(self, model: nn.Module) -> bytes:
         """The serialised ONNX file of a module that has the dense one's layers with fewer channels.
 
-        Raises EvaluationFailed where a tensor without a rule would have to change.
+        Raises EvaluationFailed where a tensor without a rule would have to change, or where a block has left: that is another
+        graph.
         """
+        if is_bypassed(model):
+            raise EvaluationFailed("a block has been left out, and the file has it")
         tensors = _tensors(model)
         changed = [
             name for name, tensor in self.fixed.items() if name not in tensors or not torch.equal(tensors[name], tensor)

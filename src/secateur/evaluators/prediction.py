@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 from secateur.errors import EvaluationFailed, StateError
 from secateur.evaluators.operator_table import Table
 from secateur.evaluators.operators import Operator, operators_of
-from secateur.records import Candidate
+from secateur.records import DEPTH, Candidate
 from secateur.search_spaces import SearchSpace
 
 Array = NDArray[np.float64]
@@ -130,7 +130,10 @@ def _around(space: SearchSpace, removed: Array) -> Candidate:
 
 
 def _widths(space: SearchSpace, candidate: Candidate) -> tuple[int, ...]:
-    return tuple(candidate.width(group.name, group.width) for group in space.groups)
+    """What can be told apart by its latency: how many channels stay, and which blocks."""
+    return tuple(
+        candidate.width(group.name, group.width) * (candidate.edit(group.name, DEPTH) is None) for group in space.groups
+    )
 
 
 def fit(dense: bytes, calibration: Sequence[tuple[bytes, float]], table: Table, batch: int) -> Predictor:

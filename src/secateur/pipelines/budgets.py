@@ -53,7 +53,7 @@ def _binding(prepared: Prepared, saliencies: Saliencies) -> str:
     plan = resolve(space.smallest(), space.groups, saliencies)
     total = prepared.costs.after(plan)
     shares = []
-    for group in space.groups:
+    for group in (group for group in space.groups if group.members):
         narrowest = space.choices[group.name].widths[-1]
         layers = {member.module for member in group.members if member.side == "out"}
         macs = sum(prepared.costs.layer_after(name, plan) for name in layers)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from secateur.agent.runtimes import Available, Runtime
 from secateur.compression.criteria import METHODS, Method
+from secateur.compression.criteria.blocks import BLOCK_METHODS, BlockMethod
 from secateur.compression.criteria.weights import WEIGHT_METHODS, WeightMethod
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import DEVICE_KINDS, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
@@ -16,6 +17,7 @@ from secateur.evaluators import METRICS
 from secateur.evaluators.devices import DEVICES
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.plugins import OURS, Registry
+from secateur.records import Edit
 from secateur.search.samplers import SAMPLERS
 from secateur.search_spaces import all_methods
 from secateur.workloads import SHIPPED, WORKLOADS
@@ -42,16 +44,27 @@ def _method(method: Method) -> dict[str, str]:
     return {"what": method.summary, "needs": needs, "extra": ""}
 
 
-def _masks() -> Entries:
-    """Methods that set weights to zero: each kind of mask with each criterion."""
-    kinds = [name for name, transform in TRANSFORMS.items() if transform.unit == "weights"]
-    listed = _listed(WEIGHT_METHODS, _weight_method)
-    return [{**entry, "name": f"{kind}/{entry['name']}"} for kind in kinds for entry in listed]
+def _methods() -> Entries:
+    """Each kind of edit with each criterion of what it takes: channels, weights, blocks."""
+    criteria = {
+        "channels": _listed(METHODS, _method),
+        "weights": _listed(WEIGHT_METHODS, _weight_method),
+        "residual blocks": _listed(BLOCK_METHODS, _block_method),
+    }
+    return [
+        {**entry, "name": Edit(name, 0, entry["name"]).method}
+        for name, transform in TRANSFORMS.items()
+        for entry in criteria[transform.unit]
+    ]
 
 
 def _weight_method(method: WeightMethod) -> dict[str, str]:
     needs = "calibration data" if method.needs_data else ""
     return {"what": method.summary, "needs": needs, "extra": ""}
+
+
+def _block_method(method: BlockMethod) -> dict[str, str]:
+    return {"what": method.summary, "needs": "calibration data", "extra": ""}
 
 
 def _runtime(runtime: Runtime) -> dict[str, str]:
@@ -95,7 +108,7 @@ def _purpose(file: Path) -> str:
 
 
 CATALOGUE: dict[str, Callable[[Path], Entries]] = {
-    "methods": lambda _: [*_listed(METHODS, _method), *_masks()],
+    "methods": lambda _: _methods(),
     "samplers": lambda _: _listed(SAMPLERS, lambda s: {"what": s.summary, "extra": s.extra}),
     "runtimes": lambda _: _listed(RUNTIMES, _runtime),
     "devices": lambda _: _devices(),

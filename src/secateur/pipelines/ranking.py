@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from secateur.compression.block_saliency import block_saliencies
 from secateur.compression.proof import Proof
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies, compute_saliencies
+from secateur.compression.transforms import TRANSFORMS, Unit
 from secateur.compression.weight_saliency import weight_saliencies
 from secateur.errors import ModelError, NotFinite
 from secateur.pipelines.preparation import Prepared
@@ -25,14 +27,21 @@ def ranked(prepared: Prepared) -> Saliencies:
     grams = prepared.evaluator.cutting.grams
     model, workload = prepared.model, prepared.workload
     by_channel = [choice.group for choice in space.choices.values() if CHANNELS in choice.transforms]
-    criteria = {method: named(method)[1] for method in space.methods}
-    of_channels = [method for method in criteria if named(method)[0] == CHANNELS]
-    of_weights = list(dict.fromkeys(criteria[method] for method in criteria if method not in of_channels))
+    blocks = [group for group in space.groups if group.block]
+    criteria: dict[Unit, list[str]] = {"channels": [], "weights": [], "residual blocks": []}
+    for transform, criterion in map(named, space.methods):
+        asked = criteria[TRANSFORMS[transform].unit]
+        asked += [criterion] if criterion not in asked else []
+    of_channels = criteria["channels"]
     parts = (
         compute_saliencies(model, by_channel, of_channels, workload, grams, failures.__setitem__),
-        weight_saliencies(model, space.groups, of_weights, workload, grams, failures.__setitem__),
+        weight_saliencies(model, space.groups, criteria["weights"], workload, grams, failures.__setitem__),
+        block_saliencies(model, blocks, criteria["residual blocks"], workload, failures.__setitem__),
     )
-    saliencies = {group.name: {**parts[0].get(group.name, {}), **parts[1][group.name]} for group in space.groups}
+    saliencies = {
+        group.name: {name: scores for part in parts for name, scores in part.get(group.name, {}).items()}
+        for group in space.groups
+    }
     for choice in space.choices.values():
         if failures.keys() >= set(map(scored_as, choice.methods)):
             raise failures[scored_as(choice.methods[0])]

@@ -40,7 +40,8 @@ class Group:
     """Coupled layers that lose the same channels: the unit of choice. Named after its root layer.
 
     width: output channels of the root layer. removable: the root channels that may go (a padded shortcut pins the rest); none
-    where only weights may become zero. weights: which those are. least: how many channels must stay, one at least.
+    where only weights may become zero. weights: which those are. least: how many channels must stay, one at least. block: it is no
+    set of channels but a whole residual block, of width 1, named after its module; `layer_type` is the block's class.
     parameters: elements of all tensors that the group's channels touch. macs: multiply-accumulates of the member layers,
     for one sample.
     """
@@ -54,6 +55,7 @@ class Group:
     macs: int
     least: int = 1
     weights: tuple[Weights, ...] = ()
+    block: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ N_M = "n_m"
 """The transform that sets weights to zero in patterns."""
 BLOCKS = "blocks"
 """The transform that sets blocks of weights to zero."""
+DEPTH = "depth"
+"""The transform that leaves whole residual blocks out."""
 PER_MILLE = 1000
 """In what levels of masks are counted."""
 Level: TypeAlias = int | str
@@ -34,7 +36,8 @@ class Edit:
 
     transform: a name in `secateur.compression.transforms.TRANSFORMS`. level: which of its levels: of `channels`, how many
     channels stay; of masks, how many of a thousand weights stay, a pattern such as `2:4` (two of four stay), or the shape of blocks
-    and how many of a thousand of them stay, `4x1@300`. by: the criterion that chooses what goes.
+    and how many of a thousand of them stay, `4x1@300`; of `depth`, 0: the block does not stay. by: the criterion that chooses what
+    goes.
     """
 
     transform: str
@@ -58,6 +61,8 @@ class Edit:
         """What stays of a group, in short. width: as in `kept`."""
         if self.transform == CHANNELS:
             return f"{self.level}/{width}"
+        if self.transform == DEPTH:
+            return "left out"
         if self.transform == N_M:
             return str(self.level)
         shape = str(self.level).partition("@")[0]
@@ -73,7 +78,7 @@ def named(method: str) -> tuple[str, str]:
 def scored_as(method: str) -> str:
     """What the scores of a method are called: all kinds of masks rank weights by the same ones."""
     transform, criterion = named(method)
-    return criterion if transform == CHANNELS else f"{WEIGHTS}/{criterion}"
+    return Edit(WEIGHTS if transform in (N_M, BLOCKS) else transform, 0, criterion).method
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,14 @@ class Mask:
     zeros: str
 
 
-Step: TypeAlias = Remove | Mask
+@dataclass(frozen=True)
+class Bypass:
+    """A block that is left out: what it reads is what comes out in its place. layer: the name of its module."""
+
+    layer: str
+
+
+Step: TypeAlias = Bypass | Remove | Mask
 """What a plan consists of."""
 
 
@@ -139,7 +151,7 @@ Step: TypeAlias = Remove | Mask
 class Plan:
     """Steps in the order in which they are taken: replayable onto the original module, without tracing it again.
 
-    A layer is in at most one removal of a side, and a row of it in at most one mask.
+    A layer is in at most one removal of a side, and a row of it in at most one mask; a layer of a bypassed block is in none.
     """
 
     steps: tuple[Step, ...] = ()
@@ -158,9 +170,24 @@ class Plan:
         return indices
 
     @cached_property
+    def bypassed(self) -> tuple[str, ...]:
+        """Which blocks are left out."""
+        return tuple(step.layer for step in self.steps if isinstance(step, Bypass))
+
+    def leaves_out(self, layer: str) -> bool:
+        """Whether a layer is a bypassed block, or in one. layer: as in `Remove`."""
+        name = layer.partition(":")[0]
+        return any(name == block or name.startswith(f"{block}.") for block in self.bypassed)
+
+    @cached_property
     def removals(self) -> tuple[Remove, ...]:
         """What leaves."""
         return tuple(step for step in self.steps if isinstance(step, Remove))
+
+    @cached_property
+    def losing(self) -> tuple[str, ...]:
+        """Layers that lose channels or weights and stay."""
+        return tuple(dict.fromkeys(step.layer for step in self.steps if not isinstance(step, Bypass)))
 
     @cached_property
     def masks(self) -> tuple[Mask, ...]:

@@ -11,7 +11,7 @@ from secateur.compression.groups import FoundGroups
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
 from secateur.errors import DefinitionError, nearest
-from secateur.records import BLOCKS, CHANNELS, N_M, WEIGHTS, Excluded, Group, named
+from secateur.records import BLOCKS, CHANNELS, DEPTH, N_M, WEIGHTS, Excluded, Group, named
 from secateur.search_spaces.choice import UNTOUCHED, Choice, Option, rungs
 from secateur.search_spaces.space import SearchSpace, all_methods
 
@@ -19,7 +19,7 @@ from secateur.search_spaces.space import SearchSpace, all_methods
 def build_space(
     definition: SearchSpaceDefinition, found: FoundGroups, device_multiple: Callable[[], int] = lambda: 1
 ) -> SearchSpace:
-    """Apply the rules to the groups of a network: for each group, the first rule that matches decides.
+    """Apply the rules to the groups of a network: for each group, the first rule that covers it decides.
 
     device_multiple: asked, once, where a rule leaves the channel multiple to the device. Raises DefinitionError for unknown
     methods, for a pattern that matches nothing (naming the nearest group), and where no group is left.
@@ -28,12 +28,13 @@ def build_space(
     step = device_multiple() if any(rule.multiple_of == "device" for rule in definition.groups) else None
     choices: dict[str, Choice] = {}
     excluded = list(found.excluded)
-    for group in (*found.groups, *found.fixed):
-        layers = {member.module for member in group.members} | {weights.layer for weights in group.weights}
+    every_layer = _layers((*found.groups, *found.fixed))
+    for group in (*found.groups, *found.fixed, *found.blocks):
+        layers = _layers([group])
+        if group.block:
+            layers = {group.name, *(layer for layer in every_layer if layer.startswith(f"{group.name}."))}
         pattern = next((p for p in definition.exclude if any(fnmatchcase(layer, p) for layer in layers)), None)
-        rule = next(
-            (r for r in definition.groups if fnmatchcase(group.name, r.match) and group.layer_type in r.types), None
-        )
+        rule = next((rule for rule in definition.groups if _covers(rule, group)), None)
         if pattern is not None:
             reason = f"excluded by '{pattern}'"
         elif rule is None:
@@ -57,6 +58,25 @@ def build_space(
     return SearchSpace(choices, tuple(e for e in excluded if e.name not in choices), step)
 
 
+def _layers(groups: Iterable[Group]) -> set[str]:
+    return {part.module for group in groups for part in group.members} | {
+        part.layer for group in groups for part in group.weights
+    }
+
+
+def _covers(rule: GroupRule, group: Group) -> bool:
+    """Whether a rule is about a group: about blocks where it has a method for them, about layers where it has another.
+
+    Types that say nothing but the default are those of layers, and leave no block aside.
+    """
+    if not fnmatchcase(group.name, rule.match):
+        return False
+    if not any((named(method)[0] == DEPTH) == group.block for method in rule.methods):
+        return False
+    any_type = group.block and rule.types == GroupRule.model_fields["types"].default
+    return any_type or group.layer_type in rule.types
+
+
 def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
     """What a rule allows for a group; without methods where it allows nothing. Transforms in the order of the registry.
 
@@ -64,7 +84,6 @@ def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
     """
     ladder: list[Option] = []
     methods: list[str] = []
-    used = {named(method)[0] for method in rule.methods}
     lowest = {CHANNELS: rule.removed[0], WEIGHTS: rule.zeros[0], BLOCKS: rule.zeros[0]}
     for name, transform in TRANSFORMS.items():
         suiting = [method for method in rule.methods if named(method)[0] == name and _suits(group, method)]
@@ -72,7 +91,8 @@ def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
         if levels:
             ladder += rungs(group, name, levels)
             methods += suiting
-    if all(lowest.get(name, 0.0) == 0 for name in used):
+    used = {named(method)[0] for method in rule.methods} - {DEPTH}
+    if group.block or all(lowest.get(name, 0.0) == 0 for name in used):
         ladder.insert(0, UNTOUCHED)
     units = {TRANSFORMS[named(method)[0]].unit for method in methods}
     offered = replace(
@@ -86,6 +106,8 @@ def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
 def _suits(group: Group, method: str) -> bool:
     """Whether a method says anything about a group."""
     transform, criterion = named(method)
+    if TRANSFORMS[transform].unit == "residual blocks":
+        return group.block
     if TRANSFORMS[transform].unit == "weights":
         return bool(group.weights)
     return bool(group.removable) and criterion in available_methods(group, [criterion])
@@ -95,9 +117,7 @@ def _check_patterns(definition: SearchSpaceDefinition, choices: Mapping[str, Cho
     """Raises DefinitionError where a rule asks for patterns, and every layer that it matches is too narrow for them."""
     for i, rule in enumerate(definition.groups):
         for j, method in enumerate(rule.methods):
-            matched = [
-                c for name, c in choices.items() if fnmatchcase(name, rule.match) and c.group.layer_type in rule.types
-            ]
+            matched = [choice for choice in choices.values() if _covers(rule, choice.group)]
             if named(method)[0] == N_M and not any(method in choice.methods for choice in matched):
                 fitting = [m for m in rule.methods if any(m in choice.methods for choice in matched)]
                 raise DefinitionError(
@@ -120,11 +140,11 @@ def _check_names(definition: SearchSpaceDefinition, found: FoundGroups) -> None:
     for i, rule in enumerate(definition.groups):
         for j, method in enumerate(rule.methods):
             one_of(method, all_methods(), definition.where("groups", i, "methods", j), "method")
-        names = [group.name for group in (*found.groups, *found.fixed)] + [e.name for e in found.excluded]
+        names = [entry.name for part in (found.groups, found.fixed, found.blocks, found.excluded) for entry in part]
         if not any(fnmatchcase(name, rule.match) for name in names):
             raise _no_match(rule.match, names, definition.where("groups", i, "match"))
     layers = {member.module for group in found.groups for member in group.members}
-    layers |= {group.name for group in found.excluded}
+    layers |= {entry.name for part in (found.excluded, found.blocks) for entry in part}
     for i, pattern in enumerate(definition.exclude):
         if not any(fnmatchcase(layer, pattern) for layer in layers):
             raise _no_match(pattern, layers, definition.where("exclude", i))

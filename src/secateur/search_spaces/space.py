@@ -6,7 +6,7 @@ stepped parameter (Gaussian processes take seconds over those) and equal options
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.compression.criteria import METHODS
+from secateur.compression.criteria.blocks import BLOCK_METHODS
 from secateur.compression.criteria.channel_tensors import WRITING
 from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.saliency import Saliencies
-from secateur.compression.transforms import TRANSFORMS
-from secateur.records import CHANNELS, Candidate, Edit, Excluded, Group, named, scored_as
+from secateur.compression.transforms import TRANSFORMS, Unit
+from secateur.records import CHANNELS, DEPTH, Candidate, Edit, Excluded, Group, named, scored_as
 from secateur.search_spaces.choice import Choice, Option
 
 
@@ -93,9 +94,20 @@ class SearchSpace:
         return values
 
     def uniform(self, removed_fraction: float, method: str) -> Candidate:
-        """The same fraction of every group, as far as its ladder allows; a method that a group lacks becomes its first."""
-        edits = {}
+        """The same fraction of every group, as far as its ladder allows; a method that a group lacks becomes its first.
+
+        Of a block there are no fractions: by a method of depth that fraction of the blocks leaves, evenly spread, and nothing else
+        is done; by others all blocks stay.
+        """
+        edits = dict(self.mildest().edits)
+        blocks = [name for name, choice in self.choices.items() if choice.group.block]
+        if named(method)[0] == DEPTH:
+            kept = np.floor(np.arange(len(blocks) + 1) * (1 - removed_fraction) + 0.5)
+            left_out = [name for name, stays in zip(blocks, np.diff(kept), strict=True) if not stays]
+            return Candidate.of(edits | {name: self.choices[name].smallest() for name in left_out})
         for name, choice in self.choices.items():
+            if choice.group.block:
+                continue
             used = method if method in choice.methods else choice.methods[0]
             edits[name] = choice.nearest(removed_fraction, used).edits(used)
         return Candidate.of(edits)
@@ -104,11 +116,11 @@ class SearchSpace:
         """One threshold for all groups: of each, the least salient channels go that together hold up to this share of its saliency.
 
         Only groups that one layer writes are cut where there are such: a stream that many layers write to is dear. Source: the
-        share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel. Of weights,
-        see `_masked`.
+        share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel. Of weights
+        and blocks, see `_below_threshold`.
         """
-        if TRANSFORMS[named(method)[0]].unit == "weights":
-            return self._masked(removed_share, method, saliencies)
+        if TRANSFORMS[named(method)[0]].unit != "channels":
+            return self._below_threshold(removed_share, method, saliencies)
         alone = [name for name, choice in self.choices.items() if _writers(choice.group) == 1]
         edits = dict(self.mildest().edits)
         for name in alone or self.choices:
@@ -121,20 +133,20 @@ class SearchSpace:
             edits[name] = choice.nearest(gone / choice.group.width, used).edits(used)
         return Candidate.of(edits)
 
-    def _masked(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
-        """One threshold on the scores of all weights: those below it hold up to this share of the sum of all of them.
+    def _below_threshold(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
+        """One threshold on the scores of all weights, or blocks: those below it hold up to this share of the sum of all of them.
 
         A threshold for each group where scores of different layers say nothing of one another. Groups without the method stay as
         they are. Source: global magnitude pruning, Han et al. 2015, arXiv:1506.02626.
         """
-        criterion = named(method)[1]
+        transform, criterion = named(method)
         scores = {
             name: saliencies[name][scored_as(method)].numpy()
             for name, choice in self.choices.items()
             if method in choice.methods
         }
         limits = {name: _threshold([own], removed_share) for name, own in scores.items()}
-        if WEIGHT_METHODS[criterion].comparable:
+        if TRANSFORMS[transform].unit == "residual blocks" or WEIGHT_METHODS[criterion].comparable:
             limits = dict.fromkeys(scores, _threshold([*scores.values()], removed_share))
         edits = dict(self.mildest().edits)
         for name, own in scores.items():
@@ -180,11 +192,16 @@ class SearchSpace:
 
 
 def all_methods() -> list[str]:
-    """Every method by name, transform by transform: the criteria of channels, then those of weights."""
+    """Every method by name, transform by transform: the criteria of channels, then those of weights, then those of blocks."""
+    criteria: dict[Unit, Iterable[str]] = {
+        "channels": METHODS,
+        "weights": WEIGHT_METHODS,
+        "residual blocks": BLOCK_METHODS,
+    }
     return [
         Edit(name, 0, criterion).method
         for name, transform in TRANSFORMS.items()
-        for criterion in (METHODS if transform.unit == "channels" else WEIGHT_METHODS)
+        for criterion in criteria[transform.unit]
     ]
 
 

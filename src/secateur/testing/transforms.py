@@ -16,7 +16,7 @@ from secateur.compression.plan import apply, reference
 from secateur.compression.resolution import resolve
 from secateur.compression.transforms import STAGES, TRANSFORMS, Transform
 from secateur.definition import GroupRule
-from secateur.records import WEIGHTS, Candidate, Edit, Group, Plan
+from secateur.records import DEPTH, WEIGHTS, Candidate, Edit, Group, Plan
 from secateur.testing.examples import images, network
 
 RULE = GroupRule(methods=["random"], removed=(0.0, 0.99), zeros=(0.0, 0.99), patterns=["3:4", "2:4", "1:4"])
@@ -25,11 +25,12 @@ DRAWS = 4
 
 
 def random_scores(group: Group, generator: torch.Generator) -> dict[str, Tensor]:
-    """Scores of a group's channels and of its weights."""
+    """Scores of a group's channels, of its weights and of itself."""
     weights = sum(len(own.rows) * own.inputs * own.kernel for own in group.weights)
     return {
         "random": torch.rand(group.width, generator=generator),
         f"{WEIGHTS}/random": torch.rand(weights, generator=generator),
+        f"{DEPTH}/random": torch.rand(1, generator=generator),
     }
 
 
@@ -61,16 +62,18 @@ class TransformContract:
     def plans(self, transform: Transform, found: FoundGroups) -> list[Plan]:
         """Random levels of random groups, by random scores."""
         generator = torch.Generator().manual_seed(0)
-        return [self.drawn(transform, found.groups, generator) for _ in range(DRAWS)]
+        groups = (*found.groups, *found.blocks)
+        return [self.drawn(transform, groups, generator) for _ in range(DRAWS)]
 
     def drawn(self, transform: Transform, groups: Sequence[Group], generator: torch.Generator) -> Plan:
-        """One of them."""
+        """One of them, which does something."""
         scores = {group.name: random_scores(group, generator) for group in groups}
         edits: dict[str, tuple[Edit, ...]] = {}
-        for group in groups:
-            levels = transform.levels(group, RULE, 1)
-            chosen = int(torch.randint(-1, len(levels), (), generator=generator))
-            edits[group.name] = () if chosen < 0 else (Edit(transform.name, levels[chosen], "random"),)
+        while not any(edits.values()):
+            for group in groups:
+                levels = transform.levels(group, RULE, 1)
+                chosen = int(torch.randint(-1, len(levels), (), generator=generator))
+                edits[group.name] = () if chosen < 0 else (Edit(transform.name, levels[chosen], "random"),)
         return resolve(Candidate.of(edits), groups, scores)
 
     def test_it_is_known_by_its_name_and_has_a_stage(self, transform_name: str, transform: Transform) -> None:
@@ -100,7 +103,7 @@ class TransformContract:
 
     def test_the_mildest_level_comes_first(self, transform: Transform, model: nn.Module, found: FoundGroups) -> None:
         """Fewer parameters that are not zero are left from level to level."""
-        offered = [group for group in found.groups if transform.levels(group, RULE, 1)]
+        offered = [group for group in (*found.groups, *found.blocks) if transform.levels(group, RULE, 1)]
         assert offered, "the example has room"
         for group in offered:
             scores = {group.name: random_scores(group, torch.Generator().manual_seed(1))}

@@ -32,7 +32,7 @@ from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import Host, host_for
 from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES
 from secateur.evaluators.scoring import Scoring
-from secateur.records import Fidelity, Job, Measurement
+from secateur.records import Bypass, Fidelity, Job, Measurement, Plan
 from secateur.search_spaces import build_space
 from secateur.workloads.roles import collect, drawn
 
@@ -478,3 +478,19 @@ def test_a_cut_that_the_users_forward_refuses_is_that_candidates_failure(calibra
     refused = evaluator.evaluate(job(space, saliencies, narrowed({"one": 7})))
     assert refused.failure == "the cut network does not run: AssertionError"
     assert evaluator.evaluate(job(space, saliencies, narrowed({"one": 4}))).failure is None
+
+
+def test_a_network_without_a_block_is_exported_and_that_is_no_fault():
+    model = network("residual")
+    workload = make_workload(model)
+    files = ModelFiles(
+        DenseModel(model, workload, layer_costs(model, workload.example_inputs)), host_for("onnxruntime", {}, 1)
+    )
+    module = apply(model, Plan((Bypass("layer1.1"),)))
+    found = files.rewritten(module, 1)
+    x = images(3, seed=4)
+    torch.testing.assert_close(run_onnx(found.onnx, x), module(x).detach(), rtol=1e-3, atol=1e-4)
+    assert len(found.onnx) < len(files.dense.onnx)
+    assert (files.exports, files.why_exported) == (0, None)
+    with pytest.raises(EvaluationFailed, match="a block has been left out"):
+        files.template.render(module)

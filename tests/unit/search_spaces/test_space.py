@@ -256,3 +256,51 @@ def test_a_front_of_masks_is_taken_over():
     assert other.adapted(candidate) == Candidate(
         {"conv1": (Edit("weights", 300, "magnitude"),), "linear": (Edit("weights", 500, "magnitude"),)}
     )
+
+
+def of_blocks(*rules, **changes):
+    """A network of two blocks that may be left out, and one that halves."""
+    found = find_groups(network("residual"), (images(),))
+    declared = SearchSpaceDefinition.model_validate({"groups": list(rules)} | changes)
+    return build_space(declared, found)
+
+
+def test_a_block_is_one_choice_beside_those_of_its_channels():
+    made = of_blocks({"methods": ["l1", "depth/influence"], "removed": [0.3, 0.8]})
+    block = made.choices["layer1.1"]
+    assert block.methods == ("depth/influence",)
+    assert [option.removed for option in block.ladder] == [0.0, 1.0], "it may stay, however many channels must go"
+    assert not made.choices["conv1"].whole
+    values = made.values(made.smallest())
+    assert made.candidate(values) == made.smallest()
+    assert made.smallest().edits["layer1.1"] == (Edit("depth", 0, "influence"),)
+    assert made.smallest().edits["layer1.1"][0].text(1) == "left out"
+
+
+def names_of_blocks(made):
+    return [name for name, choice in made.choices.items() if choice.group.block]
+
+
+def test_rules_cover_blocks_by_their_methods_and_types():
+    blocks, layers = {"methods": ["depth/influence"]}, {"methods": ["l1"]}
+    every = ["layer1.0", "layer1.1", "layer2.1"]
+    assert names_of_blocks(of_blocks(blocks, layers)) == every
+    assert "conv1" in of_blocks(blocks, layers).choices, "a rule for blocks alone says nothing about layers"
+    assert not names_of_blocks(of_blocks(layers))
+    assert names_of_blocks(of_blocks(blocks | {"types": ["BasicBlock"]}, layers)) == every
+    assert not names_of_blocks(of_blocks(blocks | {"types": ["Bottleneck"]}, layers))
+    assert names_of_blocks(of_blocks(blocks | {"match": "layer1.*"}, layers)) == every[:2]
+    assert names_of_blocks(of_blocks(blocks, layers, exclude=["layer1.0.conv1", "layer2.1"])) == ["layer1.1"]
+
+
+def test_blocks_of_low_scores_leave_first_and_fractions_of_blocks_are_spread():
+    made = of_blocks({"methods": ["l1", "depth/influence"]})
+    scores = {
+        name: {"depth/influence": torch.tensor([s])}
+        for name, s in zip(names_of_blocks(made), (0.2, 0.1, 0.7), strict=True)
+    }
+    left_out = {share: [*made.ranked(share, "depth/influence", scores).edits] for share in (0.05, 0.15, 0.4, 0.95)}
+    assert left_out == {0.05: [], 0.15: ["layer1.1"], 0.4: ["layer1.0", "layer1.1"], 0.95: ["layer1.0", "layer1.1"]}
+    assert len(made.uniform(1 / 3, "depth/influence").edits) == 1
+    assert [*made.uniform(0.99, "depth/influence").edits] == names_of_blocks(made)
+    assert not made.uniform(0.625, "l1").edits.keys() & set(names_of_blocks(made))

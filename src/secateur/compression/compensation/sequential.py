@@ -57,7 +57,10 @@ def dense_answers(model: nn.Module, names: Sequence[str], inputs: PyTree) -> Den
 
 @torch.no_grad()
 def refit_in_order(module: nn.Module, dense: nn.Module, plan: Plan, given: DenseAnswers) -> PyTree:
-    """Refit, in place and in one pass, every layer of which the dense answers are known. Returns the refitted network's outputs."""
+    """Refit, in place and in one pass, every layer that is left and of which the dense answers are known.
+
+    Returns the refitted network's outputs.
+    """
 
     def refit(name: str, layer: Reader, inputs: Tensor) -> None:
         x = columns(layer, inputs).double()
@@ -74,5 +77,5 @@ def refit_in_order(module: nn.Module, dense: nn.Module, plan: Plan, given: Dense
             weight = made_up_for(weight, gram, zeros_in(layer))
         overwrite(layer, weight.flatten(0, 1).float())
 
-    with before_each(module.eval(), list(given.outputs), refit):
+    with before_each(module.eval(), [name for name in given.outputs if not plan.leaves_out(name)], refit):
         return call(module, given.inputs)

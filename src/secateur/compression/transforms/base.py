@@ -13,8 +13,8 @@ from secateur.records import Edit, Group, Level, Plan, Step
 Stage = Literal["structure", "pattern", "numbers"]
 """When a transform takes its turn: what a network consists of, which of its weights are zero, how numbers are written."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
-Unit = Literal["channels", "weights"]
-"""What criteria rank for a transform: one score for each channel of a group, or for each of its weights."""
+Unit = Literal["channels", "weights", "residual blocks"]
+"""What criteria rank for a transform: one score for each channel of a group, for each of its weights, or for a whole block."""
 
 
 class Transform(Protocol):

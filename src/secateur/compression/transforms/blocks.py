@@ -40,6 +40,8 @@ class Blocks:
             numbers = _numbered(left, tall, wide) + count
             count = int(numbers.max()) + 1
             layers.append((weights, own, left, numbers))
+        if not layers:
+            return ()
         every = torch.cat([numbers[left] for _, _, left, numbers in layers])
         sums = torch.zeros(count).index_add(0, every, torch.cat([own[left] for _, own, left, _ in layers]))
         gone = lowest(sums / every.bincount(minlength=count), round((1 - edit.kept(group.width)) * count))

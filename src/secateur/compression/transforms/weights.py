@@ -32,6 +32,8 @@ class Weights:
     def steps(self, group: Group, edit: Edit, scores: Mapping[str, Tensor], before: Plan) -> tuple[Step, ...]:
         """The lowest scores of all layers of the group go, of the weights that are left; ties in their order."""
         layers = [*scored(group, scores[scored_as(edit.method)], before)]
+        if not layers:
+            return ()
         flat = torch.cat([torch.where(left, own, torch.inf).flatten() for _, own, left in layers])
         gone = round((1 - edit.kept(group.width)) * int(torch.isfinite(flat).sum()))
         zeros = torch.split(lowest(flat, gone), [own.numel() for _, own, _ in layers])
@@ -41,10 +43,12 @@ class Weights:
 def scored(group: Group, scores: Tensor, before: Plan) -> Iterator[tuple[LayerWeights, Tensor, Tensor]]:
     """The weights of each layer, their scores and which of them an earlier stage leaves, both (rows, inputs, kernel).
 
-    scores: of all weights of the group, layer by layer.
+    Layers of blocks that are left out are none. scores: of all weights of the group, layer by layer.
     """
     sizes = [len(weights.rows) * weights.inputs * weights.kernel for weights in group.weights]
     for weights, part in zip(group.weights, torch.split(scores, sizes), strict=True):
+        if before.leaves_out(weights.layer):
+            continue
         own = part.view(len(weights.rows), weights.inputs, weights.kernel)
         rows = torch.ones(len(weights.rows), dtype=torch.bool)
         lost = set(before.removed["out"].get(weights.layer, ()))

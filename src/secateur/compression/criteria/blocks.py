@@ -1,0 +1,58 @@
+"""Criteria of whole residual blocks: one score for each, from what it reads and gives; the lowest are left out first."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 # torch's own custom
+from torch import Tensor
+
+from secateur.plugins import Registry
+
+
+@dataclass(frozen=True)
+class BlockPass:
+    """What a criterion sees. name: of the block. inputs, outputs: what it reads and gives for some samples, (samples, …) both."""
+
+    name: str
+    inputs: Tensor
+    outputs: Tensor
+
+
+@dataclass(frozen=True)
+class BlockMethod:
+    """A criterion: its function and one line for people.
+
+    score: of each sample, (samples,), at least 0; their mean is the block's.
+    """
+
+    score: Callable[[BlockPass], Tensor]
+    summary: str
+
+
+def influence(seen: BlockPass) -> Tensor:
+    """1 − cosine of input and output, in [0, 2]: a block that hardly turns what it reads is worth little.
+
+    Source: Men et al. 2024 (ShortGPT), arXiv:2403.03853, eq. 1, there for each token; here for a whole sample, images too.
+    """
+    return (1 - F.cosine_similarity(seen.inputs.flatten(1), seen.outputs.flatten(1))).clamp_min(0.0)
+
+
+def random(seen: BlockPass) -> Tensor:
+    """Uniform noise, the same for a block's name at every run: the control arm. In [0, 1)."""
+    generator = torch.Generator().manual_seed(zlib.crc32(seen.name.encode()))
+    return torch.rand((), generator=generator).expand(len(seen.inputs))
+
+
+BLOCK_METHODS: Registry[BlockMethod] = Registry(
+    "secateur.block_criteria",
+    BlockMethod,
+    {
+        "influence": BlockMethod(influence, "how far what the block gives points away from what it reads"),
+        "random": BlockMethod(random, "the control: seeded noise"),
+    },
+)
+"""The registry. A project adds its own with `BLOCK_METHODS['name'] = BlockMethod(...)` in the module of its workload."""
