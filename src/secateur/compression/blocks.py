@@ -6,7 +6,7 @@ transformer's block does not: in its place there would have to be zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,17 +38,22 @@ class _Call:
 def residual_blocks(model: nn.Module, example_inputs: PyTree, costs: LayerCosts, proof: Proof) -> tuple[Group, ...]:
     """The innermost residual blocks, each a group of its own, in network order.
 
-    A block is a module with layers inside that is called once and gives a tensor of the shape and type of its first argument. Each
-    is proven alone, and all of them together: the network runs without them, and a block handing on its input changes it alike.
-    model: in evaluation mode, on the CPU.
+    A block is a module with layers inside that is called once and gives a tensor of the shape and type of its first argument.
+    All are proven together: the network runs without them, and blocks that hand on their input change it alike. Where that fails,
+    each is proven alone first. model: in evaluation mode, on the CPU.
     """
     calls = _calls(model, rows(example_inputs, slice(1)))
     residual = [name for name, given in calls.items() if _passes(model.get_submodule(name), given)]
     innermost = [name for name in residual if not any(other.startswith(f"{name}.") for other in residual)]
-    proven = [name for name in innermost if proof.disproof(Plan((Bypass(name),)), 1) is None]
-    if proof.disproof(Plan(tuple(map(Bypass, proven)))) is not None:
-        return ()
-    return tuple(_as_group(name, model.get_submodule(name), costs) for name in proven)
+    if _disproof(innermost, proof) is not None:
+        innermost = [name for name in innermost if _disproof([name], proof) is None]
+        if _disproof(innermost, proof) is not None:
+            return ()
+    return tuple(_as_group(name, model.get_submodule(name), costs) for name in innermost)
+
+
+def _disproof(blocks: Sequence[str], proof: Proof) -> str | None:
+    return proof.disproof(Plan(tuple(map(Bypass, blocks)))) if blocks else None
 
 
 def _as_group(name: str, block: nn.Module, costs: LayerCosts) -> Group:
