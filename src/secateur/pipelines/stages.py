@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur.compression.costs import nonzero_after, parameters_after
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
+from secateur.compression.tensor_files import write_tensors
 from secateur.definition import RecoverDefinition
 from secateur.errors import DefinitionError
-from secateur.files import write
 from secateur.pipelines.limits import meter_needed
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.ranking import ranked
@@ -36,18 +36,17 @@ SHOWN = 6
 
 
 def saliencies_of(prepared: Prepared, run: RunFolder) -> Saliencies:
-    """Saliency scores, computed once per run and kept: a restarted run must cut the same channels."""
+    """Saliency scores, computed once per run and kept: a restarted run must cut the same channels. Mapped from their file."""
     file = run.path / "saliency.safetensors"
-    if file.is_file():
-        loaded: dict[str, dict[str, Tensor]] = {}
-        for key, scores in load_file(file).items():
-            group, _, method = key.partition("/")
-            loaded.setdefault(group, {})[method] = scores
-        return loaded
-    computed = ranked(prepared)
-    flat = {f"{group}/{method}": scores for group, by in computed.items() for method, scores in by.items()}
-    write(file, save(flat))
-    return computed
+    if not file.is_file():
+        computed = ranked(prepared)
+        write_tensors(file, {f"{group}/{method}": own for group, by in computed.items() for method, own in by.items()})
+        del computed
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, scores in load_file(file).items():
+        group, _, method = key.partition("/")
+        kept.setdefault(group, {})[method] = scores
+    return kept
 
 
 def dense_on(prepared: Prepared, role: str) -> Mapping[str, Measurement]:

@@ -104,7 +104,7 @@ def test_a_disk_that_does_not_take_them_is_said(tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("secateur.compression.compensation.gram.save_file", full)
+    monkeypatch.setattr("secateur.compression.tensor_files.save_file", full)
     with pytest.raises(StateError, match=r"cannot be written: I/O error: No space left on device .* Free some space"):
         GramFile.written(tmp_path / "grams.safetensors", {"a": torch.eye(3)[None]})
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from secateur.compression.compensation.readers import Reader, before_each, columns, readers
-from secateur.errors import WorkloadError, first_line
-from secateur.files import unfinished
+from secateur.compression.tensor_files import write_tensors
+from secateur.errors import WorkloadError
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.portions import fitting
@@ -41,11 +39,7 @@ class GramFile(Mapping[str, Tensor]):
     @classmethod
     def written(cls, path: Path, grams: dict[str, Tensor]) -> GramFile:
         """These in a new file. Raises StateError where the disk does not take it."""
-        with unfinished(path) as part:
-            try:
-                save_file(grams, part)
-            except SafetensorError as error:  # what the system said is in its text
-                raise OSError(errno.ENOSPC, first_line(error)) from error
+        write_tensors(path, grams)
         return cls(path)
 
     def __getitem__(self, name: str) -> Tensor:
