@@ -130,7 +130,7 @@ def test_an_infeasible_trial_says_so_and_lists_its_cuts(page, record, infeasible
     )
     name, (edit,) = next(iter(trial["evaluation"]["candidate"]["edits"].items()))
     width = next(g["width"] for g in record["groups"] if g["name"] == name)
-    assert f"{name} {width} → {edit['level']} ({edit['by']})" in text
+    assert f"{name} {edit['level']}/{width} ({edit['by']})" in text
     assert text.split("|Artifacts|")[1].startswith("groups.csv|")
 
 

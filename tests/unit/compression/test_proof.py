@@ -145,7 +145,7 @@ def test_heads_of_further_layers_take_the_shared_plans_and_no_trials_of_their_ow
         disproof = Proof.disproof
         with monkeypatch.context() as patch:
             patch.setattr(
-                Proof, "disproof", lambda self, plan, number: (counted.append(plan), disproof(self, plan, number))[1]
+                Proof, "disproof", lambda self, plan, number=0: (counted.append(plan), disproof(self, plan, number))[1]
             )
             found = find_groups(model, (torch.randint(0, 32, (2, 6)),))
         assert sum(group.name.endswith(".q") for group in found.groups) == layers
