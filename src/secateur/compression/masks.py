@@ -37,7 +37,7 @@ def zeros_of(mask: Mask, size: int) -> Tensor:
 def count_of(mask: Mask) -> int:
     """How many weights go."""
     bits = np.frombuffer(zlib.decompress(base64.b64decode(mask.zeros)), np.uint8)
-    return int(np.bitwise_count(bits).sum()) if hasattr(np, "bitwise_count") else int(np.unpackbits(bits).sum())
+    return int(np.bitwise_count(bits).sum())
 
 
 def by_row(layer: nn.Module, tensor: Tensor) -> Tensor:

@@ -19,23 +19,27 @@ SHOWN = 3
 def check_budgets(
     prepared: Prepared, saliencies: Saliencies, goals: Sequence[Goal], dense: Mapping[str, Measurement]
 ) -> None:
-    """Measure the smallest network of the space.
+    """Measure the smallest network of the space by each kind of cut: which of them leaves least depends on the cost.
 
-    Raises DefinitionError where even that one misses a goal on a cost, with the nearest value in reach and the groups that hold
-    most of what is left.
+    Raises DefinitionError where even the best of them misses a goal on a cost, with the nearest value in reach and the groups that
+    hold most of what is left.
     """
     costs = [goal for goal in goals if goal.sense == "at_most" and goal.metric not in SCORES]
     if not costs:
         return
     space, evaluator = prepared.space, prepared.evaluator
-    plan = resolve(space.smallest(), space.groups, saliencies)
-    try:
-        compressed = evaluator.compress(space.smallest(), plan)
-        names = list({goal.metric for goal in costs})
-        network = evaluator.files.rewritten(compressed.module, prepared.costs.after(plan))
-        smallest = evaluator.measure(network, "search", names)
-    except EvaluationFailed:
-        return  # what one candidate cannot be measured for is no proof
+    smallest: dict[str, Measurement] = {}
+    names = list({goal.metric for goal in costs})
+    for transform in space.transforms:
+        candidate = space.smallest(transform)
+        plan = resolve(candidate, space.groups, saliencies)
+        try:
+            compressed = evaluator.compress(candidate, plan)
+            network = evaluator.files.rewritten(compressed.module, prepared.costs.after(plan))
+            measured = evaluator.measure(network, "search", names)
+        except EvaluationFailed:
+            return  # what one candidate cannot be measured for is no proof
+        smallest |= {n: m for n, m in measured.items() if n not in smallest or m.value < smallest[n].value}
     for goal, value in unreachable(costs, smallest):
         base = dense[goal.metric].value
         definition = prepared.definition.evaluator

@@ -147,9 +147,8 @@ def _gate(prepared: Prepared, goals: Sequence[Goal]) -> dict[str, str]:
 
 def _zeros(prepared: Prepared) -> dict[str, str]:
     """What the zeros that the search may leave gain on the runtime."""
-    transforms = {transform for choice in prepared.space.choices.values() for transform in choice.transforms}
     evaluator = prepared.definition.evaluator
-    said = no_kernel(transforms, evaluator.runtime, evaluator.runtime_options)
+    said = no_kernel(prepared.space.transforms, evaluator.runtime, evaluator.runtime_options)
     return {"zeros": said} if said else {}
 
 

@@ -87,9 +87,10 @@ def _context(record: RunRecord, versions: Sequence[Version] | None) -> dict[str,
 
 
 def _axes(record: RunRecord) -> list[str]:
-    """Costs that the front is shown over: those that every trial has."""
+    """Costs that the front is shown over: those that every trial has, objectives first."""
     known = (axis for axis in AXES if axis in record.dense["search"])
-    return [axis for axis in known if axis not in ASKED or axis in record.objectives]
+    shown = [axis for axis in known if axis not in ASKED or axis in record.objectives]
+    return sorted(shown, key=lambda axis: axis not in record.objectives)
 
 
 def _figures(record: RunRecord) -> Mapping[str, Any]:

@@ -95,9 +95,9 @@ class Choice:
         """What has to be done at least."""
         return () if self.whole else self.ladder[0].edits(self.methods_of(self.transforms[0])[0])
 
-    def smallest(self) -> tuple[Edit, ...]:
-        """The most that can be done: channels go, where they may."""
-        method = self.methods_of(self.transforms[0])[0]
+    def smallest(self, transform: str | None = None) -> tuple[Edit, ...]:
+        """The most that a transform can do; the first of the ladder, where the group has not that one."""
+        method = self.methods_of(transform if transform in self.transforms else self.transforms[0])[0]
         return self.cuts(method)[-1].edits(method)
 
     def position(self, edits: tuple[Edit, ...]) -> int:

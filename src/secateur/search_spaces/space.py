@@ -56,6 +56,11 @@ class SearchSpace:
         return [name for name in all_methods() if name in used]
 
     @property
+    def transforms(self) -> list[str]:
+        """All that can be done to some group."""
+        return list(dict.fromkeys(transform for choice in self.choices.values() for transform in choice.transforms))
+
+    @property
     def size(self) -> int:
         """How many different choices there are; several may lead to the same network."""
         return prod(sum(len(c.cuts(method)) for method in c.methods) + c.whole for c in self.choices.values())
@@ -165,9 +170,9 @@ class SearchSpace:
         """One group edited, all others whole."""
         return Candidate.of({group: option.edits(method)})
 
-    def smallest(self) -> Candidate:
-        """Every group at its narrowest."""
-        return Candidate.of({name: choice.smallest() for name, choice in self.choices.items()})
+    def smallest(self, transform: str | None = None) -> Candidate:
+        """The most that a transform can do to every group; see `Choice.smallest`."""
+        return Candidate.of({name: choice.smallest(transform) for name, choice in self.choices.items()})
 
     def mildest(self) -> Candidate:
         """Every group at its widest: the dense network, where the space holds it."""

@@ -127,6 +127,11 @@ def test_a_cost_that_trials_have_only_where_it_is_asked_for_has_a_panel_only_the
     assert "front-download" in page_of(asked, tmp_path).figures
 
 
+def test_the_front_is_first_shown_over_what_was_asked_for(tmp_path):
+    asked = replace(RECORD, objectives={"accuracy": "maximize", "download": "minimize"})
+    assert next(iter(page_of(asked, tmp_path).figures)) == "front-download"
+
+
 def test_how_to_load_what_was_registered(tmp_path):
     record = replace(RECORD, definition={"register": {"name": "digits-cnn", "tracking_uri": None}})
     said = page_of(record, tmp_path, VERSIONS).sections["section-load"]
