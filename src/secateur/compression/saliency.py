@@ -12,7 +12,8 @@ from secateur.compression.compensation.gram import Grams, grams_of
 from secateur.compression.criteria import METHODS, available_methods
 from secateur.compression.criteria.activities import activities_of
 from secateur.compression.criteria.channel_tensors import ChannelTensors, arranged
-from secateur.errors import NotFinite, WorkloadError
+from secateur.compression.scores import scores_of
+from secateur.errors import NotFinite
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.portions import portions
@@ -97,7 +98,7 @@ def _averaged(
                 tensors, sums = looks.tensors(group), totals[group.name]
                 for name in available_methods(group, [name for name in looks.methods if name not in failures]):
                     try:
-                        sums[name] = sums.get(name, 0) + _score(name, tensors) ** looks.power
+                        sums[name] = sums.get(name, 0) + _scores(name, tensors) ** looks.power
                     except NotFinite as error:
                         failures[name] = error
     except NotFinite as error:  # the loss, of which all of them live
@@ -110,24 +111,8 @@ def _averaged(
     }
 
 
-def _score(method: str, tensors: ChannelTensors) -> Tensor:
-    """What a criterion says of a group, checked: NaN would be sorted, and thresholds over groups need scores from 0 on."""
-    with calling(f"The saliency criterion '{method}' on '{tensors.name}'"):
-        scores = METHODS[method].score(tensors)
-    if not isinstance(scores, Tensor) or scores.shape != (tensors.channels,):
-        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise WorkloadError(
-            f"The saliency criterion '{method}' gives {given} for '{tensors.name}'; a tensor ({tensors.channels},) is needed, one "
-            "score per channel."
-        )
-    wrong = (~torch.isfinite(scores) | (scores < 0)).nonzero()
-    if len(wrong):
-        channel = int(wrong[0])
-        raise (WorkloadError if torch.isfinite(scores[channel]) else NotFinite)(
-            f"The saliency criterion '{method}' gives {float(scores[channel]):g} for channel {channel} of '{tensors.name}'; scores "
-            "must be finite and not negative. Where it reads gradients, look at the loss; else leave it out of 'methods'."
-        )
-    return scores.float()
+def _scores(method: str, tensors: ChannelTensors) -> Tensor:
+    return scores_of(method, METHODS[method].score, tensors, (tensors.channels,), "channel")
 
 
 def _backward(loss: Tensor) -> None:

@@ -12,10 +12,10 @@ from secateur.compression.compensation.gram import Grams
 from secateur.compression.criteria.weights import WEIGHT_METHODS, LayerWeights
 from secateur.compression.masks import by_row
 from secateur.compression.saliency import raising
+from secateur.compression.scores import scores_of
 from secateur.compression.weight_gradients import GRADIENTS
-from secateur.errors import NotFinite, WorkloadError
+from secateur.errors import NotFinite
 from secateur.records import WEIGHTS, Group, Weights, Workload
-from secateur.workloads.calls import calling
 
 
 def weight_saliencies(
@@ -46,7 +46,9 @@ def weight_saliencies(
                 seen = (
                     _seen(model, weights, gradients, grams if method.needs_grams else {}) for weights in group.weights
                 )
-                scores[group.name][called] = torch.cat([_score(name, own).flatten() for own in seen])
+                scores[group.name][called] = torch.cat(
+                    [scores_of(called, method.score, own, tuple(own.values.shape), "weight").flatten() for own in seen]
+                )
         except NotFinite as error:
             failed(called, error)
             for own in scores.values():
@@ -67,22 +69,3 @@ def _seen(model: nn.Module, weights: Weights, gradients: Mapping[str, Tensor] | 
         None if derivatives is None else by_row(layer, derivatives)[rows],
         gram[:, :columns, :columns] if gram is not None and (whole or len(gram) == 1) else None,
     )
-
-
-def _score(criterion: str, seen: LayerWeights) -> Tensor:
-    """What a criterion says of a layer, checked: NaN would be sorted."""
-    with calling(f"The criterion 'weights/{criterion}' on '{seen.name}'"):
-        scores = WEIGHT_METHODS[criterion].score(seen)
-    if not isinstance(scores, Tensor) or scores.shape != seen.values.shape:
-        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise WorkloadError(
-            f"The criterion 'weights/{criterion}' gives {given} for '{seen.name}'; a tensor {tuple(seen.values.shape)} is needed, "
-            "one score per weight."
-        )
-    if not torch.isfinite(scores).all():
-        raise NotFinite(f"The criterion 'weights/{criterion}' gives scores for '{seen.name}' that are not finite.")
-    if (scores < 0).any():
-        raise WorkloadError(
-            f"The criterion 'weights/{criterion}' gives negative scores for '{seen.name}': they must be from 0 on."
-        )
-    return scores.float()

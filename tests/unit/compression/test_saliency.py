@@ -298,7 +298,7 @@ def test_a_method_that_cannot_score_is_told_of_and_the_others_go_on(workload, mo
     scores = compute_saliencies(model, groups, asked, broken, None, failures.__setitem__)
     assert {name: set(by) for name, by in scores.items()} == {g.name: {"l1", "activation"} for g in groups}
     assert {name: str(error).partition(". ")[0] for name, error in failures.items()} == {
-        "mine": f"The saliency criterion 'mine' gives nan for channel 0 of '{groups[1].name}'; scores "
+        "mine": f"The criterion 'mine' gives nan for channel 0 of '{groups[1].name}'; scores "
         "must be finite and not negative",
         "taylor": "The loss of the dense model on calibration batch 0 is inf",
         "hessian": "The loss of the dense model on calibration sample 0 is inf",
