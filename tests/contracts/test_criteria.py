@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from secateur.compression.criteria import METHODS
+from secateur.compression.criteria.blocks import BLOCK_METHODS
 from secateur.compression.criteria.weights import WEIGHT_METHODS
-from secateur.testing import CriterionContract, WeightCriterionContract
+from secateur.testing import BlockCriterionContract, CriterionContract, WeightCriterionContract
 
 
 class TestCriteria(CriterionContract):
@@ -17,5 +18,11 @@ class TestCriteria(CriterionContract):
 
 class TestWeightCriteria(WeightCriterionContract):
     @pytest.fixture(params=WEIGHT_METHODS)
+    def criterion_name(self, request):
+        return request.param
+
+
+class TestBlockCriteria(BlockCriterionContract):
+    @pytest.fixture(params=BLOCK_METHODS)
     def criterion_name(self, request):
         return request.param

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from secateur.compression.criteria.blocks import BLOCK_METHODS, BlockPass
-from secateur.compression.saliency import BATCH, BATCHES, raising
-from secateur.errors import NotFinite, WorkloadError
+from secateur.compression.saliency import BATCH, BATCHES, backward_passes, raising
+from secateur.compression.scores import scores_of
+from secateur.errors import NotFinite
 from secateur.records import DEPTH, Group, Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.portions import fitting
 from secateur.workloads.pytrees import call
 from secateur.workloads.roles import drawn
 from secateur.workloads.samples import in_batches
+
+SAMPLES = BATCH * BATCHES
 
 
 def block_saliencies(
@@ -25,43 +30,74 @@ def block_saliencies(
     workload: Workload,
     failed: Callable[[str, NotFinite], None] = raising,
 ) -> dict[str, dict[str, Tensor]]:
-    """Score every block by every criterion, in one run over calibration data: block → `depth/criterion` → (1,), float32.
+    """Score every block by every criterion over calibration data: block → `depth/criterion` → (1,), float32.
 
-    failed: told of a criterion whose scores are not finite, and why; it is then left out of all blocks. Raises WorkloadError where
-    scores are wrong otherwise, or where the model does not run.
+    One run for all criteria; those with gradients have one of their own, sample by sample. failed: told of a criterion whose
+    scores, or the loss for them, are not finite, and why; it is then left out of all blocks. Raises WorkloadError where scores are
+    wrong otherwise, or where the model does not run.
     """
     names = [block.name for block in blocks]
-    by_sample = _scored(model, names, criteria, workload) if names and criteria else {}
     scores: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-    for criterion in criteria:
-        found = {name: torch.cat(by_sample[name, criterion]).mean()[None].float() for name in names}
-        wrong = next((name for name, score in found.items() if not torch.isfinite(score).all()), None)
-        if wrong is not None:
-            failed(
-                f"{DEPTH}/{criterion}",
-                NotFinite(f"The criterion '{DEPTH}/{criterion}' gives no finite score for '{wrong}'."),
-            )
+    for graded in (False, True):
+        asked = _Asked([name for name in criteria if BLOCK_METHODS[name].needs_gradients == graded])
+        if not names or not asked.criteria:
             continue
-        for name, score in found.items():
-            scores[name][f"{DEPTH}/{criterion}"] = score
+        with _watched(model, names, asked.see, graded=graded):
+            try:
+                deque(backward_passes(model, workload, SAMPLES, 1) if graded else _passes(model, workload), maxlen=0)
+            except NotFinite as error:  # the loss, of which all of them live
+                asked.failures = {**dict.fromkeys(asked.criteria, error), **asked.failures}
+        for criterion in asked.criteria:
+            method = f"{DEPTH}/{criterion}"
+            if criterion in asked.failures:
+                failed(method, asked.failures[criterion])
+                continue
+            for name in names:
+                scores[name][method] = torch.cat(asked.given[name, criterion]).mean()[None]
+    model.zero_grad(set_to_none=True)
     return scores
 
 
-@torch.no_grad()
-def _scored(
-    model: nn.Module, names: Sequence[str], criteria: Sequence[str], workload: Workload
-) -> dict[tuple[str, str], list[Tensor]]:
-    """(block, criterion) → the scores of all samples, batch by batch."""
+class _Asked:
+    """What some criteria say of each block, batch by batch: (block, criterion) → scores of samples; and of which they cannot."""
+
+    def __init__(self, criteria: Sequence[str]) -> None:
+        self.criteria = criteria
+        self.given: dict[tuple[str, str], list[Tensor]] = {}
+        self.failures: dict[str, NotFinite] = {}
+
+    def see(self, seen: BlockPass) -> None:
+        for criterion in self.criteria:
+            if criterion in self.failures:
+                continue
+            score = BLOCK_METHODS[criterion].score
+            try:
+                own = scores_of(f"{DEPTH}/{criterion}", score, seen, (len(seen.inputs),), "sample")
+            except NotFinite as error:
+                self.failures[criterion] = error
+            else:
+                self.given.setdefault((seen.name, criterion), []).append(own)
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, names: Sequence[str], see: Callable[[BlockPass], None], *, graded: bool
+) -> Iterator[None]:
+    """While this is open, `see` is told what blocks read and give; graded: once the gradient of what they give is known."""
     read: dict[str, Tensor] = {}
-    given: dict[tuple[str, str], list[Tensor]] = {(name, criterion): [] for name in names for criterion in criteria}
 
     def enter(name: str, inputs: tuple[Tensor, ...]) -> None:
-        read[name] = inputs[0].clone()  # the block may change it
+        read[name] = inputs[0].detach().clone()  # the block may change it
 
     def leave(name: str, output: Tensor) -> None:
-        seen = BlockPass(name, read.pop(name), output)
-        for criterion in criteria:
-            given[name, criterion].append(_score(criterion, seen))
+        inputs = read.pop(name)
+        if graded:
+            given = output.detach().clone()  # what follows may change it
+            output.requires_grad_().register_hook(  # type: ignore[no-untyped-call] # torch does not annotate it
+                lambda gradient: see(BlockPass(name, inputs, given, gradient))
+            )
+        else:
+            see(BlockPass(name, inputs, output))
 
     hooks = []
     for name in names:
@@ -69,28 +105,17 @@ def _scored(
         hooks.append(block.register_forward_pre_hook(lambda _, inputs, name=name: enter(name, inputs)))
         hooks.append(block.register_forward_hook(lambda _m, _i, output, name=name: leave(name, output)))
     try:
-        with calling("The model on calibration data"):
-            size = min(BATCH, fitting(model.eval(), workload.example_inputs))
-            for inputs, _ in in_batches(drawn(workload.data.calibration, BATCH * BATCHES), size):
-                call(model, inputs)
+        yield
     finally:
         for hook in hooks:
             hook.remove()
-    return given
 
 
-def _score(criterion: str, seen: BlockPass) -> Tensor:
-    """What a criterion says of a block, checked."""
-    with calling(f"The criterion '{DEPTH}/{criterion}' on '{seen.name}'"):
-        scores = BLOCK_METHODS[criterion].score(seen)
-    if not isinstance(scores, Tensor) or scores.shape != (len(seen.inputs),):
-        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise WorkloadError(
-            f"The criterion '{DEPTH}/{criterion}' gives {given} for '{seen.name}'; a tensor ({len(seen.inputs)},) is needed, one "
-            "score per sample."
-        )
-    if (scores < 0).any():
-        raise WorkloadError(
-            f"The criterion '{DEPTH}/{criterion}' gives negative scores for '{seen.name}': they must be from 0 on."
-        )
-    return scores
+@torch.no_grad()
+def _passes(model: nn.Module, workload: Workload) -> Iterator[None]:
+    """The model runs on one batch of calibration samples after another."""
+    with calling("The model on calibration data"):
+        size = min(BATCH, fitting(model.eval(), workload.example_inputs))
+        for inputs, _ in in_batches(drawn(workload.data.calibration, SAMPLES), size):
+            call(model, inputs)
+            yield

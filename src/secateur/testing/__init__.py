@@ -13,7 +13,11 @@ import pytest
 for _module in ("criteria", "metrics", "runtimes", "samplers", "transforms", "transports", "workloads"):
     pytest.register_assert_rewrite(f"secateur.testing.{_module}")  # so that a failure shows both sides
 
-from secateur.testing.criteria import CriterionContract, WeightCriterionContract  # noqa: E402 # after the registration
+from secateur.testing.criteria import (  # noqa: E402 # after the registration
+    BlockCriterionContract,
+    CriterionContract,
+    WeightCriterionContract,
+)
 from secateur.testing.metrics import MetricContract  # noqa: E402
 from secateur.testing.runtimes import RuntimeContract  # noqa: E402
 from secateur.testing.samplers import SamplerContract  # noqa: E402
@@ -22,6 +26,7 @@ from secateur.testing.transports import DeviceContract, TransportContract  # noq
 from secateur.testing.workloads import WorkloadContract  # noqa: E402
 
 __all__ = [
+    "BlockCriterionContract",
     "CriterionContract",
     "DeviceContract",
     "MetricContract",

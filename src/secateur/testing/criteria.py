@@ -1,4 +1,4 @@
-"""What every saliency criterion promises, of channels and of single weights."""
+"""What every saliency criterion promises, of channels, of single weights and of residual blocks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from secateur.compression.block_saliency import block_saliencies
 from secateur.compression.compensation.gram import grams_of
 from secateur.compression.criteria import METHODS, Method, available_methods
+from secateur.compression.criteria.blocks import BLOCK_METHODS, BlockMethod
 from secateur.compression.criteria.weights import WEIGHT_METHODS, WeightMethod
 from secateur.compression.groups import FoundGroups, find_groups
 from secateur.compression.saliency import compute_saliencies
@@ -149,5 +151,69 @@ class WeightCriterionContract:
         assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
     def test_it_says_what_it_is(self, criterion: WeightMethod) -> None:
+        assert criterion.summary
+        assert "\n" not in criterion.summary
+
+
+class BlockCriterionContract:
+    """Subclass it, and set `name` (or override it as a fixture) to the name in the registry of criteria of residual blocks."""
+
+    name: str
+
+    @pytest.fixture
+    def criterion_name(self) -> str:
+        """The name, as in `depth/NAME`."""
+        return self.name
+
+    @pytest.fixture
+    def criterion(self, criterion_name: str) -> BlockMethod:
+        """The entry of the registry."""
+        return BLOCK_METHODS[criterion_name]
+
+    @pytest.fixture
+    def example(self) -> Workload:
+        """The workload whose blocks are scored."""
+        return workload()
+
+    @pytest.fixture
+    def blocks(self, example: Workload) -> Sequence[Group]:
+        """Its residual blocks."""
+        return find_groups(example.build_model(), example.example_inputs).blocks
+
+    @pytest.fixture
+    def scores(self, criterion_name: str, example: Workload, blocks: Sequence[Group]) -> Mapping[str, Tensor]:
+        """Block → score."""
+        computed = block_saliencies(example.build_model(), blocks, [criterion_name], example)
+        return {block: by[f"depth/{criterion_name}"] for block, by in computed.items()}
+
+    def test_one_finite_score_a_block_and_none_below_zero(
+        self, scores: Mapping[str, Tensor], blocks: Sequence[Group]
+    ) -> None:
+        assert scores.keys() == {block.name for block in blocks}
+        for score in scores.values():
+            assert score.shape == (1,)
+            assert score.isfinite().all()
+            assert (score >= 0).all(), "global thresholds compare sums of scores"
+        assert any(float(score) > 0 for score in scores.values()), "a block is worth something"
+
+    def test_the_same_network_gets_the_same_scores(
+        self, criterion_name: str, scores: Mapping[str, Tensor], example: Workload, blocks: Sequence[Group]
+    ) -> None:
+        again = block_saliencies(example.build_model(), blocks, [criterion_name], example)
+        for block, by in again.items():
+            torch.testing.assert_close(by[f"depth/{criterion_name}"], scores[block], rtol=1e-5, atol=1e-7)
+
+    def test_the_network_is_left_as_it_was(
+        self, criterion_name: str, example: Workload, blocks: Sequence[Group]
+    ) -> None:
+        model = example.build_model()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        block_saliencies(model, blocks, [criterion_name], example)
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+        assert not any(module.training for module in model.modules())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+    def test_it_says_what_it_is(self, criterion: BlockMethod) -> None:
         assert criterion.summary
         assert "\n" not in criterion.summary

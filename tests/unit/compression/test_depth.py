@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -12,7 +14,7 @@ from secateur.compression.compensation.gram import grams_of
 from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.sequential import dense_answers, refit_in_order
 from secateur.compression.costs import layer_costs, parameter_count, parameters_after, within_reach
-from secateur.compression.criteria.blocks import BLOCK_METHODS, BlockMethod, BlockPass, influence
+from secateur.compression.criteria.blocks import BLOCK_METHODS, BlockMethod, BlockPass, influence, taylor
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply, is_bypassed, reference, united
 from secateur.compression.resolution import resolve
@@ -160,6 +162,13 @@ def test_influence_by_hand():
     torch.testing.assert_close(influence(BlockPass("", inputs, outputs)), torch.tensor([0.0, 1.0, 2.0, 0.04]))
 
 
+def test_taylor_by_hand():
+    """What the loss loses or gains to first order where the output becomes the input: 3 − 2, and 1 − 1."""
+    inputs, outputs = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[2.0, 2.0], [2.0, 1.0]])
+    gradients = torch.tensor([[3.0, -1.0], [1.0, -1.0]])
+    assert taylor(BlockPass("", inputs, outputs, gradients)).tolist() == [1.0, 0.0]
+
+
 class Adds(nn.Module):
     """Gives x + w x."""
 
@@ -193,10 +202,33 @@ def test_a_block_has_the_mean_over_all_calibration_samples():
     assert scores["0"]["depth/random"] != scores["1"]["depth/random"]
 
 
+def test_taylor_is_the_change_of_the_loss_without_the_block_where_that_is_linear():
+    made = replace(of_two_blocks(), loss=lambda outputs, _: (outputs * torch.tensor([1.0, -3.0])).sum(1).mean())
+    model = made.build_model()
+    scores = block_saliencies(model, TWO, ["taylor", "influence"], made)
+    (x,) = made.example_inputs
+    with torch.no_grad():
+        each = [made.loss(model(row[None]), None) for row in x]
+        for name in "01":
+            without_it = apply(model, Plan((Bypass(name),)))
+            changes = [abs(made.loss(without_it(row[None]), None) - loss) for row, loss in zip(x, each, strict=True)]
+            torch.testing.assert_close(scores[name]["depth/taylor"], torch.stack(changes).mean()[None])
+
+
+def test_a_loss_that_is_not_finite_leaves_taylor_out_and_the_others_stay():
+    made = replace(of_two_blocks(), loss=lambda outputs, _: outputs.mean() / 0)
+    told: dict[str, NotFinite] = {}
+    scores = block_saliencies(made.build_model(), TWO, ["taylor", "influence"], made, told.__setitem__)
+    assert [(name, str(error).partition(". ")[0]) for name, error in told.items()] == [
+        ("depth/taylor", "The loss of the dense model on calibration sample 0 is inf")
+    ]
+    assert [own.keys() for own in scores.values()] == [{"depth/influence"}] * 2
+
+
 def test_wrong_scores_are_refused_and_those_that_are_not_finite_left_out(monkeypatch):
     made = of_two_blocks()
     for score, message in (
-        (lambda seen: -torch.ones(len(seen.inputs)), "negative"),
+        (lambda seen: -torch.ones(len(seen.inputs)), "gives -1 for sample 0 of '0'"),
         (lambda _: torch.ones(5), r"\(2,\)"),
     ):
         monkeypatch.setitem(BLOCK_METHODS._own, "wrong", BlockMethod(score, ""))
