@@ -41,7 +41,7 @@ def _listed(registry: Registry[T], row: Callable[[T], dict[str, str]]) -> Entrie
 
 def _method(method: Method) -> dict[str, str]:
     needs = "calibration data" if method.needs_data else "batch norm" if method.needs_batch_norm else ""
-    return {"what": method.summary, "needs": needs, "extra": ""}
+    return {"what": method.summary, "needs": needs, "extra": method.extra}
 
 
 def _methods() -> Entries:
@@ -60,7 +60,7 @@ def _methods() -> Entries:
 
 def _weight_method(method: WeightMethod) -> dict[str, str]:
     needs = "calibration data" if method.needs_data else ""
-    return {"what": method.summary, "needs": needs, "extra": ""}
+    return {"what": method.summary, "needs": needs, "extra": method.extra}
 
 
 def _block_method(method: BlockMethod) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import time
@@ -40,7 +41,7 @@ from secateur.evaluators.onnx_export import check_size
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import SCORES, check_batch, check_direction, check_sizes, check_threads
 from secateur.pipelines.state import STATE
-from secateur.records import Direction, GroupSummary, Workload, named
+from secateur.records import DEPTH, Direction, GroupSummary, Workload, named
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
@@ -106,7 +107,7 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
             if name not in SCORES:
                 check_direction(evaluator, name, known[name].direction)
     check_runtime(evaluator)
-    _check_grams(definition)
+    _check_methods(definition)
     search = definition.search
     if reason := refusal(search.sampler, search.engine):
         raise DefinitionError(f"{search.where('sampler')}: {reason}")
@@ -114,17 +115,22 @@ def check_names(definition: PipelineDefinition, root: Path) -> dict[str, Metric]
     return own
 
 
-def _check_grams(definition: PipelineDefinition) -> None:
-    """Raises DefinitionError where a criterion needs Gram matrices and none are to be gathered."""
-    if definition.evaluator.refit_images:
-        return
+def _check_methods(definition: PipelineDefinition) -> None:
+    """Raises DefinitionError where a criterion needs an extra that is missing, or Gram matrices and none are to be gathered."""
     for i, rule in enumerate(definition.search_space.groups):
         for j, name in enumerate(rule.methods):
-            criterion, known = named(name)[1], WEIGHT_METHODS if "/" in name else METHODS
-            if criterion in known and known[criterion].needs_grams:
+            (transform, criterion), where = named(name), definition.search_space.where("groups", i, "methods", j)
+            if transform == DEPTH or criterion not in (known := WEIGHT_METHODS if "/" in name else METHODS):
+                continue
+            method = known[criterion]
+            if method.extra and importlib.util.find_spec(method.extra) is None:  # it is named after its package
                 raise DefinitionError(
-                    f"{definition.search_space.where('groups', i, 'methods', j)}: '{name}' ranks by what layers read, and how "
-                    "they are refitted, and 'refit_images: 0' turns that off. Leave one of the two out."
+                    f"{where}: '{name}' needs the extra {method.extra}: pip install 'secateur[{method.extra}]'"
+                )
+            if method.needs_grams and not definition.evaluator.refit_images:
+                raise DefinitionError(
+                    f"{where}: '{name}' ranks by what layers read, and how they are refitted, and 'refit_images: 0' turns that "
+                    "off. Leave one of the two out."
                 )
 
 

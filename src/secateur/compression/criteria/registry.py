@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -20,7 +21,8 @@ class Method:
 
     needs_gradients: it is asked after each batch of calibration data, and the root mean square of its answers ranks the channels.
     needs_sample_gradients: after each sample alone, and the mean ranks. needs_grams, needs_activations: Gram matrices or
-    activities of the layers that read the group, on calibration data. needs_batch_norm: one in the group.
+    activities of the layers that read the group, on calibration data. needs_batch_norm: one in the group. extra: the optional
+    dependency that it needs, or nothing.
     """
 
     score: Callable[[ChannelTensors], Tensor]
@@ -30,11 +32,18 @@ class Method:
     needs_grams: bool = False
     needs_sample_gradients: bool = False
     needs_activations: bool = False
+    extra: str = ""
 
     @property
     def needs_data(self) -> bool:
         """Whether it sees calibration data."""
         return self.needs_gradients or self.needs_sample_gradients or self.needs_grams or self.needs_activations
+
+
+def _nni(pruner: str, tensors: ChannelTensors) -> Tensor:
+    from secateur.compression.criteria import nni_pruners  # an extra, and seconds of imports
+
+    return nni_pruners.taylor(tensors) if pruner == "taylor" else nni_pruners.of_weights(pruner, tensors)
 
 
 METHODS: Registry[Method] = Registry(
@@ -61,6 +70,15 @@ METHODS: Registry[Method] = Registry(
             channels.obs, "loss of the readers' outputs where their other weights make up for it", needs_grams=True
         ),
         "random": Method(channels.random, "the control: seeded noise"),
+        "nni_l1": Method(partial(_nni, "l1"), "what L1NormPruner masks by (NNI)", extra="nni"),
+        "nni_l2": Method(partial(_nni, "l2"), "what L2NormPruner masks by (NNI)", extra="nni"),
+        "nni_fpgm": Method(partial(_nni, "fpgm"), "what FPGMPruner masks by (NNI)", extra="nni"),
+        "nni_taylor": Method(
+            partial(_nni, "taylor"),
+            "what TaylorPruner masks by, on calibration data (NNI)",
+            needs_gradients=True,
+            extra="nni",
+        ),
     },
 )
 """The registry. A project adds its own with `METHODS['name'] = Method(...)` in the module of its workload."""

@@ -55,6 +55,7 @@ class WeightMethod:
     """A criterion: its function, one line for people, its needs, and whether scores of different layers can be compared.
 
     gradients: which derivatives by the weights it sees. comparable: one threshold for all layers says how much each of them loses.
+    extra: the optional dependency that it needs, or nothing.
     """
 
     score: Callable[[LayerWeights], Tensor]
@@ -62,6 +63,7 @@ class WeightMethod:
     gradients: Gradients | None = None
     needs_grams: bool = False
     comparable: bool = True
+    extra: str = ""
 
     @property
     def needs_data(self) -> bool:
@@ -150,6 +152,12 @@ def random(weights: LayerWeights) -> Tensor:
     return torch.rand(weights.values.shape, generator=generator)
 
 
+def _nni_level(weights: LayerWeights) -> Tensor:
+    from secateur.compression.criteria import nni_pruners  # an extra, and seconds of imports
+
+    return nni_pruners.level(weights)
+
+
 WEIGHT_METHODS: Registry[WeightMethod] = Registry(
     "secateur.weight_criteria",
     WeightMethod,
@@ -170,6 +178,7 @@ WEIGHT_METHODS: Registry[WeightMethod] = Registry(
             synflow, "share of the flow of ones through absolute weights", gradients="synaptic flow"
         ),
         "random": WeightMethod(random, "the control: seeded noise"),
+        "nni_level": WeightMethod(_nni_level, "what LevelPruner masks by (NNI)", extra="nni"),
     },
 )
 """The registry. A project adds its own with `WEIGHT_METHODS['name'] = WeightMethod(...)` in the module of its workload."""

@@ -1,1 +1,1 @@
-"""The only package that imports NNI: its tuners in process, and its experiments with their manager."""
+"""NNI's tuners in process, and its experiments with their manager; beside its pruners all that imports NNI."""
