@@ -7,7 +7,7 @@ from secateur.plugins import Registry
 
 SHIPPED = {
     "secateur.workloads.digits:workload": "handwritten digits of scikit-learn, residual network or vision transformer (embedded)",
-    "secateur.workloads.cifar10:workload": "CIFAR-10 from a folder, ResNet-20/32/44/56 with weights from a file",
+    "secateur.workloads.cifar10:workload": "CIFAR-10 from a folder, ResNets or VGGs with weights from a file, or trained once",
     "secateur.workloads.detection:workload": "shapes that are drawn anew, small YOLO-like detector with three heads (embedded)",
     "secateur.workloads.text:workload": "sentences from tab-separated files, small BERT-style classifier",
 }

@@ -1,14 +1,18 @@
-"""CIFAR-10 with the ResNets of He et al. 2015: data from a folder, weights from a file; nothing is downloaded.
+"""CIFAR-10 with the ResNets of He et al. 2015, or with a VGG: data from a folder, weights from a file; nothing is downloaded.
 
 The usual checkpoints were trained on all 50,000 training images, so training images would flatter every score. The search and
-selection roles therefore come from one half of the test set, and the test role is the other half.
+selection roles therefore come from one half of the test set, and the test role is the other half. Without a file of weights the
+network is trained once, on the train role, and kept.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,33 +20,60 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Subset, TensorDataset
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from secateur.errors import WorkloadError
+from secateur.files import write
 from secateur.records import DataRoles, Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.resnet import cifar_resnet
+from secateur.workloads.roles import collect
 from secateur.workloads.scores import top1
+from secateur.workloads.training import Recipe, cache_folder
+from secateur.workloads.vgg import Vgg
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DEPTHS = (20, 32, 44, 56)
+NETWORKS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
+    "resnet": (cifar_resnet, (20, 32, 44, 56)),
+    "vgg": (partial(Vgg, classes=10), (11, 13, 16, 19)),
+}
+"""Name → the untrained network of a depth, and its depths."""
+EPOCHS = 3
+"""Of training from scratch."""
+
+_log = logging.getLogger(__name__)
 
 Bytes = NDArray[np.uint8]
 
 
 def workload(
-    *, data: str, weights: str, depth: int = 20, search: int = 1000, calibration: int = 512, train: int | None = None
+    *,
+    data: str,
+    weights: str | None = None,
+    network: str = "resnet",
+    depth: int | None = None,
+    search: int = 1000,
+    calibration: int = 512,
+    train: int | None = None,
+    cache: str | None = None,
 ) -> Workload:
     """A CIFAR-10 classifier.
 
     data: the official `cifar-10-batches-py` folder, or a folder with `*train*.npz` and `*test*.npz` (arrays `images`, uint8
-    (n, 32, 32, 3), and `labels`). weights: see `load_weights`. depth: 20, 32, 44 or 56. search: test images that score trials;
-    selection gets the rest of their half. calibration: training images for recalibration and gradients. train: training images
-    for recovery, default all but those.
+    (n, 32, 32, 3), and `labels`). weights: see `load_weights`; without them the network is trained at the first call, for some
+    minutes, and kept in `cache`, default SECATEUR_CACHE, else `~/.cache/secateur`. network: `resnet` or `vgg`. depth: 20 (default),
+    32, 44 or 56 of a ResNet; 11 (default), 13, 16 or 19 of a VGG. search: test images that score trials; selection gets the rest of
+    their half. calibration: training images for recalibration and gradients. train: training images for training and recovery,
+    default all but those. Raises WorkloadError for other networks and depths, and where files cannot be used.
     """
-    if depth not in DEPTHS:
-        raise WorkloadError(f"A CIFAR ResNet has depth {', '.join(map(str, DEPTHS))}; not {depth}.")
+    if network not in NETWORKS:
+        raise WorkloadError(f"There is no network '{network}' for CIFAR-10; there are {', '.join(NETWORKS)}.")
+    build, depths = NETWORKS[network]
+    chosen = depths[0] if depth is None else depth
+    if chosen not in depths:
+        raise WorkloadError(f"A {network} for CIFAR-10 has depth {', '.join(map(str, depths))}; not {chosen}.")
     train_images, train_labels, test_images, test_labels = read_cifar10(Path(data).expanduser())
     training = _dataset(train_images, train_labels)
     testing = _dataset(test_images, test_labels)
@@ -57,16 +88,40 @@ def workload(
         selection=Subset(testing, range(search, half)),
         test=Subset(testing, range(half, len(testing))),
     )
-    load_weights(cifar_resnet(depth), weights)  # a wrong file fails now, not after the data has been read again
+    name = f"{network}{chosen}"
+    file = weights or _trained(roles.train, partial(build, chosen), name, cache_folder(cache))
+    load_weights(build(chosen), file)  # a wrong file fails now, not after the data has been read again
     return Workload(
-        name=f"cifar10-resnet{depth}",
-        build_model=lambda: load_weights(cifar_resnet(depth), weights),
+        name=f"cifar10-{name}",
+        build_model=lambda: load_weights(build(chosen), file),
         example_inputs=(testing.tensors[0][:2],),
         data=roles,
         loss=F.cross_entropy,
         score=top1,
         augment=flip_and_crop,
     )
+
+
+def _trained(data: Dataset[tuple[Tensor, Tensor]], build: Callable[[], nn.Module], name: str, folder: Path) -> Path:
+    """The file of weights that training leaves in the folder, once for each number of images."""
+    (images,), labels = collect(data)
+    recipe = Recipe(
+        f"cifar10-{name}-n{len(labels)}-e{EPOCHS}-s0",
+        build,
+        epochs=EPOCHS,
+        batch=128,
+        rate=0.1,
+        optimizer=lambda tensors: torch.optim.SGD(tensors, momentum=0.9, weight_decay=5e-4, nesterov=True),
+    )
+    file = folder / f"{recipe.name}.safetensors"
+    if not file.is_file():
+        _log.info("Training %s on %d images, once; it is kept in %s.", name, len(labels), folder)
+
+        def loss(model: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+            return F.cross_entropy(model(flip_and_crop(images[batch], generator)), labels[batch])
+
+        write(file, save(recipe.trained(len(labels), loss).state_dict()))
+    return file
 
 
 def _dataset(images: Bytes, labels: Bytes) -> TensorDataset:

@@ -17,6 +17,7 @@ from secateur.workloads.loading import load_attribute
 from secateur.workloads.resnet import cifar_resnet
 from secateur.workloads.roles import check_roles, collect
 from secateur.workloads.scores import top1
+from secateur.workloads.vgg import Vgg
 
 
 def test_everything_listed_can_be_loaded(tmp_path):
@@ -166,6 +167,28 @@ def test_the_workload_keeps_search_selection_and_test_apart(depth, arrays, tmp_p
     assert sum(1 for n, _ in made.build_model().named_modules() if n.endswith("conv1")) == (depth - 2) // 2 + 1
 
 
+def test_a_network_without_weights_is_trained_on_the_train_role_and_kept(arrays, tmp_path, monkeypatch):
+    write_npz(tmp_path, arrays)
+    monkeypatch.setattr(cifar10, "EPOCHS", 1)
+    options = {"data": str(tmp_path), "network": "vgg", "search": 60, "train": 128, "cache": str(tmp_path / "cache")}
+    first = cifar10.workload(**options)
+    assert first.name == "cifar10-vgg11"
+    (file,) = (tmp_path / "cache").iterdir()
+    trained = first.build_model().state_dict()
+    monkeypatch.setattr(cifar10.Recipe, "trained", None)  # not again
+    for key, tensor in cifar10.workload(**options).build_model().state_dict().items():
+        assert torch.equal(tensor, trained[key])
+    assert "n128-e1" in file.name
+
+
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_a_vgg_has_the_layers_of_its_depth(depth):
+    model = Vgg(depth, 10).eval()
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert len(layers) == depth - 2, "one linear layer in place of three"
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_normalisation_is_that_of_the_usual_checkpoints(arrays, tmp_path):
     write_npz(tmp_path, arrays)
     save_file(cifar_resnet(20).state_dict(), tmp_path / "w.safetensors")
@@ -194,6 +217,10 @@ def test_bad_folders_files_and_options_are_said(arrays, tmp_path):
     write_npz(tmp_path, arrays)
     with pytest.raises(WorkloadError, match="has depth 20, 32, 44, 56; not 21"):
         cifar10.workload(data=str(tmp_path), weights=str(weights), depth=21)
+    with pytest.raises(WorkloadError, match="A vgg for CIFAR-10 has depth 11, 13, 16, 19; not 20"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights), network="vgg", depth=20)
+    with pytest.raises(WorkloadError, match="no network 'vit' for CIFAR-10; there are resnet, vgg"):
+        cifar10.workload(data=str(tmp_path), weights=str(weights), network="vit")
     with pytest.raises(WorkloadError, match="between 1 and 99 test images"):
         cifar10.workload(data=str(tmp_path), weights=str(weights), search=100)
     with pytest.raises(WorkloadError, match="has no place|there is no tensor"):
