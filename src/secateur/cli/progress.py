@@ -209,7 +209,7 @@ class Terminal(Listener):
 
     def _epochs(self) -> int:
         recover = self.prepared_.definition.recover if self.prepared_ is not None else None
-        return recover.epochs if recover else 0
+        return recover.passes if recover else 0
 
     def _recovering(self, *parts: str) -> None:
         if self.finalists:

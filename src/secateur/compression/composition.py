@@ -15,14 +15,13 @@ from secateur.compression.plan import united
 from secateur.compression.removal import width_of
 from secateur.records import Bypass, Group, Mask, Member, Plan, Remove, Side, Weights
 
-
 SIDES: tuple[Side, Side] = ("out", "in")
 
 
-def after(group: Group, model: nn.Module, plan: Plan) -> Group | None:
+def after(group: Group, plan: Plan) -> Group | None:
     """A group in the network that a plan has cut, by the numbers that channels have there; None where nothing of it is left.
 
-    model: the original. Its costs are still those of the original.
+    Its costs are still those of the original.
     """
     if group.block:
         return None if plan.leaves_out(group.name) else group
@@ -35,7 +34,7 @@ def after(group: Group, model: nn.Module, plan: Plan) -> Group | None:
         members=tuple(_member(member, roots, plan) for member in there),
         width=len(roots) if there else group.width,
         removable=tuple(roots.index(root) for root in group.removable if root not in gone) if there else (),
-        weights=tuple(_weights(own, model, plan) for own in weights),
+        weights=tuple(_weights(own, plan) for own in weights),
     )
     return left if left.members or left.weights else None
 
@@ -88,7 +87,7 @@ def _member(member: Member, roots: Sequence[int], plan: Plan) -> Member:
     return replace(member, roots=tuple(root for root, _ in pairs), indices=tuple(index for _, index in pairs))
 
 
-def _weights(own: Weights, model: nn.Module, plan: Plan) -> Weights:
+def _weights(own: Weights, plan: Plan) -> Weights:
     lost = plan.removed["out"].get(own.layer, ())
     rows = tuple(row - bisect_left(lost, row) for row in own.rows if row not in set(lost))
     return replace(own, rows=rows, inputs=own.inputs - len(plan.removed["in"].get(own.layer, ())))

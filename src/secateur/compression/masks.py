@@ -46,16 +46,21 @@ def by_row(layer: nn.Module, tensor: Tensor) -> Tensor:
     return rows.reshape(len(rows), rows.shape[1], -1)
 
 
+def spread(layer: nn.Module, mask: Mask) -> Tensor:
+    """Which weights of a layer go: bool, on the CPU, in the shape of its weight."""
+    axis = weight_axis(layer, "out")
+    rows = torch.zeros(cast("Tensor", layer.weight).movedim(axis, 0).shape, dtype=torch.bool)
+    rows[[*mask.rows]] = zeros_of(mask, math.prod(rows.shape[1:])).view(-1, *rows.shape[1:])
+    return rows.movedim(0, axis)
+
+
 @torch.no_grad()
 def zeroed(layer: nn.Module, mask: Mask) -> None:
     """Give a layer a weight of its own in which the mask's weights are zero; the old one stays as it is."""
     weight = cast("nn.Parameter", layer.weight)
-    axis = weight_axis(layer, "out")
-    rows = weight.detach().movedim(axis, 0).clone()
-    chosen = list(mask.rows)
-    gone = zeros_of(mask, math.prod(rows.shape[1:])).view(len(chosen), *rows.shape[1:])
-    rows[chosen] = rows[chosen].masked_fill(gone, 0.0)
-    layer.weight = nn.Parameter(rows.movedim(0, axis).contiguous(), weight.requires_grad)
+    layer.weight = nn.Parameter(
+        weight.detach().masked_fill(spread(layer, mask).to(weight.device), 0.0).contiguous(), weight.requires_grad
+    )
 
 
 def zeros_in(model: nn.Module, layers: Iterable[str]) -> list[tuple[nn.Parameter, Tensor]]:

@@ -57,6 +57,14 @@ def save_compressed(compressed: CompressedModel, dense: nn.Module, workload: Map
     write(folder / "compressed.json", json.dumps(description, indent=1) + "\n")
 
 
+def stored(folder: Path, model: nn.Module) -> CompressedModel:
+    """A compressed model with what was done to it. model: the dense module. Raises what `load_compressed` raises."""
+    module = load_compressed(folder, model)
+    description = json.loads((folder / "compressed.json").read_text(encoding="utf-8"))
+    read = earlier.compressed(description)
+    return CompressedModel(_CANDIDATE.validate_python(read["candidate"]), _PLAN.validate_python(read["plan"]), module)
+
+
 def load_compressed(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """The compressed module, float32, on the CPU, in evaluation mode.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from secateur.definition.declared import Declared
 
@@ -33,6 +35,35 @@ class RecoverDefinition(Declared):
     weight_decay: float = Field(
         5e-4, ge=0.0, le=1000.0, description="L2 penalty on weights with more than one dimension."
     )
+    masks: Literal["kept", "gradual", "movement"] = Field(
+        "kept",
+        description="Which weights are zero: those that the search has chosen (kept), or as many that training chooses, by "
+        "magnitude (gradual) or by how they move (movement).",
+    )
+    steps: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Steps in which a finalist is cut. Each is trained for `epochs`, then the criteria rank what is left.",
+    )
+    rewind: bool = Field(
+        False,
+        description="Each step trains from the workload's early weights (`build_early`), as lottery tickets are.",
+    )
     distill: DistillDefinition | None = Field(
         DistillDefinition(temperature=4.0, weight=0.9), description="Distillation from the dense model; null for none."
     )
+
+    @property
+    def passes(self) -> int:
+        """Epochs of all steps."""
+        return self.epochs * self.steps
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.masks != "kept" and (self.steps > 1 or self.rewind):
+            raise ValueError(
+                f"'masks: {self.masks}' sets more and more weights to zero while it trains: 'steps' and 'rewind' are another way. "
+                "Leave one of the two out"
+            )
+        return self

@@ -192,7 +192,7 @@ def _training_seconds(prepared: Prepared, settings: RecoverDefinition) -> float:
     size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
     steps = min(PROBED_STEPS, max(1, size // min(settings.batch, size)))
     _, elapsed = _timed(lambda: train_steps(prepared.model, prepared.model, prepared.workload, settings, steps))
-    training = elapsed / steps * steps_of(prepared.workload, settings) * settings.finalists
+    training = elapsed / steps * steps_of(prepared.workload, settings) * settings.finalists * settings.steps
     return training * (1 + share_of_rungs(prepared.definition.search.fidelities))
 
 

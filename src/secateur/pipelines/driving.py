@@ -16,6 +16,7 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
 from secateur.pipelines.dashboard import show_finalists
 from secateur.pipelines.evaluating import workers
+from secateur.pipelines.finalists import finalist_of, small_dense_of
 from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener
@@ -24,7 +25,7 @@ from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.ranking import scored
 from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Judged, Results, Searched, record_of
-from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
+from secateur.pipelines.recovering import Recovery
 from secateur.pipelines.rungs import Rungs
 from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
@@ -69,7 +70,7 @@ class Driver:
         finalists = self._recover(saliencies, searched.chosen)
         run.grams.unlink(missing_ok=True)
         judged = self._judge(finalists, problem.dense)
-        small_dense = self._small_dense(saliencies, judged)
+        small_dense = self._small_dense(judged)
         record = record_of(prepared, run, Results(searched, judged, small_dense), watch)
         report = write_report(record, run.path / "report.html")
         show_finalists(run, record, report)
@@ -136,14 +137,14 @@ class Driver:
         dense = {"search": dense_search, "selection": dense_selection, "test": dense_test}
         return Judged(finalists, verdicts, best, dense, comparison)
 
-    def _small_dense(self, saliencies: Saliencies, judged: Judged) -> Recovered | None:
+    def _small_dense(self, judged: Judged) -> Recovered | None:
         """The best finalist's widths, trained from scratch, where the definition asks for it."""
         if not self._prepared.definition.search.baselines.small_dense or judged.best is None:
             return None
         self._listener.stage("recover")
         knee = next(f for f in judged.finalists if f.name == judged.best)
         with self._watch.stage("recover"):
-            baseline = small_dense_of(self._prepared, saliencies, knee)
+            baseline = small_dense_of(self._prepared, knee, self._run.path / knee.folder / "compressed")
             alone = Recovery(self._prepared, self._run, self._device, self._watch, self._listener.step)
             (trained,) = alone.recovered([baseline], lambda _: partial(self._listener.epoch, 1, 1))
         return replace(trained, measurements=widened(trained.measurements, missing(judged.self_comparison)))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
 
 from secateur.agent.runtimes import RUNTIMES
-from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition
+from secateur.compression.transforms import TRANSFORMS
+from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, RecoverDefinition
 from secateur.errors import DefinitionError, MeterFailed
 from secateur.evaluators.formats import ONNX
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_inputs import MOST_BYTES
-from secateur.records import SCORE, Direction, Workload
+from secateur.records import SCORE, Direction, Workload, named
 
 SCORES = (SCORE, SAMPLED)
 """Metrics whose direction is that of the workload's score."""
@@ -91,4 +92,18 @@ def check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:
         raise DefinitionError(
             f"{evaluator.where('runtime')}: files for {evaluator.runtime} take inputs of one size, and the workload has "
             "dynamic_axes. Leave one of the two out."
+        )
+
+
+def check_recovery(settings: RecoverDefinition, workload: Workload, methods: Iterable[str]) -> None:
+    """Raises DefinitionError where finalists cannot be trained in the way that is asked for. methods: of the search space."""
+    if settings.rewind and workload.build_early is None:
+        raise DefinitionError(
+            f"{settings.where('rewind')}: weights from early in the training are needed, and the workload has none. Give "
+            "'build_early' in the Workload that your factory returns, or leave 'rewind' out."
+        )
+    if settings.masks != "kept" and not any(TRANSFORMS[named(method)[0]].stage == "pattern" for method in methods):
+        raise DefinitionError(
+            f"{settings.where('masks')}: '{settings.masks}' chooses in training which weights are zero, and no method of the "
+            "search space sets any to zero. Use one of 'weights/…', 'n_m/…' or 'blocks/…', or leave 'masks' out."
         )

@@ -105,7 +105,7 @@ class _Reporting(Listener):
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002 # the interface
         self._trials = prepared.definition.search.trials
-        self._epochs = prepared.definition.recover.epochs if prepared.definition.recover else 1
+        self._epochs = prepared.definition.recover.passes if prepared.definition.recover else 1
         groups = len(prepared.space.choices)
         self._say(f"{prepared.definition.name}: {groups} groups, run {run.run_id} in {run.path}")
 

@@ -39,7 +39,14 @@ from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.on_device import FIGURES
 from secateur.evaluators.onnx_export import check_size
 from secateur.evaluators.runtimes import RUNTIMES
-from secateur.pipelines.limits import SCORES, check_batch, check_direction, check_sizes, check_threads
+from secateur.pipelines.limits import (
+    SCORES,
+    check_batch,
+    check_direction,
+    check_recovery,
+    check_sizes,
+    check_threads,
+)
 from secateur.pipelines.state import STATE
 from secateur.records import DEPTH, Direction, GroupSummary, Workload, named
 from secateur.search.samplers import SAMPLERS, refusal
@@ -210,6 +217,8 @@ def prepare(
         return channel_multiple(devices, definition.evaluator.batch, place.kept)
 
     space = build_space(definition.search_space, found, multiple)
+    if definition.recover is not None:
+        check_recovery(definition.recover, workload, space.methods)
     step("exporting the dense model")
     dense = DenseModel(model, workload, found.costs, dense_onnx)
     evaluator = Evaluator(definition.evaluator, dense, place, own_metrics)

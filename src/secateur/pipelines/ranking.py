@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from secateur.compression.block_saliency import block_saliencies
+from secateur.compression.compensation.gram import Grams
 from secateur.compression.proof import Proof
 from secateur.compression.resolution import resolve
-from secateur.compression.saliency import Saliencies, compute_saliencies
+from secateur.compression.saliency import Saliencies, compute_saliencies, raising
 from secateur.compression.transforms import TRANSFORMS, Unit
 from secateur.compression.weight_saliency import weight_saliencies
 from secateur.errors import ModelError, NotFinite
 from secateur.pipelines.preparation import Prepared
-from secateur.records import CHANNELS, named, scored_as
+from secateur.records import CHANNELS, Group, Workload, named, scored_as
 from secateur.search_spaces import SearchSpace
 
 
@@ -25,23 +29,7 @@ def ranked(prepared: Prepared) -> Saliencies:
     """
     space, failures = prepared.space, dict[str, NotFinite]()
     grams = prepared.evaluator.cutting.grams
-    model, workload = prepared.model, prepared.workload
-    by_channel = [choice.group for choice in space.choices.values() if CHANNELS in choice.transforms]
-    blocks = [group for group in space.groups if group.block]
-    criteria: dict[Unit, list[str]] = {"channels": [], "weights": [], "residual blocks": []}
-    for transform, criterion in map(named, space.methods):
-        asked = criteria[TRANSFORMS[transform].unit]
-        asked += [criterion] if criterion not in asked else []
-    of_channels = criteria["channels"]
-    parts = (
-        compute_saliencies(model, by_channel, of_channels, workload, grams, failures.__setitem__),
-        weight_saliencies(model, space.groups, criteria["weights"], workload, grams, failures.__setitem__),
-        block_saliencies(model, blocks, criteria["residual blocks"], workload, failures.__setitem__),
-    )
-    saliencies = {
-        group.name: {name: scores for part in parts for name, scores in part.get(group.name, {}).items()}
-        for group in space.groups
-    }
+    saliencies = scores_of(prepared.model, space.groups, space.methods, prepared.workload, grams, failures.__setitem__)
     for choice in space.choices.values():
         if failures.keys() >= set(map(scored_as, choice.methods)):
             raise failures[scored_as(choice.methods[0])]
@@ -49,7 +37,7 @@ def ranked(prepared: Prepared) -> Saliencies:
         logging.getLogger("secateur").warning("The criterion '%s' is left out of this run: %s", method, error)
     space = scored(space, saliencies)
     proof = Proof(prepared.model, prepared.workload.example_inputs)
-    for method in [method for method in of_channels if method in space.methods]:
+    for method in [method for method in space.methods if named(method)[0] == CHANNELS]:
         candidate = space.uniform(0.5, method)
         if reason := proof.disproof(resolve(candidate, space.groups, saliencies)):
             raise ModelError(
@@ -57,6 +45,34 @@ def ranked(prepared: Prepared) -> Saliencies:
                 "channels had not shown it. List the groups that it concerns under `exclude` in the search space."
             )
     return saliencies
+
+
+def scores_of(
+    model: nn.Module,
+    groups: Sequence[Group],
+    methods: Iterable[str],
+    workload: Workload,
+    grams: Grams,
+    failed: Callable[[str, NotFinite], None] = raising,
+) -> Saliencies:
+    """The scores of groups by all criteria that methods name. failed: told of those that give no finite ones, and why.
+
+    A group without members has no channels that may go. Raises what the criteria raise.
+    """
+    criteria: dict[Unit, list[str]] = {"channels": [], "weights": [], "residual blocks": []}
+    for transform, criterion in map(named, methods):
+        asked = criteria[TRANSFORMS[transform].unit]
+        asked += [criterion] if criterion not in asked else []
+    by_channel, blocks = ([group for group in groups if getattr(group, what)] for what in ("members", "block"))
+    parts = (
+        compute_saliencies(model, by_channel, criteria["channels"], workload, grams, failed),
+        weight_saliencies(model, groups, criteria["weights"], workload, grams, failed),
+        block_saliencies(model, blocks, criteria["residual blocks"], workload, failed),
+    )
+    return {
+        group.name: {name: scores for part in parts for name, scores in part.get(group.name, {}).items()}
+        for group in groups
+    }
 
 
 def scored(space: SearchSpace, saliencies: Saliencies) -> SearchSpace:

@@ -1,6 +1,7 @@
 """From a finalist to its figures: train, export, measure. Each part is kept on disk, so that a crash costs one part at most.
 
 finalists/NAME/checkpoint.safetensors    while it is trained, after each epoch
+finalists/NAME/step-1/, step-2/, …        where it is cut in several steps, each but the last as below when it is over
 finalists/NAME/compressed/, trained.json when that is over
 finalists/NAME/model.onnx                exported, once; the gate and the registry take this file
 finalists/NAME/result.json               measured
@@ -12,33 +13,29 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
-import torch
 from pydantic import TypeAdapter
-from torch import nn
 
-from secateur.compression.masks import keep_zero, zeros_in
-from secateur.compression.plan import apply
-from secateur.compression.resolution import resolve
-from secateur.compression.saliency import Saliencies
-from secateur.compression.storage import load_compressed, save_compressed
-from secateur.definition import LocalDevice, RecoverDefinition
+from secateur.compression.storage import save_compressed, stored
+from secateur.definition import LocalDevice
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.on_device import Answer
 from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
 from secateur.pipelines.exporting import export_into, stored_network
+from secateur.pipelines.finalists import Finalist
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import Candidate, CompressedModel, Measurement, Plan, Recovered, Trial, earlier
-from secateur.recovery.fine_tune import Training, Tuned, fine_tune
+from secateur.pipelines.tuning import OnEpoch, Tuning
+from secateur.records import CompressedModel, Recovered, earlier
+from secateur.recovery.fine_tune import Tuned
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 
@@ -47,72 +44,6 @@ OWN_FAULTS = (EvaluationFailed, ModelError, WorkloadError)
 
 ROLE = "selection"
 """The data role that finalists are measured on."""
-OnEpoch = Callable[[int, float], None]
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A network that is to be tuned.
-
-    name: also of its folder. trial: whose widths it has. searched: its figures in the search, if any. settings: of training,
-    None for none. untuned: builds the network that training starts from.
-    """
-
-    name: str
-    trial: int
-    candidate: Candidate
-    plan: Plan
-    searched: Mapping[str, Measurement]
-    settings: RecoverDefinition | None
-    untuned: Callable[[], nn.Module]
-
-
-def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
-    """A trial of the search that goes on. number: among the finalists, from 1.
-
-    Training starts from the network of the search. One that is not trained is refined: a better network as it is, but a worse one
-    to train, since its batch norms, in training mode, see other statistics than the refit went by (`benchmarks/compensation.py`).
-    """
-    candidate, evaluator = trial.evaluation.candidate, prepared.evaluator
-    plan = resolve(candidate, prepared.space.groups, saliencies)
-
-    def untuned() -> nn.Module:
-        if prepared.definition.recover is None:
-            return evaluator.refined(plan)
-        return evaluator.compress(candidate, plan).module
-
-    return Finalist(
-        f"f{number}-{trial.evaluation.plan_key[:6]}",
-        trial.number,
-        candidate,
-        plan,
-        trial.evaluation.measurements,
-        prepared.definition.recover,
-        untuned,
-    )
-
-
-def small_dense_of(prepared: Prepared, saliencies: Saliencies, knee: Recovered) -> Finalist:
-    """The baseline that needs no pruning: the knee's widths with new weights, trained just as the finalists are.
-
-    Source: Liu et al. 2019 (Rethinking the value of network pruning), arXiv:1810.05270.
-    """
-    plan = resolve(knee.candidate, prepared.space.groups, saliencies)
-
-    def untuned() -> nn.Module:
-        fresh = apply(prepared.model, plan)
-        masked = zeros_in(fresh, plan.masked)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(prepared.definition.search.seed)
-            for layer in fresh.modules():
-                renew = getattr(layer, "reset_parameters", None)
-                if callable(renew):
-                    renew()
-        keep_zero(masked)
-        return fresh
-
-    settings = prepared.definition.recover or RecoverDefinition()
-    return Finalist("small-dense", knee.trial, knee.candidate, plan, {}, settings, untuned)
 
 
 @dataclass(frozen=True)
@@ -127,6 +58,10 @@ class Recovery:
     device: str
     watch: Stopwatch
     step: Callable[[str], None] = lambda _: None
+
+    @cached_property
+    def _tuning(self) -> Tuning:
+        return Tuning(self.prepared, self.device)
 
     def recovered(self, finalists: Sequence[Finalist], on_epoch: Callable[[int], OnEpoch]) -> Iterator[Recovered]:
         """Train, export and measure finalists; each is given out, in order, when it is done.
@@ -165,12 +100,13 @@ class Recovery:
             return partial(_read, done)
         recovered, evaluator = self._empty(finalist), self.prepared.evaluator
         try:
-            recovered, module = self._trained(finalist, on_epoch)
-            network = self._exported(finalist, module)
+            recovered, compressed = self._trained(finalist, on_epoch)
+            network = self._exported(finalist, compressed)
         except DataUnreadable:
             raise
         except OWN_FAULTS as error:
-            (self._folder(finalist) / "checkpoint.safetensors").unlink(missing_ok=True)
+            for file in self._folder(finalist).rglob("checkpoint.safetensors"):
+                file.unlink()
             return partial(self._kept, finalist, replace(recovered, failure=str(error)))
         self.step(f"measuring {finalist.name}")
         asked = None if beside is None else beside.submit(evaluator.ask, network, ROLE, evaluator.everything)
@@ -180,32 +116,47 @@ class Recovery:
         write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
         return recovered
 
-    def _trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, nn.Module]:
-        """A finalist without figures, and its tuned module. A training that was begun goes on."""
-        folder = self._folder(finalist)
-        done, checkpoint = folder / "trained.json", folder / "checkpoint.safetensors"
-        if done.is_file():
-            return _read(done), load_compressed(folder / "compressed", self.prepared.model)
-        definition = self.prepared.definition
+    def _trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, CompressedModel]:
+        """A finalist without figures, and its tuned network. What was begun goes on, step by step."""
+        steps = finalist.settings.steps if finalist.settings else 1
+        folders = [*(self._folder(finalist) / f"step-{step}" for step in range(1, steps)), self._folder(finalist)]
+        before: CompressedModel | None = None
+        recovered = self._empty(finalist)
+        for step, folder in enumerate(folders, start=1):
+            if (folder / "trained.json").is_file():
+                recovered = _read(folder / "trained.json")
+                before = stored(folder / "compressed", self.prepared.model)
+                continue
+            done = recovered.epochs
+
+            def told(epoch: int, loss: float, done: int = done) -> None:
+                on_epoch(done + epoch, loss)
+
+            before, tuned = self._step(finalist, step, before, folder / "checkpoint.safetensors", told)
+            recovered = replace(
+                recovered,
+                epochs=done + tuned.epochs,
+                seconds=recovered.seconds + tuned.seconds,
+                stopped=recovered.stopped or tuned.stopped,
+                losses=(*recovered.losses, *tuned.losses),
+            )
+            save_compressed(
+                before, self.prepared.model, self.prepared.definition.workload.as_written, folder / "compressed"
+            )
+            write(folder / "trained.json", _RECOVERED.dump_json(recovered, indent=1))
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        assert before is not None  # noqa: S101 # there is one step at least
+        return recovered, before
+
+    def _step(
+        self, finalist: Finalist, step: int, before: CompressedModel | None, checkpoint: Path, on_epoch: OnEpoch
+    ) -> tuple[CompressedModel, Tuned]:
         with self.watch.stage("recover.refitting"):
-            module = finalist.untuned()
-        tuned = Tuned(module, 0, 0.0, None)
-        if finalist.settings is not None:
-            training = Training(self.device, definition.search.seed, checkpoint, on_epoch, finalist.plan.masked)
-            with self.watch.stage("recover.training"):
-                tuned = fine_tune(module, self.prepared.model, self.prepared.workload, finalist.settings, training)
-        recovered = replace(
-            self._empty(finalist),
-            epochs=tuned.epochs,
-            seconds=tuned.seconds,
-            stopped=tuned.stopped,
-            losses=tuned.losses,
-        )
-        compressed = CompressedModel(finalist.candidate, finalist.plan, tuned.module)
-        save_compressed(compressed, self.prepared.model, definition.workload.as_written, folder / "compressed")
-        write(done, _RECOVERED.dump_json(recovered, indent=1))
-        checkpoint.unlink(missing_ok=True)
-        return recovered, tuned.module
+            network = self._tuning.begun(finalist, step, before)
+        if finalist.settings is None:
+            return network, Tuned(network.module, 0, 0.0, None)
+        with self.watch.stage("recover.training"):
+            return self._tuning.trained(network, finalist.settings, finalist.candidate, checkpoint, on_epoch)
 
     def _measured(
         self, finalist: Finalist, recovered: Recovered, network: Network, asked: Future[Answer | None] | None
@@ -240,12 +191,12 @@ class Recovery:
             seconds=0.0,
         )
 
-    def _exported(self, finalist: Finalist, module: nn.Module) -> Network:
-        folder, macs = self._folder(finalist), self.prepared.costs.after(finalist.plan)
+    def _exported(self, finalist: Finalist, compressed: CompressedModel) -> Network:
+        folder, macs = self._folder(finalist), self.prepared.costs.after(compressed.plan)
         self.step(f"exporting {finalist.name}")
         with self.watch.stage("recover.export"):
-            stored = stored_network(self.prepared, folder, module, macs)
-            return stored or export_into(self.prepared, folder, module, macs)
+            stored = stored_network(self.prepared, folder, compressed.module, macs)
+            return stored or export_into(self.prepared, folder, compressed.module, macs)
 
     @contextlib.contextmanager
     def _measuring(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from secateur.records import (
     Trial,
 )
 from secateur.recovery.fine_tune import Training, train_steps
+from secateur.recovery.masks import kept
 from secateur.search.front import front
 from secateur.search.goals import goals_of
 from secateur.search.ledger import Problem, by_hypervolume, feasible, own
@@ -74,7 +75,7 @@ def evaluation_of(
 
     def few_steps(module: nn.Module) -> nn.Module:
         settings = prepared.definition.recover or RecoverDefinition()
-        training = Training(device, masked=job.plan.masked)
+        training = Training(device, masks=kept(job.plan.masked))
         return train_steps(module, prepared.model, prepared.workload, settings, job.fidelity.steps, training).module
 
     return prepared.evaluator.evaluate(

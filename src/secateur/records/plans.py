@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING, TypeAlias
 
 from secateur.records.groups import Side
@@ -56,6 +56,23 @@ class Edit:
             return int(kept) / int(among)
         level = int(str(self.level).rpartition("@")[2])
         return level / (width if self.transform == CHANNELS else PER_MILLE)
+
+    def keeping(self, share: float, width: int) -> Edit:
+        """The same kind of edit, and a milder one, after which about this share of the group stays. width: as in `kept`.
+
+        A block can only be left out.
+        """
+        share = max(share, self.kept(width))
+        if self.transform == DEPTH:
+            return self
+        if self.transform == CHANNELS:
+            return replace(self, level=round(share * width))
+        if self.transform == N_M:
+            among = int(str(self.level).partition(":")[2])
+            return replace(self, level=f"{ceil(share * among)}:{among}")
+        shape, at, _ = str(self.level).rpartition("@")
+        kept = round(share * PER_MILLE)
+        return replace(self, level=f"{shape}{at}{kept}" if at else kept)
 
     def text(self, width: int) -> str:
         """What stays of a group, in short. width: as in `kept`."""

@@ -63,6 +63,7 @@ class Workload:
     dynamic_axes: input name → axis → name: axes besides the batch whose size is not always the example's (length, height), those of
     one name equally long; input names are those of the exported file.
     output: model outputs → tensor (n, …), floating: what cut networks are compared by with the dense one (damage, distillation).
+    build_early: returns the same module with weights from early in its training, for `recover.rewind`.
     loss: `(outputs, targets) → scalar tensor`, mean over the batch; also the loss of recovery.
     score: `(outputs, targets) → tensor (n,)` of per-sample scores (their mean is the accuracy) or a scalar.
         Or an object with `update(outputs, targets)` and `compute()`, which gives a scalar of all samples.
@@ -83,3 +84,4 @@ class Workload:
     augment: Callable[[Any, torch.Generator], Any] | None = None
     output: Callable[[Any], Tensor] = logits
     dynamic_axes: DynamicAxes = field(default_factory=dict)
+    build_early: Callable[[], nn.Module] | None = None

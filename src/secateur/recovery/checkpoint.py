@@ -14,7 +14,7 @@ from secateur.recovery.loop import Learner
 
 
 class Checkpoint:
-    """Weights, momentum and the scale of the loss, with epochs, seconds and the epochs' losses so far.
+    """Weights, momentum, masks and the scale of the loss, with epochs, seconds and the epochs' losses so far.
 
     Random numbers need no place in it: every epoch draws from its own seed.
     """
@@ -40,6 +40,8 @@ class Checkpoint:
             momentum = self._learner.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum.contiguous()
+        for name, tensor in self._learner.masks.state().items():
+            tensors[f"masks.{name}"] = tensor.clone(memory_format=torch.contiguous_format)
         progress = {
             "epoch": self.epoch,
             "seconds": self.seconds,
@@ -59,6 +61,8 @@ class Checkpoint:
         self._learner.student.load_state_dict(
             {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         )
+        masks = {name.removeprefix("masks."): t for name, t in tensors.items() if name.startswith("masks.")}
+        self._learner.masks.restore(masks)
         for name, parameter in self._learner.student.named_parameters():
             if f"momentum.{name}" in tensors:
                 # In the parameter's own layout: another one may round differently.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from secateur.compression.masks import keep_zero, zeros_in
 from secateur.definition import RecoverDefinition
 from secateur.records import Workload
+from secateur.recovery.masks import NO_MASKS, Masks, MasksOf
 from secateur.recovery.precision import Precision, precision_for
 from secateur.recovery.terms import Batch, Term, total
 from secateur.workloads.calls import calling
@@ -26,7 +25,7 @@ MOST_OVERFLOWS = 8
 class Learner:
     """A network under training, with everything of it that changes at a step.
 
-    masked: weights of which some stay zero, and which.
+    masks: keep weights at zero.
     """
 
     student: nn.Module
@@ -34,17 +33,17 @@ class Learner:
     scaler: torch.amp.GradScaler
     precision: Precision
     device: str
-    masked: Sequence[tuple[nn.Parameter, Tensor]] = ()
+    masks: Masks
 
 
-def learner_for(student: nn.Module, settings: RecoverDefinition, device: str, masked: Sequence[str] = ()) -> Learner:
-    """student: on the device already. device: `cpu` or `cuda`. masked: layers of which the weights that are zero stay so."""
+def learner_for(student: nn.Module, settings: RecoverDefinition, device: str, masks: MasksOf = NO_MASKS) -> Learner:
+    """student: on the device already. device: `cpu` or `cuda`. masks: made for it."""
     precision = precision_for(device)
     optimizer = torch.optim.SGD(
         _parameter_groups(student, settings.weight_decay), lr=settings.learning_rate, momentum=0.9, nesterov=True
     )
     scaler = torch.amp.GradScaler(device, enabled=precision.scaled)
-    return Learner(student, optimizer, scaler, precision, device, zeros_in(student, masked))
+    return Learner(student, optimizer, scaler, precision, device, masks(student))
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ class Loop:
         for step, (inputs, targets) in enumerate(loader):
             done, steps = epoch * len(loader) + step, settings.epochs * len(loader)
             _schedule(learner.optimizer, settings.learning_rate, done, steps)
+            learner.masks.before(done / steps)
             buffers = [b.clone() for b in learner.student.buffers()] if learner.precision.scaled else []
             with calling(f"Training step {step + 1} of epoch {epoch + 1}"):
                 loss = self._loss(inputs, targets, generator)
@@ -118,9 +118,11 @@ class Loop:
 def _step(learner: Learner, loss: Tensor) -> None:
     learner.optimizer.zero_grad(set_to_none=True)
     learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+    learner.scaler.unscale_(learner.optimizer)
+    learner.masks.graded()
     learner.scaler.step(learner.optimizer)  # left out where a gradient is not finite
     learner.scaler.update()
-    keep_zero(learner.masked)
+    learner.masks.stepped()
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

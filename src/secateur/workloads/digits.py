@@ -39,17 +39,23 @@ def workload(*, network: str = "resnet", cache: str | None = None) -> Workload:
     images = pixels.div(16).sub(0.305).div(0.376)[:, None]
     roles = split(TensorDataset(images, labels))
     recipe = RECIPES[network]
-    weights = folder / f"digits-{recipe.name}.safetensors"
-    if not weights.is_file():
-        write(weights, save(train(roles.train, recipe).state_dict()))
+
+    def after(epochs: int, name: str) -> nn.Module:
+        weights = folder / f"digits-{recipe.name}{name}.safetensors"
+        if not weights.is_file():
+            write(weights, save(train(roles.train, recipe, epochs).state_dict()))
+        return load_weights(recipe.network(), weights)
+
+    after(recipe.epochs, "")
     return Workload(
         name="digits",
-        build_model=lambda: load_weights(recipe.network(), weights),
+        build_model=lambda: after(recipe.epochs, ""),
         example_inputs=(images[:2],),
         data=roles,
         loss=F.cross_entropy,
         score=top1,
         augment=shift,
+        build_early=lambda: after(1, "-early"),
     )
 
 
@@ -109,10 +115,11 @@ def shift(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[:, :, 1 + dy : 9 + dy, 1 + dx : 9 + dx]
 
 
-def train(data: Dataset[tuple[Tensor, Tensor]], recipe: Recipe) -> nn.Module:
-    """Train a network from scratch."""
+def train(data: Dataset[tuple[Tensor, Tensor]], recipe: Recipe, epochs: int) -> nn.Module:
+    """Train a network from scratch. epochs: the first so many of the recipe's."""
     (images,), labels = collect(data)
     return recipe.trained(
         len(labels),
         lambda model, batch, generator: F.cross_entropy(model(shift(images[batch], generator)), labels[batch]),
+        epochs,
     )

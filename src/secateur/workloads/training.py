@@ -31,10 +31,16 @@ class Recipe:
     rate: float
     optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
 
-    def trained(self, samples: int, loss: Callable[[nn.Module, Tensor, torch.Generator], Tensor]) -> nn.Module:
+    def trained(
+        self,
+        samples: int,
+        loss: Callable[[nn.Module, Tensor, torch.Generator], Tensor],
+        first: int | None = None,
+    ) -> nn.Module:
         """Train from scratch, in whole batches. The same weights at each call on the same machine.
 
-        loss: (network, numbers of the samples of a batch, generator for augmentation) → scalar.
+        loss: (network, numbers of the samples of a batch, generator for augmentation) → scalar. first: stop after so many epochs
+        of this very training.
         """
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -45,7 +51,7 @@ class Recipe:
             schedule = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, max_lr=self.rate, epochs=self.epochs, steps_per_epoch=steps
             )
-            for _ in range(self.epochs):
+            for _ in range(self.epochs if first is None else first):
                 order = torch.randperm(samples, generator=generator)
                 for batch in order[: steps * self.batch].view(-1, self.batch):
                     value = loss(model, batch, generator)

@@ -36,7 +36,7 @@ def test_two_plans_one_after_the_other_are_one_of_the_original(name):
     for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
         first = drawn(groups, generator, most=3)
-        left = [own for group in groups if (own := after(group, model, first)) is not None]
+        left = [own for group in groups if (own := after(group, first)) is not None]
         then = drawn(left, generator)
         assert first.steps
         assert then.steps
@@ -53,5 +53,5 @@ def test_what_a_bypass_has_left_out_is_no_group_any_more():
     plan = resolve(Candidate({block.name: (Edit("depth", 0, "random"),)}), found.blocks, {block.name: {}})
     inside = [group for group in found.groups if group.name.startswith(f"{block.name}.")]
     assert inside
-    assert after(block, model, plan) is None
-    assert [after(group, model, plan) for group in inside] == [None] * len(inside)
+    assert after(block, plan) is None
+    assert [after(group, plan) for group in inside] == [None] * len(inside)

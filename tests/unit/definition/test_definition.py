@@ -215,3 +215,9 @@ def test_a_definition_that_is_written_out_reads_back_the_same(project, tmp_path)
         YAML().dump(definition.as_written(), stream)
     again, _ = load_pipeline(str(tmp_path / "again.yaml"))
     assert again.as_written() == definition.as_written()
+
+
+@pytest.mark.parametrize("other", ["steps: 2", "rewind: true"])
+def test_masks_are_chosen_in_training_or_between_steps(project, other):
+    rewrite(project, "search:\n  trials: 20", "recover: {masks: gradual, " + other + "}\nsearch:\n  trials: 20")
+    assert "'steps' and 'rewind' are another way. Leave one of the two out" in message()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from secateur.definition import EvaluatorDefinition, SearchDefinition
+from secateur.definition import EvaluatorDefinition, RecoverDefinition, SearchDefinition
 from secateur.errors import DefinitionError, EvaluationFailed, MeterFailed, ModelError
 from secateur.evaluators.runtimes import host_for
 from secateur.pipelines.devices import measure_file
-from secateur.pipelines.limits import check_batch, check_threads
+from secateur.pipelines.limits import check_batch, check_recovery, check_threads
 from secateur.pipelines.stages import dense_on
 
 IMAGE = [torch.zeros(1, 3, 32, 32)]
@@ -79,3 +80,19 @@ def test_a_meter_that_fails_on_the_dense_model_is_the_definitions_fault(failure,
     )
     with pytest.raises(expected, match=said):
         dense_on(prepared, "search")
+
+
+@pytest.mark.parametrize(
+    ("settings", "methods", "said"),
+    [
+        ({"rewind": True}, ["l2"], r"^definition: weights from early in the training.*Give 'build_early'"),
+        ({"masks": "movement"}, ["l2", "depth/influence"], r"^definition: 'movement' chooses.*Use one of 'weights/…'"),
+        ({"masks": "gradual"}, ["n_m/wanda"], None),
+        ({"rewind": True, "early": True}, ["l2"], None),
+    ],
+)
+def test_a_way_to_train_that_lacks_what_it_needs_is_refused_before_the_search(settings, methods, said):
+    early = settings.pop("early", False) or None
+    allowed = nullcontext() if said is None else pytest.raises(DefinitionError, match=said)
+    with allowed:
+        check_recovery(RecoverDefinition(**settings), SimpleNamespace(build_early=early), methods)

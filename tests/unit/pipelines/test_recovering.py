@@ -13,16 +13,21 @@ import pytest
 import torch
 
 from conftest import make_workload
+from nets import network
+from secateur.compression.costs import nonzero_after
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
-from secateur.compression.storage import weights_digest
+from secateur.compression.resolution import resolve
+from secateur.compression.storage import stored, weights_digest
 from secateur.definition import LocalDevice, RecoverDefinition, SearchSpaceDefinition
 from secateur.errors import DataUnreadable, DeviceLost, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
-from secateur.pipelines.recovering import Recovery, finalist_of, small_dense_of
+from secateur.pipelines import tuning
+from secateur.pipelines.finalists import finalist_of, small_dense_of
+from secateur.pipelines.recovering import Recovery
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import CompressedModel, Evaluation, Measurement, Trial
+from secateur.records import Candidate, CompressedModel, Edit, Evaluation, Measurement, Trial
 from secateur.search_spaces import build_space
 
 SCORES = Scores(2, per_sample=True, values=np.array([0.0, 1.0]))
@@ -78,13 +83,13 @@ def case(tmp_path):
     workload = make_workload()
     model = workload.build_model()
     space = build_space(
-        SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}),
+        SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2", "weights/magnitude"]}]}),
         find_groups(model, workload.example_inputs),
     )
     definition = SimpleNamespace(
         recover=SETTINGS,
         search=SimpleNamespace(seed=3),
-        evaluator=SimpleNamespace(device=LocalDevice(), device_samples=0),
+        evaluator=SimpleNamespace(device=LocalDevice(), device_samples=0, refit_images=0, calibration_images=32),
         workload=SimpleNamespace(as_written={"factory": "made:made"}),
     )
     costs = SimpleNamespace(after=lambda _: 1000)
@@ -94,7 +99,8 @@ def case(tmp_path):
     run = RunFolder(tmp_path, "r", "p", "d", str(tmp_path), "now", "w", {})
     scores = {g.name: {"l2": torch.arange(g.width).float()} for g in space.groups}
     recovery = Recovery(prepared, run, "cpu", Stopwatch(tmp_path / "seconds.json"))
-    trial = Trial(7, "sampler", "", Evaluation(space.uniform(0.5, "l2"), "abcdef123", {}), None)
+    halved = Candidate({g: e for g, e in space.uniform(0.5, "l2").edits.items() if e[0].transform == "channels"})
+    trial = Trial(7, "sampler", "", Evaluation(halved, "abcdef123", {}), None)
     return SimpleNamespace(
         recovery=recovery, evaluator=prepared.evaluator, finalist=finalist_of(prepared, scores, trial, 1), scores=scores
     )
@@ -123,10 +129,11 @@ def test_a_finalist_is_exported_once_and_its_parts_are_timed(case):
 def test_training_starts_from_the_network_of_the_search_and_one_that_is_not_trained_is_refined(case):
     prepared, found = case.recovery.prepared, case.finalist
     trial = Trial(7, "sampler", "", Evaluation(found.candidate, "abcdef123", {}), None)
-    assert weights_digest(found.untuned()) == weights_digest(apply(prepared.model, found.plan))
+    plan = resolve(found.candidate, prepared.space.groups, case.scores)
+    assert weights_digest(found.begun(found.candidate).module) == weights_digest(apply(prepared.model, plan))
     prepared.definition.recover = None
     alone = finalist_of(prepared, case.scores, trial, 1)
-    assert (alone.untuned(), alone.settings) == ("refined", None)
+    assert (alone.begun(alone.candidate).module, alone.settings) == ("refined", None)
 
 
 @pytest.mark.parametrize("killed", ["export", "selection", "search"])
@@ -148,7 +155,7 @@ def test_a_crash_in_training_costs_an_epoch_and_changes_nothing(case, tmp_path):
     with pytest.raises(Killed):
         tuned(case, kill)
     epochs = []
-    _, module = case.recovery._trained(case.finalist, lambda epoch, _: epochs.append(epoch))
+    _, network = case.recovery._trained(case.finalist, lambda epoch, _: epochs.append(epoch))
     assert epochs == [2]
     whole = Recovery(
         case.recovery.prepared,
@@ -156,7 +163,7 @@ def test_a_crash_in_training_costs_an_epoch_and_changes_nothing(case, tmp_path):
         "cpu",
         Stopwatch(tmp_path / "s.json"),
     )
-    assert weights_digest(module) == weights_digest(whole._trained(case.finalist, silent)[1])
+    assert weights_digest(network.module) == weights_digest(whole._trained(case.finalist, silent)[1].module)
 
 
 def test_what_cannot_be_measured_says_why_and_stays_so(case):
@@ -219,7 +226,7 @@ def test_the_small_dense_baseline_shows_no_figure_of_the_knee(case):
     knee = tuned(case)
     told = Measurement(0.9, "", "measured")
     knee = replace(knee, on_search=told, searched={"accuracy": told}, measurements={"accuracy": told})
-    baseline = small_dense_of(case.recovery.prepared, case.scores, knee)
+    baseline = small_dense_of(case.recovery.prepared, knee, case.recovery.run.path / knee.folder / "compressed")
     found = tuned(case, silent, baseline)
     assert found.name == "small-dense"
     assert found.candidate == knee.candidate
@@ -304,3 +311,100 @@ def test_a_machine_that_is_lost_costs_no_training(board):
     assert [f.failure for f in found] == [None] * 3
     assert board.log == ["1 trained", "2 trained", "3 trained"]
     assert board.case.evaluator.calls.count("export") == 3
+
+
+def in_steps(case, **changed):
+    """The finalist, trained for one epoch in each of three steps; what each step starts from is kept."""
+    settings = SETTINGS.model_copy(update={"epochs": 1, "steps": 3, **changed})
+    return replace(case.finalist, settings=settings)
+
+
+def widths(plan, groups):
+    return {g.name: g.width - len(plan.removed["out"].get(g.name, ())) for g in groups}
+
+
+def test_a_finalist_is_cut_in_steps_and_ranked_again_by_its_trained_weights(case):
+    """Each step takes the same share of what is left, never what an earlier one has kept out, and the last one all the rest."""
+    prepared = case.recovery.prepared
+    groups = [group for group in prepared.space.groups if group.name in case.finalist.candidate.edits]
+    epochs = []
+    found = tuned(case, lambda epoch, _: epochs.append(epoch), in_steps(case))
+    folder = case.recovery.run.path / found.folder
+    networks = [stored(folder / name / "compressed", prepared.model) for name in ("step-1", "step-2", "")]
+    assert epochs == [1, 2, 3]
+    assert (found.epochs, len(found.losses)) == (3, 3)
+    assert networks[-1].candidate == case.finalist.candidate
+    for group in groups:
+        left = [widths(network.plan, groups)[group.name] for network in networks]
+        last = case.finalist.candidate.width(group.name, group.width)
+        assert left == [round(group.width * (last / group.width) ** (step / 3)) for step in (1, 2, 3)]
+        gone = [set(network.plan.removed["out"][group.name]) for network in networks]
+        assert gone[0] <= gone[1] <= gone[2]
+    first, second = networks[:2]
+    single = next(group for group in groups if len(group.weights) == 1)
+    gone = [set(network.plan.removed["out"][single.name]) for network in (first, second)]
+    kept = [channel for channel in range(single.width) if channel not in gone[0]]
+    norms = dict(zip(kept, first.module.get_submodule(single.name).weight.flatten(1).norm(dim=1).tolist(), strict=True))
+    assert max(norms[i] for i in gone[1] - gone[0]) < min(norms[i] for i in kept if i not in gone[1])
+
+
+def test_a_crash_between_steps_costs_the_step_that_was_under_way(case):
+    def kill(epoch, _loss):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tuned(case, kill, in_steps(case))
+    epochs = []
+    assert tuned(case, lambda epoch, _: epochs.append(epoch), in_steps(case)).epochs == 3
+    assert epochs == [3], "the second step's only epoch was over"
+
+
+def test_a_rewound_finalist_trains_early_weights_by_what_trained_ones_say(case, monkeypatch):
+    prepared = case.recovery.prepared
+    early = network("residual")
+    with torch.no_grad():
+        for parameter in early.parameters():
+            parameter.mul_(0.5)
+    case.recovery.prepared.workload = replace(prepared.workload, build_early=lambda: early)
+    started = []
+    train = tuning.fine_tune
+
+    def told(module, *rest):
+        started.append(module)
+        return train(module, *rest)
+
+    monkeypatch.setattr(tuning, "fine_tune", told)
+    found = tuned(case, silent, in_steps(case, rewind=True))
+    folder = case.recovery.run.path / found.folder
+    for module, name in zip(started, ("step-1", "step-2", ""), strict=True):
+        plan = stored(folder / name / "compressed", prepared.model).plan
+        assert weights_digest(module) == weights_digest(apply(early, plan))
+
+
+@pytest.mark.parametrize("masks", ["gradual", "movement"])
+def test_masks_that_training_chooses_are_those_of_the_plan(case, masks):
+    """In a network that loses channels too: the module is what its plan makes of the original, but for trained values."""
+    prepared = case.recovery.prepared
+    first, *others = [group for group in prepared.space.groups if group.weights]
+    edits = {first.name: (Edit("channels", first.width // 2, "l2"),)}
+    edits |= {group.name: (Edit("weights", 300, "magnitude"),) for group in others}
+    zeros = {
+        g.name: {"weights/magnitude": torch.rand(sum(len(w.rows) * w.inputs * w.kernel for w in g.weights))}
+        for g in others
+    }
+    scores = {first.name: case.scores[first.name], **zeros}
+    trial = Trial(7, "sampler", "", Evaluation(Candidate(edits), "abcdef123", {}), None)
+    settings = SETTINGS.model_copy(update={"masks": masks})
+    found = tuned(case, silent, replace(finalist_of(prepared, scores, trial, 1), settings=settings))
+    network = stored(case.recovery.run.path / found.folder / "compressed", prepared.model)
+    assert network.candidate == Candidate(edits)
+    reference = apply(prepared.model, network.plan)
+    for group in others:
+        for own in group.weights:
+            weight, expected = (m.get_submodule(own.layer).weight for m in (network.module, reference))
+            assert torch.equal(weight == 0, expected == 0)
+        total = sum(network.module.get_submodule(own.layer).weight.numel() for own in group.weights)
+        gone = sum(int((network.module.get_submodule(own.layer).weight == 0).sum()) for own in group.weights)
+        assert gone == pytest.approx(0.7 * total, abs=1)
+    assert nonzero_after(prepared.model, network.plan) == sum(int((p != 0).sum()) for p in network.module.parameters())

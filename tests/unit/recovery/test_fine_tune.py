@@ -20,6 +20,7 @@ from secateur.definition import DistillDefinition, RecoverDefinition
 from secateur.recovery import loop
 from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.fine_tune import Training, fine_tune, train_steps
+from secateur.recovery.masks import kept
 from secateur.recovery.precision import Precision, precision_for
 from secateur.recovery.terms import Batch, distillation_loss, terms_of, total
 from secateur.workloads.roles import collect
@@ -59,7 +60,7 @@ def test_what_a_mask_has_set_to_zero_stays_so(teacher):
             weight = student.get_submodule(name).weight
             zeros[name] = torch.rand(weight.shape, generator=torch.Generator().manual_seed(3)) < 0.5
             weight.masked_fill_(zeros[name], 0.0)
-    tuned = fine_tune(student, teacher, workload, SETTINGS, Training(masked=(masked,))).module
+    tuned = fine_tune(student, teacher, workload, SETTINGS, Training(masks=kept((masked,)))).module
     assert not tuned.get_submodule(masked).weight[zeros[masked]].any()
     assert (
         tuned.get_submodule(masked).weight[~zeros[masked]] != student.get_submodule(masked).weight[~zeros[masked]]

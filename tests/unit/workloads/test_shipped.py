@@ -30,14 +30,17 @@ def test_digits_are_learnt_from_the_train_role_alone_and_cached(network, monkeyp
     trainings = []
     original = digits.train
 
-    def short(data, recipe):
-        trainings.append(len(data))
-        return original(data, replace(recipe, epochs=1))
+    def short(data, recipe, epochs):
+        trainings.append((len(data), epochs))
+        return original(data, replace(recipe, epochs=2), 2 if epochs > 1 else 1)
 
     monkeypatch.setattr(digits, "train", short)
     first = digits.workload(network=network, cache=str(tmp_path))
     second = digits.workload(network=network, cache=str(tmp_path))
-    assert trainings == [850]
+    early, trained = first.build_early().state_dict(), first.build_model().state_dict()
+    assert trainings == [(850, digits.RECIPES[network].epochs), (850, 1)]
+    assert all(early[name].shape == tensor.shape for name, tensor in trained.items())
+    assert not all(torch.equal(early[name], tensor) for name, tensor in trained.items())
     check_roles(first.data)
     assert sum(len(getattr(first.data, role)) for role in ROLES) == 1797
     for key, tensor in first.build_model().state_dict().items():

@@ -1,0 +1,78 @@
+"""Networks that are to be tuned: those that the search has chosen, and the baseline that needs no pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from secateur.compression.masks import keep_zero, zeros_in
+from secateur.compression.plan import apply
+from secateur.compression.resolution import resolve
+from secateur.compression.saliency import Saliencies
+from secateur.compression.storage import stored
+from secateur.definition import RecoverDefinition
+from secateur.pipelines.preparation import Prepared
+from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Trial
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A network that is to be tuned.
+
+    name: also of its folder. trial: whose candidate it is. searched: its figures in the search, if any. settings: of training,
+    None for none. begun: builds the network that training starts from, for its candidate or one that does less.
+    """
+
+    name: str
+    trial: int
+    candidate: Candidate
+    searched: Mapping[str, Measurement]
+    settings: RecoverDefinition | None
+    begun: Callable[[Candidate], CompressedModel]
+
+
+def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
+    """A trial of the search that goes on. number: among the finalists, from 1.
+
+    Training starts from the network of the search. One that is not trained is refined: a better network as it is, but a worse one
+    to train, since its batch norms, in training mode, see other statistics than the refit went by (`benchmarks/compensation.py`).
+    """
+    evaluation, settings = trial.evaluation, prepared.definition.recover
+
+    def begun(candidate: Candidate) -> CompressedModel:
+        plan = resolve(candidate, prepared.space.groups, saliencies)
+        if settings is None:
+            return CompressedModel(candidate, plan, prepared.evaluator.refined(plan))
+        return prepared.evaluator.compress(candidate, plan)
+
+    name = f"f{number}-{evaluation.plan_key[:6]}"
+    return Finalist(name, trial.number, evaluation.candidate, evaluation.measurements, settings, begun)
+
+
+def small_dense_of(prepared: Prepared, knee: Recovered, folder: Path) -> Finalist:
+    """The baseline that needs no pruning: the knee's widths and zeros with new weights, trained as long as the finalists are.
+
+    A lottery ticket's last training is what counts for it. folder: the knee's. Source: Liu et al. 2019 (Rethinking the value of
+    network pruning), arXiv:1810.05270; Frankle & Carbin 2019, arXiv:1803.03635, for tickets.
+    """
+    plan = stored(folder, prepared.model).plan
+    settings = prepared.definition.recover or RecoverDefinition()
+    epochs = settings.epochs if settings.rewind else settings.passes
+
+    def begun(candidate: Candidate) -> CompressedModel:
+        fresh = apply(prepared.model, plan)
+        masked = zeros_in(fresh, plan.masked)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(prepared.definition.search.seed)
+            for layer in fresh.modules():
+                renew = getattr(layer, "reset_parameters", None)
+                if callable(renew):
+                    renew()
+        keep_zero(masked)
+        return CompressedModel(candidate, plan, fresh)
+
+    once = settings.model_copy(update={"epochs": epochs, "steps": 1, "masks": "kept", "rewind": False})
+    return Finalist("small-dense", knee.trial, knee.candidate, {}, once, begun)
