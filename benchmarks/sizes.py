@@ -1,6 +1,8 @@
 """What networks of real size cost: their groups, the first candidate, every further one, and memory. Random weights and data.
 
 - groups: found and proven, in CPU-seconds of a bare forward pass of one sample in torch; and samples that ran through the model.
+- scores of single weights, by criteria that need no Gram matrices: in the same unit, on `SCORED` calibration samples. More of them
+  take longer, and no more memory.
 - preparation: what comes before the first candidate (Gram matrices, saliency, the export), in the same unit.
 - candidate: cut, repaired, written, checked and scored, over a bare ONNX Runtime pass of the same samples with its own file; the
   part that repairs it, over the same. Latency is left out: its price is fixed by the protocol (`measurement.py`).
@@ -21,6 +23,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,26 +31,31 @@ import torch
 import torch._dynamo  # counting MACs loads it, seconds of its own
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from candidate_cost import bare
 from common import arguments, table, write_json
 from large_nets import NETS, LargeNet
 from secateur.compression.compensation.gram import GramFile, grams_of
-from secateur.compression.groups import find_groups
+from secateur.compression.criteria.weights import WEIGHT_METHODS
+from secateur.compression.groups import FoundGroups, find_groups
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
+from secateur.compression.weight_saliency import weight_saliencies
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
 from secateur.evaluators import DenseModel, Evaluator, Place
 from secateur.evaluators.devices import open_devices
 from secateur.evaluators.onnx_export import export
 from secateur.evaluators.runtimes import host_for
+from secateur.memory import give_back
 from secateur.records import DataRoles, Job, Workload
 from secateur.search_spaces import build_space
 
 T = TypeVar("T")
 FRACTION = 0.25
 """Of the channels of every group that the candidate loses."""
+SCORED = 8
+"""Samples for the scores of single weights: more than run at once."""
 
 
 class Invented(Dataset[tuple[Tensor, int]]):
@@ -103,6 +111,24 @@ class Meter:
         return result, {"seconds": seconds, "samples": self.samples, "memory": peak}
 
 
+def score_weights(
+    meter: Meter, model: nn.Module, found: FoundGroups, workload: Workload
+) -> dict[str, dict[str, float]]:
+    """The figures of each criterion of single weights, but of those that need Gram matrices."""
+    criteria = [name for name, method in WEIGHT_METHODS.items() if not method.needs_grams]
+    rules = [GroupRule(methods=[f"weights/{name}" for name in criteria], types=["Conv2d", "Linear", "Embedding"])]
+    groups = build_space(SearchSpaceDefinition(groups=rules), found).groups
+    few = Subset(workload.data.calibration, range(SCORED))
+    workload = replace(workload, data=replace(workload.data, calibration=few))
+    figures = {}
+    for name in criteria:
+        give_back()  # what the step before has left is none of this one's
+        _, figures[f"weights/{name}"] = meter.step(
+            lambda name=name: weight_saliencies(model, groups, [name], workload, {})
+        )
+    return figures
+
+
 def memory(field: str) -> int:
     """Bytes that the kernel says this process has."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -147,6 +173,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     meter = Meter(model, weights)
     figures: dict[str, Any] = {"model": options.model, "size": size, "weights_mb": weights / 1e6, "forward_s": forward}
     found, figures["groups"] = meter.step(lambda: find_groups(model, workload.example_inputs))
+    figures |= score_weights(meter, model, found, workload)
     rules = [GroupRule(methods=["l2"], types=["Conv2d", "Linear", "Embedding"])]
     space = build_space(SearchSpaceDefinition(groups=rules), found)
     definition = EvaluatorDefinition(objectives={"accuracy": "maximize", "macs": "minimize"})

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,6 +26,9 @@ from secateur.errors import NotFinite
 from secateur.records import Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.pytrees import call, mapped
+
+LARGEST_FLOW = 1e15
+"""Up to which single precision is enough, there and back: gradients by late activations are as small as the flow is large."""
 
 
 def loss_gradients(model: nn.Module, weights: Mapping[str, nn.Parameter], workload: Workload) -> dict[str, Tensor]:
@@ -40,16 +45,25 @@ def hessian_products(model: nn.Module, weights: Mapping[str, nn.Parameter], work
     """
     gradients = loss_gradients(model, weights, workload)
     chosen = {name: weights[name] for name in gradients}
+    slopes: list[Tensor] = []
+
+    def project(name: str, weight: Tensor) -> None:
+        slopes.append((_taken(weight) * gradients[name]).sum())
 
     def twice(loss: Tensor) -> None:
         with calling("The second derivative of the loss (criteria such as 'weights/grasp' need it)"):
-            once = torch.autograd.grad(loss, [*chosen.values()], create_graph=True, allow_unused=True)
-            along = [(own * gradients[name]).sum() for name, own in zip(chosen, once, strict=True) if own is not None]
-            slope = torch.stack(along).sum()
+            with _hooked(chosen, project), warnings.catch_warnings():
+                # of a cycle that gradients which stay would make
+                warnings.filterwarnings("ignore", message="Using backward.*create_graph")
+                loss.backward(inputs=[*chosen.values()], create_graph=True)  # type: ignore[no-untyped-call] # torch does not annotate it
+            slope = torch.stack(slopes).sum()
+            slopes.clear()
             if slope.requires_grad:
-                slope.backward(inputs=[*chosen.values()])  # type: ignore[no-untyped-call] # torch does not annotate it
+                with _hooked(chosen, functools.partial(_add, sums)):
+                    slope.backward(inputs=[*chosen.values()])  # type: ignore[no-untyped-call] # as above
 
-    with _summed(model, weights) as sums, sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+    sums: dict[str, Tensor] = {}
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         for _ in backward_passes(model, workload, BATCH * BATCHES, BATCH, twice):
             pass
     squares = sum(float((weights[name].detach() * own).square().sum(dtype=torch.float64)) for name, own in sums.items())
@@ -60,21 +74,34 @@ def hessian_products(model: nn.Module, weights: Mapping[str, nn.Parameter], work
 def flow_gradients(model: nn.Module, weights: Mapping[str, nn.Parameter], workload: Workload) -> dict[str, Tensor]:
     """Of R, the sum of the outputs for inputs of ones, over |R|: in the network with the absolute values of all its parameters.
 
-    In double precision, in which R, a product over layers, does not overflow. Floating inputs have the example's shape; others,
-    token ids say, are the example's. Batch norms take their stored variance and no mean.
+    R is a product over layers: where it is beyond `LARGEST_FLOW` it is found again in double precision, for which every floating
+    tensor is copied. Floating inputs have the example's shape; others, token ids say, are the example's. Batch norms take their
+    stored variance and no mean.
     """
-    inputs = mapped(
-        lambda x: torch.ones_like(x, dtype=torch.float64) if x.is_floating_point() else x, workload.example_inputs
-    )
-    with _summed(model, weights) as sums, _absolute(model.eval()), torch.enable_grad():
-        with calling("The model in double precision, with ones as inputs (for criteria such as 'weights/synflow')"):
-            flow = workload.output(call(model, inputs)).sum()
-        if not torch.isfinite(flow) or flow == 0:
-            raise NotFinite(
-                f"The flow of the dense model, its outputs for ones with absolute weights, is {flow.item()}."
-            )
-        (flow / flow.detach().abs()).backward(inputs=[*weights.values()])  # type: ignore[no-untyped-call] # as above
+    with _summed(model.eval(), weights) as sums, _absolute(model), torch.enable_grad():
+        flow = _flow(model, workload)
+        if flow.abs() < LARGEST_FLOW:
+            _share_out(flow, weights)
+        else:
+            del flow  # with all that it has been computed from
+            with _doubled(model):
+                _share_out(_flow(model, workload, torch.float64), weights)
     return sums
+
+
+def _flow(model: nn.Module, workload: Workload, dtype: torch.dtype | None = None) -> Tensor:
+    """The sum of the outputs for inputs of ones. dtype: of the floating inputs, where it is not the example's."""
+    inputs = mapped(lambda x: torch.ones_like(x, dtype=dtype) if x.is_floating_point() else x, workload.example_inputs)
+    with calling(
+        f"The model with ones as inputs{' in double precision' if dtype else ''} (for criteria such as 'weights/synflow')"
+    ):
+        return workload.output(call(model, inputs)).sum()
+
+
+def _share_out(flow: Tensor, weights: Mapping[str, nn.Parameter]) -> None:
+    if not torch.isfinite(flow) or flow == 0:
+        raise NotFinite(f"The flow of the dense model, its outputs for ones with absolute weights, is {flow.item()}.")
+    (flow / flow.detach().abs()).backward(inputs=[*weights.values()])  # type: ignore[no-untyped-call] # as above
 
 
 GRADIENTS: Mapping[Gradients, Callable[[nn.Module, Mapping[str, nn.Parameter], Workload], dict[str, Tensor]]] = {
@@ -85,38 +112,74 @@ GRADIENTS: Mapping[Gradients, Callable[[nn.Module, Mapping[str, nn.Parameter], W
 
 
 @contextmanager
-def _summed(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Tensor]]:
-    """The sum of what backward passes give each weight; they keep nothing themselves."""
-    sums: dict[str, Tensor] = {}
-
-    def add(name: str, weight: Tensor) -> None:
-        given, weight.grad = weight.grad, None
-        assert given is not None  # noqa: S101 # the hook is called when it is there
-        sums[name] = sums[name].add_(given) if name in sums else given.float()
-
+def _hooked(weights: Mapping[str, nn.Parameter], hook: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call with a layer's name and its weight when a backward pass has left the weight's gradient there."""
     hooks = [
-        weight.register_post_accumulate_grad_hook(functools.partial(add, name))  # type: ignore[no-untyped-call] # as above
+        weight.register_post_accumulate_grad_hook(functools.partial(hook, name))  # type: ignore[no-untyped-call] # as above
         for name, weight in weights.items()
     ]
     try:
-        yield sums
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for registered in hooks:
+            registered.remove()
+
+
+@contextmanager
+def _summed(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Tensor]]:
+    """The sum of what backward passes give each weight; they keep nothing themselves."""
+    sums: dict[str, Tensor] = {}
+    try:
+        with _hooked(weights, functools.partial(_add, sums)):
+            yield sums
+    finally:
         model.zero_grad(set_to_none=True)
+
+
+def _add(sums: dict[str, Tensor], name: str, weight: Tensor) -> None:
+    given = _taken(weight)
+    sums[name] = sums[name].add_(given) if name in sums else given.float()
+
+
+def _taken(weight: Tensor) -> Tensor:
+    given, weight.grad = weight.grad, None
+    assert given is not None  # noqa: S101 # a hook is called when it is there
+    return given
 
 
 @contextmanager
 def _absolute(model: nn.Module) -> Iterator[None]:
-    """All parameters as absolute values, and every floating tensor in double precision; means of batch norms are 0."""
-    kept = [(tensor, tensor.data) for tensor in chain(model.parameters(), model.buffers())]
+    """All parameters as absolute values and all means of batch norms 0, in place: of what was there a bit for each sign is kept."""
+    data = [parameter.data for parameter in model.parameters() if parameter.is_floating_point()]
+    signs = [np.packbits(torch.signbit(own).cpu().numpy()) for own in data]
+    means = [
+        (layer.running_mean, layer.running_mean.clone())
+        for layer in model.modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    ]
+    try:
+        for own in data:
+            own.abs_()
+        for mean, _ in means:
+            mean.zero_()
+        yield
+    finally:
+        for own, packed in zip(data, signs, strict=True):
+            negative = torch.from_numpy(np.unpackbits(packed, count=own.numel())).to(own.device).view(own.shape)
+            own.copysign_((1 - 2 * negative.char()).to(own.dtype))
+        for mean, before in means:
+            mean.copy_(before)
+
+
+@contextmanager
+def _doubled(model: nn.Module) -> Iterator[None]:
+    """Every floating tensor in double precision."""
+    kept = [
+        (tensor, tensor.data) for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point()
+    ]
     try:
         for tensor, data in kept:
-            if data.is_floating_point():
-                tensor.data = data.abs().double() if isinstance(tensor, nn.Parameter) else data.double()
-        for layer in model.modules():
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
-                layer.running_mean.zero_()
+            tensor.data = data.double()
         yield
     finally:
         for tensor, data in kept:

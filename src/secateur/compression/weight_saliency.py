@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -42,13 +43,16 @@ def weight_saliencies(
         method, called = WEIGHT_METHODS[name], f"{WEIGHTS}/{name}"
         try:
             gradients = GRADIENTS[method.gradients](model, layers, workload) if method.gradients else None
+            awaited = Counter(weights.layer for group in groups for weights in group.weights)
             for group in filter(lambda group: group.weights, groups):
-                seen = (
-                    _seen(model, weights, gradients, grams if method.needs_grams else {}) for weights in group.weights
-                )
-                scores[group.name][called] = torch.cat(
-                    [scores_of(called, method.score, own, tuple(own.values.shape), "weight").flatten() for own in seen]
-                )
+                parts = []
+                for weights in group.weights:
+                    seen = _seen(model, weights, gradients, grams if method.needs_grams else {})
+                    parts.append(scores_of(called, method.score, seen, tuple(seen.values.shape), "weight").flatten())
+                    awaited[weights.layer] -= 1
+                    if gradients and not awaited[weights.layer]:
+                        gradients.pop(weights.layer, None)  # in large networks its scores need the room
+                scores[group.name][called] = torch.cat(parts)
         except NotFinite as error:
             failed(called, error)
             for own in scores.values():
@@ -58,11 +62,14 @@ def weight_saliencies(
 
 @torch.no_grad()
 def _seen(model: nn.Module, weights: Weights, gradients: Mapping[str, Tensor] | None, grams: Grams) -> LayerWeights:
-    layer, rows = model.get_submodule(weights.layer), list(weights.rows)
-    weight, gram = cast("Tensor", layer.weight), grams.get(weights.layer)
-    whole = len(rows) == len(by_row(layer, weight))
+    layer, gram = model.get_submodule(weights.layer), grams.get(weights.layer)
+    weight = cast("Tensor", layer.weight)
+    whole = weights.rows == tuple(range(len(by_row(layer, weight))))
+    rows = slice(None) if whole else list(weights.rows)  # a slice copies nothing
     columns = weights.inputs * weights.kernel
-    derivatives = None if gradients is None else gradients.get(weights.layer, torch.zeros_like(weight))
+    derivatives = None
+    if gradients is not None:
+        derivatives = gradients[weights.layer] if weights.layer in gradients else torch.zeros_like(weight)
     return LayerWeights(
         weights.layer,
         by_row(layer, weight)[rows].float(),

@@ -12,7 +12,7 @@ from secateur.workloads.pytrees import PyTree, call, length, rows
 
 MOST_ENTRIES = 2**23
 """Entries of the largest output of a layer, all samples of a portion together: 32 MB of float32. Larger ones take longer, too."""
-FOR_A_GRADIENT = 4
+FOR_A_GRADIENT = 16
 """How many times fewer samples run at once where the outputs of all layers are kept for a gradient."""
 PROBED = 2
 """Samples that show how large outputs are: dimensions of one are squeezed away by some models."""

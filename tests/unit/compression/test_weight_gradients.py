@@ -68,13 +68,13 @@ def test_each_layer_shares_the_flow_where_single_precision_overflows():
         assert float((weight.detach() * found[name]).abs().sum()) == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize("failing", ["nowhere", "in the model", "without a flow"])
+@pytest.mark.parametrize("failing", ["nowhere", "in the model", "in double precision", "without a flow"])
 def test_the_network_is_left_bit_for_bit(failing):
     class Fails(nn.Module):
         def forward(self, x):
-            if failing == "in the model":
+            if failing == "in the model" or x.dtype == torch.float64:
                 raise ValueError("no")
-            return x * 0 if failing == "without a flow" else x
+            return x * {"without a flow": 0, "in double precision": 1e20}.get(failing, 1)
 
     model = two_layers(nn.BatchNorm1d(2), Fails())
     with torch.no_grad():
@@ -83,8 +83,9 @@ def test_the_network_is_left_bit_for_bit(failing):
     if failing == "nowhere":
         flow_gradients(model, weights_in(model), made(model))
     else:
-        expected = {"in the model": WorkloadError, "without a flow": NotFinite}[failing]
-        with pytest.raises(expected, match="in double precision|flow of the dense model"):
+        expected = NotFinite if failing == "without a flow" else WorkloadError
+        said = {"in the model": "ones as inputs", "without a flow": "flow of the dense model"}.get(failing, failing)
+        with pytest.raises(expected, match=said):
             flow_gradients(model, weights_in(model), made(model))
     for name, tensor in model.state_dict().items():
         place, value = before[name]

@@ -25,8 +25,8 @@ Gradients = Literal["loss", "hessian product", "synaptic flow"]
 class LayerWeights:
     """What a criterion sees.
 
-    name: of the layer. values: (rows, inputs, kernel), float32. gradients: the derivatives that the criterion asks for, the same
-    shape; None for criteria without.
+    name: of the layer. values: (rows, inputs, kernel), float32, the network's own memory: not to be changed in place. gradients:
+    the derivatives that the criterion asks for, the same shape; None for criteria without.
     gram: (groups, inputs · kernel, inputs · kernel), mean of x xᵀ of what the rows of each group of a convolution read; None for
     criteria without, and where it is not known: its inputs then count as equal and apart.
     """
