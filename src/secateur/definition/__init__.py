@@ -10,6 +10,7 @@ from secateur.definition.resolve import Override, load_evaluator, load_pipeline,
 from secateur.definition.search import FidelitiesDefinition, LimitsDefinition, SearchDefinition
 from secateur.definition.search_space import GroupRule, SearchSpaceDefinition
 from secateur.definition.source import Source, expanded, one_of
+from secateur.definition.sparse_training import SparseTrainingDefinition
 from secateur.definition.workload import WorkloadReference
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SearchDefinition",
     "SearchSpaceDefinition",
     "Source",
+    "SparseTrainingDefinition",
     "SshDevice",
     "WorkloadReference",
     "expanded",

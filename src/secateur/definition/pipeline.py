@@ -12,6 +12,7 @@ from secateur.definition.recover import RecoverDefinition
 from secateur.definition.register import RegisterDefinition
 from secateur.definition.search import SearchDefinition
 from secateur.definition.search_space import SearchSpaceDefinition
+from secateur.definition.sparse_training import SparseTrainingDefinition
 from secateur.definition.workload import WorkloadReference
 
 
@@ -22,6 +23,9 @@ class PipelineDefinition(Declared):
     workload: WorkloadReference
     search_space: SearchSpaceDefinition
     evaluator: EvaluatorDefinition
+    sparse_training: SparseTrainingDefinition | None = Field(
+        None, description="Training before the search that makes channels small; left out, the original is cut."
+    )
     search: SearchDefinition = Field(default_factory=lambda: SearchDefinition())
     recover: RecoverDefinition | None = Field(
         default_factory=lambda: RecoverDefinition(), description="Fine-tuning of the finalists; null for none."

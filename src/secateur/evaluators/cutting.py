@@ -33,7 +33,7 @@ class Cutting:
 
     def __init__(self, model: nn.Module, workload: Workload) -> None:
         """model: in evaluation mode; it is left as it is."""
-        self._model, self._workload = model, workload
+        self.model, self._workload = model, workload
         self._statistics: dict[int, list[DenseStatistics]] = {}
         self._least_squares: LeastSquares | None = None
         self._answers: DenseAnswers | None = None
@@ -45,7 +45,7 @@ class Cutting:
 
     @grams.setter
     def grams(self, grams: Grams) -> None:
-        self._least_squares = LeastSquares(self._model, grams)
+        self._least_squares = LeastSquares(self.model, grams)
         give_back()
 
     def cut(self, plan: Plan, images: int) -> nn.Module:
@@ -66,7 +66,7 @@ class Cutting:
 
     def observe(self, images: int) -> None:
         """Run the dense network on so many samples, where its candidates are recalibrated: once for all of them."""
-        if images and batch_norms(self._model):
+        if images and batch_norms(self.model):
             self._dense(images)
 
     def refined(self, plan: Plan, images: int, refit_images: int) -> nn.Module:
@@ -80,11 +80,11 @@ class Cutting:
             return module
         inputs, targets = collect(self._workload.data.calibration, refit_images)
         if self._answers is None:
-            some = rows(inputs, slice(SEQUENTIAL * fitting(self._model, inputs)))
-            self._answers = dense_answers(self._model, list(self.grams), some)
+            some = rows(inputs, slice(SEQUENTIAL * fitting(self.model, inputs)))
+            self._answers = dense_answers(self.model, list(self.grams), some)
         with failing():
             ordered = self._refitted(plan)
-            refit_in_order(ordered, self._model, plan, self._answers)
+            refit_in_order(ordered, self.model, plan, self._answers)
             choices = [module, ordered]
             if images:
                 choices.append(copied(ordered))
@@ -101,7 +101,7 @@ class Cutting:
 
     def _repaired(self, plan: Plan, images: int) -> tuple[nn.Module, PyTree | None]:
         """What recalibration says in passing is kept: a probe need not ask for it once more."""
-        recalibrates = bool(images and batch_norms(self._model))
+        recalibrates = bool(images and batch_norms(self.model))
         dense = self._dense(images) if recalibrates else []
         with failing():
             module = self._refitted(plan)
@@ -110,7 +110,7 @@ class Cutting:
         return module, outputs
 
     def _refitted(self, plan: Plan) -> nn.Module:
-        module = apply(self._model, plan)
+        module = apply(self.model, plan)
         if self._least_squares is not None:
             self._least_squares.refit(module, plan)
         return module
@@ -119,7 +119,7 @@ class Cutting:
         count = images or PROBED_IMAGES
         if count not in self._statistics:
             inputs, _ = collect(self._workload.data.calibration, count)
-            self._statistics[count] = dense_statistics(self._model, inputs)
+            self._statistics[count] = dense_statistics(self.model, inputs)
             give_back()
         return self._statistics[count]
 

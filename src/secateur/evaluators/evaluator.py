@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
 from secateur.definition import EvaluatorDefinition
-from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
+from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators.cutting import Cutting
 from secateur.evaluators.measuring import Measuring, Place, asks_device, disturbed
 from secateur.evaluators.metrics import METRICS, Context, Metric, relative_error
@@ -25,9 +26,9 @@ from secateur.evaluators.on_device import SAMPLED, Answer
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
 from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores
-from secateur.evaluators.scoring import Scoring, View
+from secateur.evaluators.scoring import Samples, Scoring, View
 from secateur.evaluators.waiting import FINALIST, Loan
-from secateur.records import Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
+from secateur.records import SCORE, Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
 from secateur.workloads.pytrees import joined, length
 
 
@@ -75,6 +76,23 @@ class Evaluator:
         self.measuring = Measuring(definition, dense.workload.data, self.files.dense, place)
         self._scoring = Scoring(dense.workload, self.host, definition.batch, self.files)
         self.cutting = Cutting(self.model, dense.workload)
+        self._uncut: Network | None = None
+
+    def cut_from(self, model: nn.Module) -> None:
+        """Let candidates be cut from another network with the original's layers; comparisons are with the original still.
+
+        Only what a cut does in the search, its `damage`, is seen against the network that is cut. Raises ModelError where no file
+        can be made of it.
+        """
+        self.cutting = Cutting(model.eval(), self.workload)
+        try:
+            self._uncut = self.files.rewritten(model, self.costs.total)
+        except EvaluationFailed as error:
+            raise ModelError(f"The network after sparse training cannot be exported: {error}.") from error
+
+    def uncut_score(self) -> Measurement | None:
+        """On search data, of the network that candidates are cut from; None where that is the original."""
+        return None if self._uncut is None else self.measure(self._uncut, "search", [SCORE])[SCORE]
 
     @property
     def device(self) -> str:
@@ -216,13 +234,21 @@ class Evaluator:
         samples = self._scoring.samples(role)
         return View(self.workload, network, samples, self.registry, self.host.fingerprint, resamples)
 
+    @cached_property
+    def _before_cuts(self) -> Samples:
+        """The search data, with the outputs of the network that candidates are cut from in place of the dense model's."""
+        samples = self._scoring.samples("search")
+        if self._uncut is None:
+            return samples
+        return replace(samples, dense_outputs=self._scoring.outputs(self.files.session(self._uncut), samples.batches))
+
     def _taken(self, network: Network, names: Sequence[str], race: Race, loan: Loan) -> _Taken:
         """A candidate's figures on the search data.
 
         A prediction decides who is worth the device's time; without one the device is asked first, so that the race knows costs.
         What it was disturbed in is measured again, on a loan of waiting, where the candidate may still reach the front.
         """
-        names, view = list(dict.fromkeys(names)), self._view(network, "search")
+        names, view = list(dict.fromkeys(names)), replace(self._view(network, "search"), samples=self._before_cuts)
         samples = view.samples
         predicted = self.measuring.predicted(network, names) if race.contested else None
         answer = predicted or self.measuring.measured(network, "search", names)

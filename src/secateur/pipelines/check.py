@@ -23,9 +23,11 @@ from secateur.pipelines.preparation import Prepared, check_device, prepare, summ
 from secateur.pipelines.ranking import ranked, scored
 from secateur.pipelines.reading import prior_front
 from secateur.pipelines.rungs import share_of_rungs
+from secateur.pipelines.sparse_training import penalty_of, settings_of
 from secateur.pipelines.stages import adapted, dense_on, evaluation_of, goals_on
 from secateur.records import SCORE, SHARE, Excluded, Goal, GroupSummary, Job
-from secateur.recovery.fine_tune import steps_of, train_steps
+from secateur.recovery.fine_tune import Training, steps_of, train_steps
+from secateur.recovery.sparsity import penalised, reach
 from secateur.report.zeros import no_kernel
 
 T = TypeVar("T")
@@ -117,6 +119,7 @@ def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Ch
         or "none",
         **_gate(prepared, goals),
         **_zeros(prepared),
+        **_sparse(prepared),
         "layers to refit": str(refitted(prepared)),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
@@ -152,6 +155,21 @@ def _zeros(prepared: Prepared) -> dict[str, str]:
     return {"zeros": said} if said else {}
 
 
+def _sparse(prepared: Prepared) -> dict[str, str]:
+    """What is trained before the search, if anything."""
+    settings, groups = prepared.definition.sparse_training, prepared.space.by_channel
+    if settings is None:
+        return {}
+    steps = steps_of(prepared.workload, settings_of(prepared.definition, settings))
+    shrinks = reach(settings.strength, settings.learning_rate, steps)
+    reached = len(penalised(settings, groups, prepared.model))
+    return {
+        "sparse training": f"{settings.epochs} epochs before the search, with the penalty {settings.penalty} on {reached} of "
+        f"{len(groups)} groups that may lose channels; with strength {settings.strength:g} a channel's norm or scale shrinks by at "
+        f"most {shrinks:.2g}. Candidates are cut from what it gives and compared with the original; this check has cut the original"
+    }
+
+
 def _looked_through(looked_at: Mapping[str, tuple[int, int]]) -> str:
     parts = [f"{seen:,} of {count:,} of {role}" for role, (seen, count) in looked_at.items() if seen < count]
     return f"drawn: {', '.join(parts)}; all of the others" if parts else "all samples"
@@ -172,11 +190,18 @@ def _estimate(prepared: Prepared, before: float, seconds: float) -> str:
     definition = prepared.definition
     search = seconds * definition.search.trials / definition.search.workers
     parts = [f"preparation {_minutes(before)}", f"search {_minutes(search)} ({seconds:.2f} s a candidate)"]
-    recover = 0.0
+    sparse = recover = 0.0
+    if (wanted := definition.sparse_training) is not None:
+        training = Training(penalty=penalty_of(prepared, wanted))
+        sparse = _training_seconds(prepared, settings_of(definition, wanted), training)
+        parts.insert(0, f"sparse training {_minutes(sparse)} on the CPU")
     if definition.recover is not None:
-        recover = _training_seconds(prepared, definition.recover)
+        every = (
+            definition.recover.finalists * definition.recover.steps * (1 + share_of_rungs(definition.search.fidelities))
+        )
+        recover = every * _training_seconds(prepared, definition.recover)
         parts.append(f"recovery at most {_minutes(recover)} on the CPU")
-    text = f"{_minutes(before + search + recover)}: {', '.join(parts)}"
+    text = f"{_minutes(sparse + before + search + recover)}: {', '.join(parts)}"
     if definition.search.engine == "nni":
         text += "; besides some seconds for each trial of NNI's, which starts a process and prepares the workload"
     return text
@@ -188,12 +213,14 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
     return work(), time.perf_counter() - started
 
 
-def _training_seconds(prepared: Prepared, settings: RecoverDefinition) -> float:
+def _training_seconds(prepared: Prepared, settings: RecoverDefinition, training: Training | None = None) -> float:
+    """Of one whole training, on the CPU."""
     size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
     steps = min(PROBED_STEPS, max(1, size // min(settings.batch, size)))
-    _, elapsed = _timed(lambda: train_steps(prepared.model, prepared.model, prepared.workload, settings, steps))
-    training = elapsed / steps * steps_of(prepared.workload, settings) * settings.finalists * settings.steps
-    return training * (1 + share_of_rungs(prepared.definition.search.fidelities))
+    _, elapsed = _timed(
+        lambda: train_steps(prepared.model, prepared.model, prepared.workload, settings, steps, training or Training())
+    )
+    return elapsed / steps * steps_of(prepared.workload, settings)
 
 
 def _minutes(seconds: float) -> str:

@@ -27,6 +27,7 @@ from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Judged, Results, Searched, record_of
 from secateur.pipelines.recovering import Recovery
 from secateur.pipelines.rungs import Rungs
+from secateur.pipelines.sparse_training import give_sparse
 from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
 from secateur.records import Measurement, Recovered, RunRecord, Trial
@@ -58,6 +59,9 @@ class Driver:
         save_example(prepared, run)
         save_digests(prepared, run)
         with watch.stage("check"):
+            if prepared.definition.sparse_training is not None:
+                with watch.stage("check.sparse_training"):
+                    give_sparse(prepared, run.sparse, self._device, self._listener.step)
             self._listener.step("gathering what layers read")
             give_grams(prepared, run.grams)
             self._listener.step("computing saliency")

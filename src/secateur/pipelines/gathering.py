@@ -24,7 +24,7 @@ def give_grams(prepared: Prepared, file: Path, *, most: int | None = None) -> No
     if not images:
         return
     if not file.is_file():
-        GramFile.written(file, grams_of(prepared.model, prepared.space.groups, prepared.workload, images))
+        GramFile.written(file, grams_of(prepared.source, prepared.space.groups, prepared.workload, images))
     prepared.evaluator.cutting.grams = GramFile(file)
 
 

@@ -82,8 +82,8 @@ def _lay_out(run: RunFolder, folder: Path, project: str) -> None:
     """A small run folder for the trials. project: the project's folder where they run."""
     for name in NEEDED:
         write(folder / name, (run.path / name).read_bytes())
-    for file in (run.predictor, run.grams):
+    for file in (run.predictor, run.grams, run.sparse):
         if file.is_file():
-            write(folder / file.name, file.read_bytes())
+            write(folder / file.relative_to(run.path), file.read_bytes())
     facts = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
     write(folder / "run.json", json.dumps({**facts, "project": project}))

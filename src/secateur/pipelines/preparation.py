@@ -49,6 +49,7 @@ from secateur.pipelines.limits import (
 )
 from secateur.pipelines.state import STATE
 from secateur.records import DEPTH, Direction, GroupSummary, Workload, named
+from secateur.recovery.sparsity import NEEDS, PENALTIES, penalised
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
@@ -83,6 +84,11 @@ class Prepared:
     def costs(self) -> LayerCosts:
         """The multiply-accumulates of the model's layers."""
         return self.found.costs
+
+    @property
+    def source(self) -> nn.Module:
+        """What candidates are cut from: the original, or what sparse training has made of it."""
+        return self.evaluator.cutting.model
 
     @property
     def devices(self) -> Devices:
@@ -219,10 +225,27 @@ def prepare(
     space = build_space(definition.search_space, found, multiple)
     if definition.recover is not None:
         check_recovery(definition.recover, workload, space.methods)
+    _check_sparse_training(definition, space, model)
     step("exporting the dense model")
     dense = DenseModel(model, workload, found.costs, dense_onnx)
     evaluator = Evaluator(definition.evaluator, dense, place, own_metrics)
     return Prepared(definition, workload, model, found, space, evaluator, looked_at, time.monotonic() - started)
+
+
+def _check_sparse_training(definition: PipelineDefinition, space: SearchSpace, model: nn.Module) -> None:
+    """Raises DefinitionError where there is nothing that the penalty of sparse training could make small."""
+    settings = definition.sparse_training
+    if settings is None or penalised(settings, space.by_channel, model):
+        return
+    if not space.by_channel:
+        raise DefinitionError(
+            f"{settings.where()}: sparse training makes channels small that may leave, and no method of the search space removes "
+            "channels. Add one, `l2` say, or leave 'sparse_training' out."
+        )
+    raise DefinitionError(
+        f"{settings.where('penalty')}: '{settings.penalty}' applies to no group that may lose channels: it lacks "
+        f"{NEEDS[settings.penalty]}. Take the other one of {', '.join(PENALTIES)}."
+    )
 
 
 def check_calibration_images(definition: PipelineDefinition, workload: Workload, model: nn.Module) -> None:

@@ -29,14 +29,14 @@ def ranked(prepared: Prepared) -> Saliencies:
     """
     space, failures = prepared.space, dict[str, NotFinite]()
     grams = prepared.evaluator.cutting.grams
-    saliencies = scores_of(prepared.model, space.groups, space.methods, prepared.workload, grams, failures.__setitem__)
+    saliencies = scores_of(prepared.source, space.groups, space.methods, prepared.workload, grams, failures.__setitem__)
     for choice in space.choices.values():
         if failures.keys() >= set(map(scored_as, choice.methods)):
             raise failures[scored_as(choice.methods[0])]
     for method, error in failures.items():
         logging.getLogger("secateur").warning("The criterion '%s' is left out of this run: %s", method, error)
     space = scored(space, saliencies)
-    proof = Proof(prepared.model, prepared.workload.example_inputs)
+    proof = Proof(prepared.source, prepared.workload.example_inputs)
     for method in [method for method in space.methods if named(method)[0] == CHANNELS]:
         candidate = space.uniform(0.5, method)
         if reason := proof.disproof(resolve(candidate, space.groups, saliencies)):

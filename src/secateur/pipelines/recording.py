@@ -90,6 +90,7 @@ def record_of(prepared: Prepared, run: RunFolder, results: Results, watch: Stopw
         self_comparison=judged.self_comparison,
         device_step=space.device_step,
         refitted=refitted(prepared),
+        uncut=prepared.evaluator.uncut_score(),
         waited=_waited(trials, watch, prepared.evaluator.waiting.spent),
         prediction=prediction_audit(trials) if definition.evaluator.predictor is not None else None,
         searched_front=tuple(t.number for t in kept if any(t.evaluation is e for e in best)),

@@ -83,6 +83,11 @@ class RunFolder:
         return self.path / "grams.safetensors"
 
     @property
+    def sparse(self) -> Path:
+        """The tensors of the network that candidates are cut from, where the definition asks for sparse training."""
+        return self.path / "sparse" / "model.safetensors"
+
+    @property
     def predictor(self) -> Path:
         """The latency predictor, where the definition asks for one."""
         return self.path / "predictor.json"

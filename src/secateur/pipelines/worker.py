@@ -18,6 +18,7 @@ from secateur.execution.protocol import serve
 from secateur.pipelines.calibration import load_predictor
 from secateur.pipelines.gathering import give_grams
 from secateur.pipelines.preparation import Prepared, prepare
+from secateur.pipelines.sparse_training import give_sparse
 from secateur.pipelines.stages import evaluation_of
 from secateur.pipelines.state import read_run
 from secateur.records import Evaluation, Job
@@ -40,6 +41,7 @@ def rebuilt(folder: Path) -> Prepared:
             "the same weights at every call, in every process; where they were changed on purpose, start a new run."
         )
     load_predictor(prepared, run)
+    give_sparse(prepared, run.sparse)
     give_grams(prepared, run.grams)
     return prepared
 

@@ -59,7 +59,8 @@ class RunRecord:
     limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
     itself; where its interval misses 1, every latency interval here is wider by what it lacks. waited: seconds that measurements
     waited for the device to become quiet. device_step: channels that the device computes at a time, None where it was not measured.
-    refitted: None in runs of earlier versions.
+    refitted: None in runs of earlier versions. uncut: the score on search data of what sparse training has made of the
+    original, None where candidates are cut from the original itself.
     """
 
     run_id: str
@@ -97,6 +98,7 @@ class RunRecord:
     waited: float = 0.0
     device_step: int | None = None
     refitted: Refitted | None = None
+    uncut: Measurement | None = None
 
     @property
     def unbeaten(self) -> list[ArmResult]:

@@ -19,7 +19,7 @@ from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.loop import Loop, learner_for
 from secateur.recovery.masks import NO_MASKS, MasksOf
 from secateur.recovery.randomness import seeded
-from secateur.recovery.terms import terms_of
+from secateur.recovery.terms import Term, terms_of
 from secateur.recovery.threads import threads_for
 
 
@@ -43,7 +43,7 @@ class Training:
 
     device: `cpu` or `cuda`. seed: of the order of samples, augmentation and dropout. checkpoint: a file for the state after each
     epoch; where it exists, training goes on from there. on_epoch: called with the number of the finished epoch and its mean loss.
-    masks: which weights are zero meanwhile, and in the end.
+    masks: which weights are zero meanwhile, and in the end. penalty: what the loss is raised by, of the network under training.
     """
 
     device: str = "cpu"
@@ -51,6 +51,7 @@ class Training:
     checkpoint: Path | None = None
     on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None
     masks: MasksOf = NO_MASKS
+    penalty: Callable[[nn.Module], Term] | None = None
 
 
 def fine_tune(
@@ -72,7 +73,10 @@ def fine_tune(
     teacher = _on(teacher, training.device, torch.channels_last).eval().requires_grad_(False)
     learner = learner_for(student, settings, training.device, training.masks)
     state = Checkpoint(learner, training.checkpoint)
-    loop = Loop(learner, workload, terms_of(workload, teacher, settings.distill), settings)
+    terms = terms_of(workload, teacher, settings.distill)
+    if training.penalty is not None:
+        terms = (*terms, training.penalty(student))
+    loop = Loop(learner, workload, terms, settings)
     busy = threads_for(teacher, workload.example_inputs, settings.batch) if training.device == "cpu" else nullcontext()
     with busy:
         for epoch in range(state.epoch, settings.epochs):

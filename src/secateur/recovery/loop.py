@@ -17,6 +17,7 @@ from secateur.workloads.calls import calling
 from secateur.workloads.pytrees import PyTree, call, filled, mapped, tensors
 from secateur.workloads.samples import in_batches
 
+MOMENTUM = 0.9
 MOST_OVERFLOWS = 8
 """Losses in a row that float16 may overflow on; so many are no accident."""
 
@@ -40,7 +41,7 @@ def learner_for(student: nn.Module, settings: RecoverDefinition, device: str, ma
     """student: on the device already. device: `cpu` or `cuda`. masks: made for it."""
     precision = precision_for(device)
     optimizer = torch.optim.SGD(
-        _parameter_groups(student, settings.weight_decay), lr=settings.learning_rate, momentum=0.9, nesterov=True
+        _parameter_groups(student, settings.weight_decay), lr=settings.learning_rate, momentum=MOMENTUM, nesterov=True
     )
     scaler = torch.amp.GradScaler(device, enabled=precision.scaled)
     return Learner(student, optimizer, scaler, precision, device, masks(student))

@@ -6,7 +6,8 @@ import io
 
 from ruamel.yaml import YAML
 
-from secateur.records import RunRecord
+from secateur.formatting import score_with_interval
+from secateur.records import SCORE, RunRecord
 from secateur.report.device import noise_floor, steadiness
 
 
@@ -18,6 +19,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "each model is opened several times: the mean ratio of the copies, and Student's t over them; ms are the fastest run's",
         "accuracy": f"{record.score_name} of the exported ONNX file on the host, checked against torch for every candidate",
         "batch norms": "recalibrated by difference on calibration data; the uncut network is left exactly as it was",
+        **_source(record),
         "layers to refit": "not known" if record.refitted is None else str(record.refitted),
         "data (samples)": ", ".join(f"{role} {count:,}" for role, count in record.samples.items()),
         "constraints": ", ".join(goal.text for goal in record.goals) or "none",
@@ -31,6 +33,16 @@ def facts(record: RunRecord) -> dict[str, str]:
         "exports instead of rewritten files": str(record.exports),
         **{key.replace("_", " "): value for key, value in record.environment.items()},
     }
+
+
+def _source(record: RunRecord) -> dict[str, str]:
+    """What was cut, where that is not the original."""
+    if record.uncut is None:
+        return {}
+    settings, unit = record.definition["sparse_training"], record.score_unit
+    trained = f"the original after {settings['epochs']} epochs with the penalty {settings['penalty']} ({settings['strength']:g})"
+    before, after = (score_with_interval(score, unit) for score in (record.dense["search"][SCORE], record.uncut))
+    return {"cut from": f"{trained}: {record.score_name} {after} on search data; the original has {before}"}
 
 
 def definition_text(record: RunRecord) -> str:

@@ -12,6 +12,7 @@ NAMES = {
     "search": "search",
     "recover": "recovery of the finalists",
     "gate": "gate: selection and test data",
+    "check.sparse_training": "sparse training",
     "search.rungs": "choosing finalists after a little training",
     "recover.refitting": "cutting and refitting",
     "recover.training": "fine-tuning",

@@ -50,6 +50,11 @@ class SearchSpace:
         return [choice.group for choice in self.choices.values()]
 
     @property
+    def by_channel(self) -> list[Group]:
+        """Those of the groups that may lose channels."""
+        return [choice.group for choice in self.choices.values() if CHANNELS in choice.transforms]
+
+    @property
     def methods(self) -> list[str]:
         """All methods that some group admits, in registry order."""
         used = {method for choice in self.choices.values() for method in choice.methods}

@@ -29,6 +29,7 @@ def prepared(name: str = "residual", refit_images: int = 64) -> SimpleNamespace:
     return SimpleNamespace(
         definition=SimpleNamespace(evaluator=SimpleNamespace(refit_images=refit_images)),
         model=model,
+        source=model,
         workload=workload,
         space=SimpleNamespace(groups=[dataclasses.replace(group, weights=()) for group in found]),
         evaluator=SimpleNamespace(cutting=Cutting(model, workload)),

@@ -37,7 +37,7 @@ def prepared_for(model, *rules):
     rules = rules or [{"match": "*", "methods": ["l1", "random"]}]
     space = build_space(SearchSpaceDefinition(groups=rules), find_groups(model, (images(),)))
     evaluator = SimpleNamespace(cutting=SimpleNamespace(grams={}))
-    return SimpleNamespace(model=model, workload=workload, space=space, evaluator=evaluator)
+    return SimpleNamespace(source=model, workload=workload, space=space, evaluator=evaluator)
 
 
 def tailored() -> torch.nn.Module:

@@ -61,7 +61,7 @@ def arranged(
         layer, width = modules.get(member.module), group.width  # None: a tensor that belongs to no layer
         if member.kind == "batch norm" and layer is not None and isinstance(layer.weight, Tensor):
             tensors.scales.append(_by_root(layer.weight, member, width))
-        for side, weight, bias, rows in _weights(layer, member):
+        for side, weight, bias, rows in weights_of(layer, member):
             if side == "in":
                 tensors.consumers.append(_by_root(rows(weight), member, width))
                 if graded:
@@ -82,7 +82,7 @@ def arranged(
     return tensors
 
 
-def _weights(
+def weights_of(
     layer: nn.Module | None, member: Member
 ) -> Iterator[tuple[Side, Tensor, Tensor | None, Callable[[Tensor], Tensor]]]:
     """What writes ("out") or reads ("in") a member's channels: weight, bias, and how either becomes (channels, …)."""
