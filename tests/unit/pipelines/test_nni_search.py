@@ -8,7 +8,8 @@ import pytest
 
 from secateur.definition import SearchDefinition
 from secateur.errors import DefinitionError
-from secateur.pipelines.nni_search import NEEDED, nni_search
+from secateur.files import write
+from secateur.pipelines.nni_search import NEEDED, _lay_out, nni_search
 from secateur.pipelines.state import RunFolder
 
 REMOTE = {
@@ -39,3 +40,11 @@ def test_a_trial_reads_the_groups_that_the_run_has_proven(tmp_path):
     """Without them each trial would prove them anew."""
     run = RunFolder(tmp_path / "run", "run", "tiny", "", str(tmp_path), "", "", {})
     assert str(run.groups.relative_to(run.path)) in NEEDED
+
+
+def test_a_trial_gets_the_network_that_is_cut(tmp_path):
+    run, folder = RunFolder(tmp_path / "run", "run", "tiny", "", str(tmp_path), "", "", {}), tmp_path / "trial"
+    for name in (*NEEDED, "run.json", run.sparse.relative_to(run.path)):
+        write(run.path / name, b"{}")
+    _lay_out(run, folder, "/srv/project")
+    assert RunFolder(folder, "run", "tiny", "", "/srv/project", "", "", {}).sparse.is_file()

@@ -14,7 +14,7 @@ from secateur.definition import load_pipeline
 from secateur.errors import DefinitionError
 from secateur.pipelines import preparation, sparse_training
 from secateur.pipelines.ranking import ranked
-from secateur.pipelines.sparse_training import give_sparse
+from secateur.pipelines.sparse_training import give_sparse, settings_of
 from secateur.records import Candidate, Job
 
 PIPELINE = """
@@ -105,6 +105,14 @@ def test_workers_and_restarts_read_what_the_driver_has_trained(prepared, tmp_pat
     worker = prepared()
     give_sparse(worker, file)
     assert len({weights_digest(run.source) for run in (resumed, through, worker)}) == 1
+
+
+def test_it_is_trained_as_finalists_are_but_for_its_own_keys(prepared):
+    definition = prepared().definition
+    settings = settings_of(definition, definition.sparse_training)
+    assert (settings.epochs, settings.learning_rate, settings.batch, settings.distill) == (2, 0.02, 64, None)
+    alone = settings_of(definition.model_copy(update={"recover": None}), definition.sparse_training)
+    assert alone.distill is None, "no workload has agreed to distillation"
 
 
 @pytest.mark.parametrize(
