@@ -30,8 +30,8 @@ from secateur.compression.saliency import Saliencies
 from secateur.compression.transforms.channels import without
 from secateur.errors import EvaluationFailed
 from secateur.pipelines.preparation import Prepared
-from secateur.pipelines.stages import dense_on, evaluation_of, problem_of
-from secateur.records import Candidate, Evaluation, Group, Job, Plan, Remove
+from secateur.pipelines.stages import dense_on, evaluation_of, goals_on, problem_of
+from secateur.records import Candidate, Evaluation, Group, Job, Measurement, Plan, Remove
 from secateur.search.front import as_costs, choose, hypervolume, reference_point
 from secateur.search.ledger import Problem
 from secateur.workloads.roles import collect
@@ -63,11 +63,34 @@ class Judge:
         kept = self.kept.get("dense", lambda: _EVALUATION.dump_python(evaluation, mode="json"))
         self.dense = dict(_EVALUATION.validate_python(kept).measurements)
         self.problem: Problem = problem_of(prepared, saliencies, self.dense)
-        self.reference = np.array(reference_point(self.objectives, self.dense, self.problem.goals))
-        self.scale = np.array([self.dense[n].value if d == "minimize" else 1.0 for n, d in self.objectives.items()])
+        self._measure_against(self.dense)
         images, _ = collect(prepared.workload.data.calibration, definition.evaluator.calibration_images)
         self._statistics = dense_statistics(prepared.model, images)
-        self.refits = True
+        self.refits, self.role = True, "search"
+
+    def _measure_against(self, dense: Mapping[str, Measurement]) -> None:
+        """Take the corner of the volume, and the unit of each axis, from the dense network's figures."""
+        self.reference = np.array(reference_point(self.objectives, dense, goals_on(self.prepared, dense)))
+        self.scale = np.array([dense[n].value if d == "minimize" else 1.0 for n, d in self.objectives.items()])
+
+    def offering(self, methods: Collection[str]) -> Judge:
+        """The same judge of a space with these methods alone."""
+        space = self.problem.space
+        offered = {
+            name: choice.offering([method for method in choice.methods if method in methods])
+            for name, choice in space.choices.items()
+        }
+        other = copy.copy(self)
+        choices = {name: choice for name, choice in offered.items() if choice.methods}
+        other.problem = replace(self.problem, space=replace(space, choices=choices))
+        return other
+
+    def on_selection(self) -> Judge:
+        """The same judge, who scores on selection data, with the dense network's figures there."""
+        other = copy.copy(self)
+        other.role = "selection"
+        other._measure_against(dense_on(self.prepared, "selection"))
+        return other
 
     def without_refit(self) -> Judge:
         """The same judge, who refits no layer."""
@@ -86,9 +109,17 @@ class Judge:
 
         def evaluate() -> Evaluation:
             with self._refitting():
-                return evaluation_of(self.prepared, job)
+                return evaluation_of(self.prepared, job) if self.role == "search" else self._on_role(job)
 
-        return self._judged(plan.key if self.refits else f"not refitted {plan.key}", evaluate)
+        key = plan.key if self.role == "search" else f"{self.role} {plan.key}"
+        return self._judged(key if self.refits else f"not refitted {key}", evaluate)
+
+    def _on_role(self, job: Job) -> Evaluation:
+        """What finalists get: scored on another role than the search's."""
+        evaluator = self.prepared.evaluator
+        module = evaluator.compress(job.candidate, job.plan).module
+        network = evaluator.files.rewritten(module, self.prepared.costs.after(job.plan))
+        return Evaluation(job.candidate, job.plan.key, evaluator.measure(network, self.role, [*self.objectives]))
 
     def evaluate_foreign(self, module: nn.Module) -> Step:
         """The same for a network that another library has cut and that ours may be unable to cut: recalibrated, never refitted."""
