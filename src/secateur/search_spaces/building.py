@@ -54,7 +54,7 @@ def build_space(
     if not choices:
         listed = "; ".join(f"{e.name}: {e.reason}" for e in excluded)
         raise DefinitionError(f"{definition.where('groups')}: no group is left to be cut ({listed}).")
-    _check_patterns(definition, choices)
+    _check_fitting(definition, choices)
     return SearchSpace(choices, tuple(e for e in excluded if e.name not in choices), step)
 
 
@@ -113,17 +113,22 @@ def _suits(group: Group, method: str) -> bool:
     return bool(group.removable) and criterion in available_methods(group, [criterion])
 
 
-def _check_patterns(definition: SearchSpaceDefinition, choices: Mapping[str, Choice]) -> None:
-    """Raises DefinitionError where a rule asks for patterns, and every layer that it matches is too narrow for them."""
+def _check_fitting(definition: SearchSpaceDefinition, choices: Mapping[str, Choice]) -> None:
+    """Raises DefinitionError where a rule asks for patterns or blocks, and nothing that it covers is made for them."""
     for i, rule in enumerate(definition.groups):
+        reasons = {
+            N_M: f"the patterns {', '.join(rule.patterns)} are wider than what their layers read",
+            BLOCKS: f"no layer has room for two blocks of {rule.block} with zeros of {list(rule.zeros)}",
+            DEPTH: "no residual block that it covers can be left out",
+        }
         for j, method in enumerate(rule.methods):
             matched = [choice for choice in choices.values() if _covers(rule, choice.group)]
-            if named(method)[0] == N_M and not any(method in choice.methods for choice in matched):
+            reason = reasons.get(named(method)[0])
+            if reason and not any(method in choice.methods for choice in matched):
                 fitting = [m for m in rule.methods if any(m in choice.methods for choice in matched)]
                 raise DefinitionError(
-                    f"{definition.where('groups', i, 'methods', j)}: '{method}' fits no group that the rule matches: the patterns "
-                    f"{', '.join(rule.patterns)} are wider than what their layers read. What fits: "
-                    f"{', '.join(fitting) or 'nothing'}."
+                    f"{definition.where('groups', i, 'methods', j)}: '{method}' fits no group that the rule matches: {reason}. "
+                    f"What fits: {', '.join(fitting) or 'nothing'}."
                 )
 
 

@@ -249,6 +249,21 @@ def test_a_pattern_that_fits_no_group_is_refused_with_what_fits():
         space(MIXED | {"patterns": ["1:64"]})
 
 
+def test_blocks_of_weights_too_large_for_every_layer_are_refused_with_what_fits():
+    rule = {"methods": ["weights/magnitude", "blocks/magnitude"], "block": "64x64"}
+    with pytest.raises(
+        DefinitionError, match=r"'blocks/magnitude' fits no group .* 64x64 .* What fits: weights/magnitude"
+    ):
+        space(MIXED | rule)
+
+
+def test_depth_is_refused_where_no_block_can_be_left_out():
+    found = find_groups(network("VGG"), (images(),))
+    declared = SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l1", "depth/influence"]}]})
+    with pytest.raises(DefinitionError, match=r"'depth/influence' fits no group .* residual block .* What fits: l1\."):
+        build_space(declared, found)
+
+
 def test_a_front_of_masks_is_taken_over():
     made, other = space(MIXED), space(MIXED | {"methods": ["weights/magnitude"]})
     candidate = Candidate({"conv1": (Edit("weights", 300, "wanda"),), "linear": (Edit("n_m", "2:4", "magnitude"),)})
@@ -260,9 +275,8 @@ def test_a_front_of_masks_is_taken_over():
 
 def of_blocks(*rules, **changes):
     """A network of two blocks that may be left out, and one that halves."""
-    found = find_groups(network("residual"), (images(),))
     declared = SearchSpaceDefinition.model_validate({"groups": list(rules)} | changes)
-    return build_space(declared, found)
+    return build_space(declared, FOUND)
 
 
 def test_a_block_is_one_choice_beside_those_of_its_channels():
@@ -288,7 +302,8 @@ def test_rules_cover_blocks_by_their_methods_and_types():
     assert "conv1" in of_blocks(blocks, layers).choices, "a rule for blocks alone says nothing about layers"
     assert not names_of_blocks(of_blocks(layers))
     assert names_of_blocks(of_blocks(blocks | {"types": ["BasicBlock"]}, layers)) == every
-    assert not names_of_blocks(of_blocks(blocks | {"types": ["Bottleneck"]}, layers))
+    with pytest.raises(DefinitionError, match="no residual block that it covers can be left out"):
+        of_blocks(blocks | {"types": ["Bottleneck"]}, layers)
     assert names_of_blocks(of_blocks(blocks | {"match": "layer1.*"}, layers)) == every[:2]
     assert names_of_blocks(of_blocks(blocks, layers, exclude=["layer1.0.conv1", "layer2.1"])) == ["layer1.1"]
 
