@@ -18,9 +18,14 @@ class Copies:
     A copy that no longer fits is closed; where it is needed once more it is opened once more, and lies elsewhere in memory.
     """
 
-    def __init__(self, open_side: Callable[[str], Session], size: int, batches: Sequence[Batch]) -> None:
-        """open_side: `candidate` or `reference` → a new session. size: bytes of the files of one copy. batches: to be run."""
-        self._open, self._batches = open_side, batches
+    def __init__(
+        self, open_side: Callable[[str], Session], size: int, batches: Sequence[Batch], *, whole: bool = False
+    ) -> None:
+        """open_side: `candidate` or `reference` → a new session. size: bytes of the files of one copy. batches: to be run.
+
+        whole: see `Protocol`.
+        """
+        self._open, self._batches, self._whole = open_side, batches, whole
         self._fitting = max(1, OPEN_BYTES // max(1, size))
         self._opened: dict[int, dict[str, Session]] = {}
 
@@ -48,4 +53,7 @@ class Copies:
         return pair
 
     def _block(self, session: Session) -> Block:
-        return lambda first, count: session.block(self._batches, first, count)
+        if not self._whole:
+            return lambda first, count: session.block(self._batches, first, count)
+        passes = len(self._batches)
+        return lambda _, count: [sum(session.block(self._batches, 0, passes)) / passes for _ in range(count)]

@@ -53,6 +53,7 @@ class Protocol:
 
     loud: a round is disturbed where the reference, in the rounds around it, is slower by more than this share than on a quiet
     device, or by more than its own scatter explains. allowance: seconds that may be spent on rounds that replace disturbed ones.
+    whole: a run is one pass over all batches, and its time their mean: for models whose work depends on what they are given.
     """
 
     block: int = 10
@@ -60,6 +61,7 @@ class Protocol:
     rounds: int = 4
     loud: float = 0.02
     allowance: float = 0.0
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,14 @@ def measure(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         if "memory" in figures:
             for side in ("candidate", "reference"):
                 answer[f"{side}_memory_bytes"] = _peak_memory(request["runtime"], files[side], settings, batches)
-        copies = Copies(lambda side: runtime.open(files[side], settings), _bytes(files), batches)
+        timing = Protocol(**request["timing"])
+        copies = Copies(lambda side: runtime.open(files[side], settings), _bytes(files), batches, whole=timing.whole)
         if "parity" in files:
             answer["parity"] = [
                 [_packed(x) for x in copies.candidate.run(batch)] for batch in _batches(files["parity"])
             ]
         if "latency" in figures:
-            answer.update(_timed(copies, Protocol(**request["timing"]), cores, _Canary(request, folder)))
+            answer.update(_timed(copies, timing, cores, _Canary(request, folder)))
         if "energy" in figures:
             answer["energy_mj"] = _energy(copies.candidate, batches, request.get("energy_command"))
         if "sample" in files:

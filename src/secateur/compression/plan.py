@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from secateur.compression.copies import copied, tie
+from secateur.compression.gates import gated
 from secateur.compression.masks import zeroed
 from secateur.compression.removal import layer_at, remove, silence
 from secateur.records import Bypass, Mask, Plan, Remove, Side, Step
@@ -53,7 +54,7 @@ def united(steps: Iterable[Step]) -> Plan:
 def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
     """A copy of the module to which the plan has been done. Tensors keep dtype and device.
 
-    Parametrized tensors (weight norm, say) of layers that lose channels become plain ones.
+    Parametrized tensors (weight norm, say) of layers that lose channels become plain ones. New gates are open.
     shared: layers that keep all their channels share their tensors with the original, for whoever only runs the copy.
     Raises ModelError where the module cannot be copied.
     """
@@ -66,6 +67,7 @@ def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
     for step in plan.removals:
         remove(smaller, step.layer, step.side, step.indices)
     tie(smaller, model)
+    gated(smaller, plan.gates)
     if shared:
         return smaller
     return copied(smaller, [t for t in (*smaller.parameters(), *smaller.buffers()) if id(t) not in theirs])
@@ -75,7 +77,7 @@ def apply(model: nn.Module, plan: Plan, *, shared: bool = False) -> nn.Module:
 def reference(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of the module, same shapes, in which removed channels are zero where they arise and where they are read.
 
-    Bypassed blocks stand there and hand on what they are given.
+    Bypassed blocks stand there and hand on what they are given; a new gate, which is open, changes nothing and is not there.
     For running only: layers that keep all their channels share their tensors with the original.
     """
     masked = _copy(model, plan)

@@ -4,7 +4,7 @@ from secateur.definition.devices import DEVICE_KINDS, AdbDevice, DeviceDefinitio
 from secateur.definition.evaluator import LOWER_GOALS, UPPER_GOALS, ConstraintDefinition, EvaluatorDefinition
 from secateur.definition.nni import NniDefinition
 from secateur.definition.pipeline import PipelineDefinition
-from secateur.definition.recover import DistillDefinition, RecoverDefinition
+from secateur.definition.recover import DistillDefinition, GatesDefinition, RecoverDefinition
 from secateur.definition.register import RegisterDefinition
 from secateur.definition.resolve import Override, load_evaluator, load_pipeline, pipeline_from, project_root, shipped
 from secateur.definition.search import FidelitiesDefinition, LimitsDefinition, SearchDefinition
@@ -24,6 +24,7 @@ __all__ = [
     "DistillDefinition",
     "EvaluatorDefinition",
     "FidelitiesDefinition",
+    "GatesDefinition",
     "GroupRule",
     "LimitsDefinition",
     "LocalDevice",

@@ -18,6 +18,17 @@ class DistillDefinition(Declared):
     )
 
 
+class GatesDefinition(Declared):
+    """Residual blocks run only for the samples that need them (Veit & Belongie 2018, arXiv:1711.11503)."""
+
+    budget: float = Field(
+        0.7,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the finalist's MACs that an average sample takes, those of the gates included.",
+    )
+
+
 class RecoverDefinition(Declared):
     """How the finalists are fine-tuned."""
 
@@ -53,6 +64,9 @@ class RecoverDefinition(Declared):
     distill: DistillDefinition | None = Field(
         DistillDefinition(temperature=4.0, weight=0.9), description="Distillation from the dense model; null for none."
     )
+    gates: GatesDefinition | None = Field(
+        None, description="A gate before every residual block that a finalist still has, learnt with it; null for none."
+    )
 
     @property
     def passes(self) -> int:
@@ -65,5 +79,9 @@ class RecoverDefinition(Declared):
             raise ValueError(
                 f"'masks: {self.masks}' sets more and more weights to zero while it trains: 'steps' and 'rewind' are another way. "
                 "Leave one of the two out"
+            )
+        if self.gates and (self.passes > self.epochs or self.rewind or self.masks != "kept"):
+            raise ValueError(
+                "'gates' are learnt in one training with fixed masks: leave 'steps', 'masks' and 'rewind' out"
             )
         return self

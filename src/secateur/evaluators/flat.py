@@ -6,6 +6,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from secateur.gating.onnx_graph import graphs
 from secateur.workloads.pytrees import INPUT, OUTPUT, PyTree, call, filled, named, tensors
 
 _MODEL = "model."
@@ -35,8 +36,9 @@ class FlatModule(nn.Module):
         """Give the model's own tensors the names in an exported graph that they have in the model, in place."""
         for entry in exported.graph.initializer:
             entry.name = self.own_name(entry.name)
-        for node in exported.graph.node:
-            node.input[:] = [self.own_name(name) for name in node.input]
+        for graph in graphs(exported.graph):
+            for node in graph.node:
+                node.input[:] = [self.own_name(name) for name in node.input]
 
     @staticmethod
     def own_name(name: str) -> str:

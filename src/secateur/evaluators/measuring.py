@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeGuard
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from secateur.agent.latency import Protocol
 from secateur.agent.runtimes import RUNTIMES
+from secateur.compression.gates import gated_blocks
 from secateur.definition import EvaluatorDefinition
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
@@ -27,6 +29,10 @@ from secateur.workloads.roles import collect
 
 TIMED_BATCHES = 4
 """Different batches that latency is measured on, taken in turn."""
+STREAM_SAMPLES = 64
+"""Of the calibration data, in whole batches, that a network with gates is timed on: each sample takes its own path."""
+STREAM_BLOCK = 2
+"""Passes over those samples in a block."""
 SEARCH = Protocol(copies=6, rounds=2)
 """How a candidate of the search is timed, in less than half of the time that a finalist takes."""
 
@@ -65,7 +71,12 @@ class Measuring:
         self._definition, self._data, self._place = definition, data, place
         self._inputs, _ = collect(data.calibration, 1)
         rounding = RUNTIMES[definition.runtime].rounding(definition.runtime_options)
-        self.on_device = OnDevice(place.devices, dense.file, self._timed(), place.kept, rounding)
+
+        def on_device(batches: int) -> OnDevice:
+            return OnDevice(place.devices, dense.file, self._timed(batches), place.kept, rounding)
+
+        self.on_device = on_device(TIMED_BATCHES)
+        self._on_stream = partial(on_device, math.ceil(STREAM_SAMPLES / definition.batch))
         self.predictor: Predictor | None = None
 
     @property
@@ -106,9 +117,12 @@ class Measuring:
         return answer.report
 
     def _answer(self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None) -> Answer:
+        on_device = self.on_device
+        if gated_blocks(network.module):
+            on_device, timing = self._on_stream(), replace(timing, whole=True, block=STREAM_BLOCK)
         with torch.no_grad():
-            expected = call(network.module, filled(self._inputs, self.on_device.parity_inputs))
-        return self.on_device.measure(network.file, expected, names, timing, sample)
+            expected = call(network.module, filled(self._inputs, on_device.parity_inputs))
+        return on_device.measure(network.file, expected, names, timing, sample)
 
     def _timing(self, role: str) -> Protocol:
         timing = self._place.protocol
@@ -117,10 +131,10 @@ class Measuring:
         copies, rounds = min(SEARCH.copies, timing.copies), min(SEARCH.rounds, timing.rounds)
         return replace(SEARCH, block=timing.block, copies=copies, rounds=rounds)
 
-    def _timed(self) -> Batches:
+    def _timed(self, batches: int) -> Batches:
         """Calibration data that the device is timed on."""
-        inputs, _ = collect(self._data.calibration, TIMED_BATCHES * self._definition.batch)
-        return self._whole_batches(inputs, TIMED_BATCHES)
+        inputs, _ = collect(self._data.calibration, batches * self._definition.batch)
+        return self._whole_batches(inputs, batches)
 
     def _scored_there(self, role: str) -> Sample:
         """Samples of a data role that the device scores itself: of the role that everything else is scored on, and of no other.

@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from secateur.compression.gates import gated_blocks
 from secateur.errors import ModelError, first_line
 from secateur.evaluators.flat import FlatModule
 from secateur.evaluators.onnx_parts import LARGE, OnnxParts
+from secateur.gating.onnx_graph import graphs, settled
+from secateur.gating.prices import prices_of
 from secateur.records.workload import NO_AXES, DynamicAxes
 from secateur.workloads.pytrees import PyTree, mapped, tensors
 
@@ -52,10 +55,11 @@ def export(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes =
     """The module as an ONNX file with a free batch dimension, batch norms folded, metadata stripped.
 
     example_inputs, dynamic_axes: as in `Workload`. Every input and output tensor has its name, as in `FlatModule`; the first
-    dimension of each is `batch`. Raises ModelError naming the operation that cannot be exported, and what
-    `check_size` raises.
+    dimension of each is `batch`. Gated blocks become `If`, see `secateur.gating.onnx_graph`. Raises ModelError naming the operation
+    that cannot be exported, and what `check_size` raises.
     """
-    return exported_parts(model, example_inputs, dynamic_axes).file()
+    content = exported_parts(model, example_inputs, dynamic_axes).file()
+    return settled(content, prices_of(model, example_inputs)) if gated_blocks(model) else content
 
 
 def exported_parts(model: nn.Module, example_inputs: PyTree, dynamic_axes: DynamicAxes = NO_AXES) -> OnnxParts:
@@ -109,13 +113,14 @@ def strip_metadata(model: onnx.ModelProto) -> None:
     """Remove source lines, local paths and intermediate shapes, in place: about 6 % of a file, and nobody else's business."""
     model.producer_name, model.producer_version, model.doc_string = "secateur", "", ""
     del model.metadata_props[:]
-    graph = model.graph
-    graph.name, graph.doc_string = "main", ""
-    del graph.metadata_props[:]
-    del graph.value_info[:]
-    for element in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        element.ClearField("doc_string")
-        del element.metadata_props[:]
+    model.graph.name = "main"
+    for graph in graphs(model.graph):
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        del graph.value_info[:]
+        for element in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+            element.ClearField("doc_string")
+            del element.metadata_props[:]
 
 
 def _reason(error: BaseException) -> str:

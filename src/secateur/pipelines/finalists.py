@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 
+from secateur.compression.gates import gated
 from secateur.compression.masks import keep_zero, zeros_in
 from secateur.compression.plan import apply
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
 from secateur.compression.storage import stored
 from secateur.definition import RecoverDefinition
+from secateur.gating.placing import with_gates
 from secateur.pipelines.preparation import Prepared
 from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Trial
 
@@ -46,7 +48,11 @@ def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number
         plan = resolve(candidate, prepared.space.groups, saliencies)
         if settings is None:
             return CompressedModel(candidate, plan, prepared.evaluator.refined(plan))
-        return prepared.evaluator.compress(candidate, plan)
+        compressed = prepared.evaluator.compress(candidate, plan)
+        if settings.gates is None:
+            return compressed
+        plan = with_gates(plan, prepared.model, prepared.found.blocks, prepared.workload.example_inputs)
+        return CompressedModel(candidate, plan, gated(compressed.module, plan.gates))
 
     name = f"f{number}-{evaluation.plan_key[:6]}"
     return Finalist(name, trial.number, evaluation.candidate, evaluation.measurements, settings, begun)

@@ -10,15 +10,17 @@ from torch import Tensor
 
 from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.transforms import TRANSFORMS
-from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, RecoverDefinition
+from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, PipelineDefinition, RecoverDefinition
 from secateur.errors import DefinitionError, MeterFailed
 from secateur.evaluators.formats import ONNX
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_inputs import MOST_BYTES
-from secateur.records import SCORE, Direction, Workload, named
+from secateur.records import SCORE, Direction, Group, Workload, named
 
 SCORES = (SCORE, SAMPLED)
 """Metrics whose direction is that of the workload's score."""
+GATED_RUNTIME = "onnxruntime"
+"""What models with gates are tested on."""
 
 
 @contextmanager
@@ -77,6 +79,24 @@ def check_direction(evaluator: EvaluatorDefinition, name: str, direction: Direct
                 f"{evaluator.where('constraints', name, goal)}: '{goal}' does not fit '{name}', which is to be {direction}d. "
                 f"Allowed: {', '.join(fitting)}."
             )
+
+
+def check_gates(definition: PipelineDefinition, blocks: Sequence[Group]) -> None:
+    """Raises DefinitionError where no block can have a gate that is wanted, or where the runtime is not tested with gates."""
+    recover = definition.recover
+    if recover is None or recover.gates is None:
+        return
+    evaluator = definition.evaluator
+    if evaluator.runtime != GATED_RUNTIME:
+        raise DefinitionError(
+            f"{recover.where('gates')}: models with gates run in {GATED_RUNTIME}, and {evaluator.where('runtime')} says "
+            f"{evaluator.runtime}. Change one of the two."
+        )
+    if not blocks:
+        raise DefinitionError(
+            f"{recover.where('gates')}: this model has no residual block that can be left out, so nothing can have a gate. "
+            "Leave 'gates' out."
+        )
 
 
 def check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:

@@ -26,7 +26,10 @@ def module(dense):
 
     if (HERE / "attention.py").is_file():
         dense = runpy.run_path(str(HERE / "attention.py"))["opened"](dense)
-    for name, values in json.loads((HERE / "model.json").read_text())["attributes"].items():
+    description = json.loads((HERE / "model.json").read_text())
+    if description["gates"]:
+        dense = runpy.run_path(str(HERE / "gates.py"))["gated"](dense, description["gates"])
+    for name, values in description["attributes"].items():
         changed = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         vars(dense.get_submodule(name)).update(changed)
     for name, tensor in load_file(HERE / "model.safetensors").items():

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from secateur.compression import gates
 from secateur.compression.checks import disagreement
 from secateur.compression.copies import copied
 from secateur.compression.storage import load_compressed
@@ -72,6 +73,9 @@ def export_finalist(
     contents["load.py"] = (files("secateur.pipelines") / "load_exported.py").read_bytes()
     if any(isinstance(layer, attention.SplitAttention) for layer in smaller.modules()):
         contents["attention.py"] = Path(attention.__file__).read_bytes()
+    widths = {name: block.gate.in_features for name, block in gates.gated_blocks(smaller).items()}
+    if widths:
+        contents["gates.py"] = Path(gates.__file__).read_bytes()
     for name, content in contents.items():
         write(folder / name, content)
     description = {
@@ -81,7 +85,8 @@ def export_finalist(
         "sha256": {name: sha256_of(folder / name) for name in contents if not name.endswith(".py")},
         "measurements": {name: asdict(m) for name, m in finalist.measurements.items()},
         "test": None if test is None else asdict(test),
-        "attributes": _changed(dense, smaller),
+        "gates": widths,
+        "attributes": _changed(gates.gated(copied(dense), widths), smaller),
     }
     write(folder / "model.json", json.dumps(description, indent=1) + "\n")
     _check(run, smaller, dense, folder)

@@ -43,6 +43,7 @@ from secateur.pipelines.limits import (
     SCORES,
     check_batch,
     check_direction,
+    check_gates,
     check_recovery,
     check_sizes,
     check_threads,
@@ -208,6 +209,7 @@ def prepare(
     )  # the driver has done it for its workers
     step("finding and proving the groups that can be cut")
     found = kept_groups(groups, model, workload.example_inputs, step)
+    check_gates(definition, found.blocks)
     # What happens to devices goes to the log: of a worker, or the terminal.
     step("opening the device")
     devices = open_devices(definition.evaluator, root, logging.getLogger("secateur").warning)

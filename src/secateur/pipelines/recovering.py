@@ -25,9 +25,12 @@ from secateur.compression.storage import save_compressed, stored
 from secateur.definition import LocalDevice
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
+from secateur.evaluators.measuring import STREAM_SAMPLES
 from secateur.evaluators.on_device import Answer
 from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
+from secateur.gating.placing import decisions
+from secateur.gating.prices import prices_of
 from secateur.pipelines.exporting import export_into, stored_network
 from secateur.pipelines.finalists import Finalist
 from secateur.pipelines.judgement import scores_file
@@ -36,6 +39,7 @@ from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.pipelines.tuning import OnEpoch, Tuning
 from secateur.records import CompressedModel, Recovered, earlier
 from secateur.recovery.fine_tune import Tuned
+from secateur.workloads.roles import collect
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 
@@ -192,11 +196,19 @@ class Recovery:
         )
 
     def _exported(self, finalist: Finalist, compressed: CompressedModel) -> Network:
-        folder, macs = self._folder(finalist), self.prepared.costs.after(compressed.plan)
+        folder, macs = self._folder(finalist), self._macs(compressed)
         self.step(f"exporting {finalist.name}")
         with self.watch.stage("recover.export"):
             stored = stored_network(self.prepared, folder, compressed.module, macs)
             return stored or export_into(self.prepared, folder, compressed.module, macs)
+
+    def _macs(self, compressed: CompressedModel) -> int:
+        """For one sample; where gates decide, for an average one of those that latency is measured on."""
+        if not compressed.plan.gates:
+            return self.prepared.costs.after(compressed.plan)
+        inputs, _ = collect(self.prepared.workload.data.calibration, STREAM_SAMPLES)
+        prices = prices_of(compressed.module, self.prepared.workload.example_inputs)
+        return round(prices.average(decisions(compressed.module, inputs)))
 
     @contextlib.contextmanager
     def _measuring(self) -> Iterator[None]:

@@ -160,7 +160,15 @@ class Bypass:
     layer: str
 
 
-Step: TypeAlias = Bypass | Remove | Mask
+@dataclass(frozen=True)
+class Gate:
+    """A residual block that gets a gate, after everything else is done. layer: the name of its module. width: channels it reads."""
+
+    layer: str
+    width: int
+
+
+Step: TypeAlias = Bypass | Remove | Mask | Gate
 """What a plan consists of."""
 
 
@@ -204,7 +212,12 @@ class Plan:
     @cached_property
     def losing(self) -> tuple[str, ...]:
         """Layers that lose channels or weights and stay."""
-        return tuple(dict.fromkeys(step.layer for step in self.steps if not isinstance(step, Bypass)))
+        return tuple(dict.fromkeys(step.layer for step in self.steps if isinstance(step, Remove | Mask)))
+
+    @cached_property
+    def gates(self) -> Mapping[str, int]:
+        """Which blocks get a gate, and how many channels each reads."""
+        return {step.layer: step.width for step in self.steps if isinstance(step, Gate)}
 
     @cached_property
     def masks(self) -> tuple[Mask, ...]:

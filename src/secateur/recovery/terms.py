@@ -10,9 +10,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from torch import Tensor, nn
 
-from secateur.definition import DistillDefinition
+from secateur.definition import DistillDefinition, GatesDefinition
+from secateur.gating.budget import budget_loss
+from secateur.gating.prices import Prices
 from secateur.records import Workload
 from secateur.workloads.pytrees import PyTree, call
+
+BUDGET_WEIGHT = 30.0
+"""Of the squared distance to the budget of MACs."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,11 @@ def terms_of(workload: Workload, teacher: nn.Module, distill: DistillDefinition 
         Term(distill.weight, partial(_logits, workload, teacher, distill.temperature)),
         Term(1 - distill.weight, partial(_labels, workload)),
     )
+
+
+def gate_terms(student: nn.Module, prices: Prices, gates: GatesDefinition) -> tuple[Term, ...]:
+    """What a student with gates is trained to beside the other terms: its budget."""
+    return (Term(BUDGET_WEIGHT, lambda _: budget_loss(student, prices, gates.budget)),)
 
 
 def total(terms: tuple[Term, ...], batch: Batch) -> Tensor:

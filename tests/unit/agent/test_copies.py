@@ -72,3 +72,13 @@ def test_the_candidate_alone_does_not_open_the_reference():
     made(0)
     assert log == ["c", "r"]
     assert made.candidate is made.candidate
+
+
+def test_a_run_over_all_batches_takes_the_mean_of_their_times():
+    class Timed(Opened):
+        def block(self, batches, first, count):
+            return [float(batch[0][0]) for batch in (batches * 2)[first : first + count]]
+
+    made = Copies(lambda _: Timed(), 1000, [[np.array([1.0])], [np.array([3.0])]], whole=True)
+    candidate, _ = made(0)
+    assert candidate(5, 3) == [2.0, 2.0, 2.0]

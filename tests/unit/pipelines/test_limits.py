@@ -9,12 +9,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from secateur.definition import EvaluatorDefinition, RecoverDefinition, SearchDefinition
+from secateur.definition import EvaluatorDefinition, GatesDefinition, RecoverDefinition, SearchDefinition
 from secateur.errors import DefinitionError, EvaluationFailed, MeterFailed, ModelError
 from secateur.evaluators.runtimes import host_for
 from secateur.pipelines.devices import measure_file
-from secateur.pipelines.limits import check_batch, check_recovery, check_threads
+from secateur.pipelines.limits import check_batch, check_gates, check_recovery, check_threads
 from secateur.pipelines.stages import dense_on
+from secateur.records import Group
 
 IMAGE = [torch.zeros(1, 3, 32, 32)]
 
@@ -96,3 +97,18 @@ def test_a_way_to_train_that_lacks_what_it_needs_is_refused_before_the_search(se
     allowed = nullcontext() if said is None else pytest.raises(DefinitionError, match=said)
     with allowed:
         check_recovery(RecoverDefinition(**settings), SimpleNamespace(build_early=early), methods)
+
+
+def test_gates_need_blocks_and_a_runtime_that_is_tested():
+    def wants(runtime):
+        return SimpleNamespace(
+            recover=RecoverDefinition(gates=GatesDefinition(budget=0.5)),
+            evaluator=EvaluatorDefinition(objectives={"accuracy": "maximize", "latency": "minimize"}, runtime=runtime),
+        )
+
+    block = Group("layer1.0", "BasicBlock", (), 1, (), 10, 10, block=True)
+    check_gates(wants("onnxruntime"), [block])
+    with pytest.raises(DefinitionError, match="no residual block"):
+        check_gates(wants("onnxruntime"), [])
+    with pytest.raises(DefinitionError, match="says openvino"):
+        check_gates(wants("openvino"), [block])

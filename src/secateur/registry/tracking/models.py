@@ -38,7 +38,8 @@ def save_onnx(sent: OnnxModel, run: str, model: Any, folder: str) -> None:
             artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run, model_id=model.model_id
         ),
         signature=ModelSignature(
-            _schema(content.graph.input, sent.example, named=named),
+            # A file with gates has an input more, which need not be given.
+            _schema([place for place in content.graph.input if place.name in sent.example], sent.example, named=named),
             _schema(content.graph.output, sent.outputs, named=True),
         ),
         input_example=dict(sent.example) if named else next(iter(sent.example.values())),
