@@ -1,8 +1,8 @@
 """What networks of real size cost: their groups, the first candidate, every further one, and memory. Random weights and data.
 
 - groups: found and proven, in CPU-seconds of a bare forward pass of one sample in torch; and samples that ran through the model.
-- scores of single weights, by criteria that need no Gram matrices: in the same unit, on `SCORED` calibration samples. More of them
-  take longer, and no more memory.
+- scores of single weights (`--criterion`, and then nothing else behind the groups): in the same unit, on `SCORED` calibration
+  samples and without Gram matrices. More samples take longer, and no more memory.
 - preparation: what comes before the first candidate (Gram matrices, saliency, the export), in the same unit.
 - candidate: cut, repaired, written, checked and scored, over a bare ONNX Runtime pass of the same samples with its own file; the
   part that repairs it, over the same. Latency is left out: its price is fixed by the protocol (`measurement.py`).
@@ -112,21 +112,15 @@ class Meter:
 
 
 def score_weights(
-    meter: Meter, model: nn.Module, found: FoundGroups, workload: Workload
-) -> dict[str, dict[str, float]]:
-    """The figures of each criterion of single weights, but of those that need Gram matrices."""
-    criteria = [name for name, method in WEIGHT_METHODS.items() if not method.needs_grams]
-    rules = [GroupRule(methods=[f"weights/{name}" for name in criteria], types=["Conv2d", "Linear", "Embedding"])]
+    meter: Meter, model: nn.Module, found: FoundGroups, workload: Workload, criterion: str
+) -> dict[str, float]:
+    """The figures of a criterion of single weights."""
+    rules = [GroupRule(methods=[f"weights/{criterion}"], types=["Conv2d", "Linear", "Embedding"])]
     groups = build_space(SearchSpaceDefinition(groups=rules), found).groups
     few = Subset(workload.data.calibration, range(SCORED))
     workload = replace(workload, data=replace(workload.data, calibration=few))
-    figures = {}
-    for name in criteria:
-        give_back()  # what the step before has left is none of this one's
-        _, figures[f"weights/{name}"] = meter.step(
-            lambda name=name: weight_saliencies(model, groups, [name], workload, {})
-        )
-    return figures
+    give_back()  # what the search for groups has left is none of this step's
+    return meter.step(lambda: weight_saliencies(model, groups, [criterion], workload, {}))[1]
 
 
 def memory(field: str) -> int:
@@ -149,6 +143,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--model", choices=sorted(NETS), default="resnet50")
     parser.add_argument("--samples", type=int, help="that a candidate is scored on (default 200, quick 32)")
+    parser.add_argument(
+        "--criterion", choices=WEIGHT_METHODS.own, help="measure scores of single weights by it, no candidates"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(options, Path(folder))
@@ -173,7 +170,11 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     meter = Meter(model, weights)
     figures: dict[str, Any] = {"model": options.model, "size": size, "weights_mb": weights / 1e6, "forward_s": forward}
     found, figures["groups"] = meter.step(lambda: find_groups(model, workload.example_inputs))
-    figures |= score_weights(meter, model, found, workload)
+    if options.criterion:
+        figures["scores"] = score_weights(meter, model, found, workload, options.criterion)
+        show(figures, f"{options.model} at {size}, weights/{options.criterion}", forward)
+        write_json(options.json, figures | {"criterion": options.criterion})
+        return
     rules = [GroupRule(methods=["l2"], types=["Conv2d", "Linear", "Embedding"])]
     space = build_space(SearchSpaceDefinition(groups=rules), found)
     definition = EvaluatorDefinition(objectives={"accuracy": "maximize", "macs": "minimize"})
@@ -205,8 +206,17 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     figures["over_bare"] = figures["candidate"]["seconds"] / figures["bare"]["seconds"]
     figures["repair_over_bare"] = figures["repair"]["seconds"] / figures["bare"]["seconds"]
     figures["proven"], figures["excluded"] = len(found.groups), len(found.excluded)
+    title = f"{options.model} at {size}, {weights / 1e6:.0f} MB, {len(found.groups)} groups, {samples} samples"
+    show(figures, f"{title}; a pass {forward:.3f} s", forward)
+    over, repair = figures["over_bare"], figures["repair_over_bare"]
+    print(f"candidate over bare: {over:.2f}, of it repair {repair:.2f}; files exported anew: {evaluator.files.exports}")
+    write_json(options.json, figures)
+
+
+def show(figures: dict[str, Any], title: str, forward: float) -> None:
+    """Print the steps among the figures. forward: seconds of a pass."""
     table(
-        f"{options.model} at {size}, {weights / 1e6:.0f} MB, {len(found.groups)} groups, {samples} samples; a pass {forward:.3f} s",
+        title,
         ["", "CPU-seconds", "forward passes", "samples run", "peak memory, × weights"],
         [
             [name, f"{f['seconds']:.1f}", f"{f['seconds'] / forward:.0f}", f"{f['samples']:.0f}", f"{f['memory']:.1f}"]
@@ -214,9 +224,6 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
             if isinstance(f, dict)
         ],
     )
-    over, repair = figures["over_bare"], figures["repair_over_bare"]
-    print(f"candidate over bare: {over:.2f}, of it repair {repair:.2f}; files exported anew: {evaluator.files.exports}")
-    write_json(options.json, figures)
 
 
 if __name__ == "__main__":
