@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from secateur.compression.gates import gated
 from secateur.compression.masks import keep_zero, zeros_in
@@ -17,7 +18,7 @@ from secateur.compression.storage import stored
 from secateur.definition import RecoverDefinition
 from secateur.gating.placing import with_gates
 from secateur.pipelines.preparation import Prepared
-from secateur.records import Candidate, CompressedModel, Measurement, Recovered, Trial
+from secateur.records import Candidate, CompressedModel, Measurement, Plan, Recovered, Trial
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,21 @@ def small_dense_of(prepared: Prepared, knee: Recovered, folder: Path) -> Finalis
     epochs = settings.epochs if settings.rewind else settings.passes
 
     def begun(candidate: Candidate) -> CompressedModel:
-        fresh = apply(prepared.model, plan)
-        masked = zeros_in(fresh, plan.masked)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(prepared.definition.search.seed)
-            for layer in fresh.modules():
-                renew = getattr(layer, "reset_parameters", None)
-                if callable(renew):
-                    renew()
-        keep_zero(masked)
-        return CompressedModel(candidate, plan, fresh)
+        return CompressedModel(candidate, plan, renewed(prepared.model, plan, prepared.definition.search.seed))
 
     once = settings.model_copy(update={"epochs": epochs, "steps": 1, "masks": "kept", "rewind": False})
     return Finalist("small-dense", knee.trial, knee.candidate, {}, once, begun)
+
+
+def renewed(model: nn.Module, plan: Plan, seed: int) -> nn.Module:
+    """The network that a plan makes of a model, with new random weights where it has any."""
+    fresh = apply(model, plan)
+    masked = zeros_in(fresh, plan.masked)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in fresh.modules():
+            renew = getattr(layer, "reset_parameters", None)
+            if callable(renew):
+                renew()
+    keep_zero(masked)
+    return fresh
