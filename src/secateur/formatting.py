@@ -6,7 +6,7 @@ else is a plain number with its unit behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from secateur.records import SHARE, Measurement
 
@@ -102,3 +102,10 @@ def _half(measurement: Measurement) -> float:
 
 def _with(text: str, unit: str) -> str:
     return f"{text} {unit}" if unit else text
+
+
+def patterns(found: Mapping[str, tuple[int, int]]) -> str:
+    """`2:4 as sparse tensor cores read it: 8 of 10 layers.`, for each pattern N:M; empty without any. found: as in `Recovered`."""
+    return " ".join(
+        f"{name} as sparse tensor cores read it: {has} of {of} layers." for name, (has, of) in found.items()
+    )

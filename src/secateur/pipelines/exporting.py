@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import nn
 
 from secateur.evaluators import Network
+from secateur.evaluators.onnx_sparsity import misses
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
+from secateur.records import N_M, Candidate, Group
 
 
 def stored_network(prepared: Prepared, folder: Path, module: nn.Module, macs: int) -> Network | None:
@@ -31,3 +34,17 @@ def export_into(prepared: Prepared, folder: Path, module: nn.Module, macs: int) 
 
 def _converted(prepared: Prepared, folder: Path) -> Path:
     return folder / f"model.{prepared.evaluator.runtime.format}"
+
+
+def patterns_in(file: bytes, candidate: Candidate, groups: Iterable[Group]) -> dict[str, tuple[int, int]]:
+    """The patterns N:M of a candidate: the layers of its exported file that have them, and those that were to; see `Recovered`."""
+    wanted: dict[str, set[str]] = {}
+    for group in groups:
+        for edit in candidate.edits.get(group.name, ()):
+            if edit.transform == N_M:
+                wanted.setdefault(str(edit.level), set()).update(own.layer for own in group.weights)
+    found: dict[str, tuple[int, int]] = {}
+    for pattern, layers in sorted(wanted.items()):
+        reasons = misses(file, *map(int, pattern.split(":")))
+        found[pattern] = sum(reasons.get(f"{layer}.weight", "") is None for layer in layers), len(layers)
+    return found

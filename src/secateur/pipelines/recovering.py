@@ -31,7 +31,7 @@ from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
 from secateur.gating.placing import decisions
 from secateur.gating.prices import prices_of
-from secateur.pipelines.exporting import export_into, stored_network
+from secateur.pipelines.exporting import export_into, patterns_in, stored_network
 from secateur.pipelines.finalists import Finalist
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
@@ -106,6 +106,8 @@ class Recovery:
         try:
             recovered, compressed = self._trained(finalist, on_epoch)
             network = self._exported(finalist, compressed)
+            patterns = patterns_in(network.onnx, finalist.candidate, self.prepared.space.groups)
+            recovered = replace(recovered, patterns=patterns)
         except DataUnreadable:
             raise
         except OWN_FAULTS as error:

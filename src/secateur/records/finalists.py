@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secateur.records.evaluations import Measurement
 from secateur.records.plans import Candidate
@@ -16,7 +16,8 @@ class Recovered:
     trial: its number in the search. searched: its figures there (search data), before recovery. measurements: after recovery
     (selection data). on_search: its score on search data after recovery. epochs, seconds, losses (mean of each epoch): of
     fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it could not be measured
-    or compared, or None.
+    or compared, or None. patterns: N:M → (layers of its file that have it as sparse tensor cores read it, layers that were to have
+    it); the others have too few input channels, or a number of them that is no multiple of M, or several groups.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Recovered:
     failure: str | None = None
     on_search: Measurement | None = None
     losses: tuple[float, ...] = ()
+    patterns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.formatting import difference_with_interval, number
+from secateur.formatting import difference_with_interval, number, patterns
 from secateur.records import ROLES, SHARE, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.contents import status
 from secateur.registry.package import Target
@@ -141,6 +141,7 @@ def _lineage(record: RunRecord, finalist: Recovered) -> str:
         f"say which, and by which criterion); torch {record.environment.get('torch', 'unknown')}"
         + (f"; commit `{commit[:12]}`" if commit else "")
         + "."
+        + (f" {patterns(finalist.patterns)}" if finalist.patterns else "")
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.formatting import times
+from secateur.formatting import patterns, times
 from secateur.records import GroupSummary, Recovered, RunRecord
 from secateur.report.summary import knee_of
 from secateur.report.zeros import MASKS, no_kernel
@@ -143,7 +143,7 @@ def _zeros(record: RunRecord, finalist: Recovered) -> Hint | None:
             return None
         return Hint(
             "Zeros without a kernel",
-            f"{finalist.name} holds weights that were set to zero. {said}",
+            f"{finalist.name} holds weights that were set to zero. {said} {patterns(finalist.patterns)}".rstrip(),
             "Judge what zeros gain by `download`, which counts them; speed comes from channels that leave.",
         )
     speed = times(1 / finalist.measurements["latency"].value)

@@ -98,3 +98,11 @@ def test_nothing_is_said_where_latency_was_not_measured():
     assert hints(make([finalist("f1", 0.88, 0.4, measurements=without)], "f1")) == []
     assert hints(make([], None)) == []
     assert hints(RECORD)
+
+
+def test_a_pattern_is_said_with_the_layers_of_the_file_that_have_it():
+    edits = Candidate({"heavy": (Edit("n_m", "2:4", "l2"),)})
+    shown = finalist("f1", 0.88, 0.9, candidate=edits, patterns={"2:4": (8, 10)})
+    found = hints(replace(make([shown], "f1"), definition={"evaluator": {"runtime": "onnxruntime"}}))
+    (zeros,) = [hint for hint in found if hint.cause == ZEROS]
+    assert zeros.seen.endswith("2:4 as sparse tensor cores read it: 8 of 10 layers.")
