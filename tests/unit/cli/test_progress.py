@@ -15,7 +15,7 @@ from secateur.records import Evaluation, Trial
 
 PREPARED = SimpleNamespace(
     definition=SimpleNamespace(
-        name="digits", search=SimpleNamespace(trials=4), recover=SimpleNamespace(epochs=2, finalists=2)
+        name="digits", search=SimpleNamespace(trials=4), recover=SimpleNamespace(passes=2, finalists=2)
     ),
     space=SimpleNamespace(choices=[1, 2], parameters=lambda: [1, 2, 3]),
     costs=SimpleNamespace(total=3_700_000),
