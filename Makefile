@@ -6,6 +6,10 @@ DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Neither uv nor the line for torch below compiles what it installs, so whoever imports a module first does. Where that is forbidden, as
+# images of Python often do, each of the many processes of a run compiles torch anew: some six seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv installs in seconds what pip takes minutes for. It does not read pip's settings, so where a mirror is known to pip alone, pip
 # installs instead.
 define install
