@@ -1,4 +1,4 @@
-"""`engine: nni` from the command line: driver and manager are killed in turn, and the same command ends the run."""
+"""`engine: nni` from the command line: driver, tuner and manager are killed in turn, and the same command ends the run."""
 
 from __future__ import annotations
 
@@ -67,15 +67,21 @@ def story(tmp_path_factory):
         until(lambda: nnis(story.project) >= 1, alive=process)
         kill(process)
 
-    def kill_manager(process):
-        folder = story.run / "nni"
-        until(lambda: len(replayed(story.run)) > len(story.acts), "a tuner that knows what was known", alive=process)
-        until(lambda: processes_of(folder, "nni_trial") and processes_of(folder, "main.js"), alive=process)
-        for pid in processes_of(folder, "main.js"):
-            os.kill(pid, signal.SIGKILL)
+    def kill_process(words):
+        def found_and_killed(process):
+            folder = story.run / "nni"
+            until(
+                lambda: len(replayed(story.run)) > len(story.acts), "a tuner that knows what was known", alive=process
+            )
+            until(lambda: processes_of(folder, "nni_trial") and processes_of(folder, words), alive=process)
+            for pid in processes_of(folder, words):
+                os.kill(pid, signal.SIGKILL)
+
+        return found_and_killed
 
     story.act("driver", kill_driver)
-    story.act("manager", kill_manager)
+    story.act("tuner", kill_process("--exp_params"))
+    story.act("manager", kill_process("main.js"))
     story.act("nothing")
     return story
 
@@ -114,13 +120,13 @@ def test_what_nni_evaluated_is_what_a_worker_would_have(story):
     assert mirrored["seconds"] > 0
 
 
-def test_a_killed_manager_is_said_with_how_to_go_on(story):
-    """A killed tuner ends in the same exception: see test_nni_experiment.py."""
-    act = story.acts["manager"]
-    assert act.code == 75
-    assert "NNI's manager ended" in act.err
-    assert "run the same command again to go on" in act.err
-    assert "Traceback" not in act.err.split("The end of")[0]
+def test_a_killed_tuner_or_manager_is_said_with_how_to_go_on(story):
+    for name, words in (("tuner", "runs on without its tuner"), ("manager", "NNI's manager ended")):
+        act = story.acts[name]
+        assert act.code == 75
+        assert words in act.err
+        assert "run the same command again to go on" in act.err
+        assert "Traceback" not in act.err.split("The end of")[0]
 
 
 def test_no_process_outlives_any_end(story):
@@ -132,7 +138,7 @@ def test_every_experiment_is_told_what_was_known(story):
 
 
 def test_the_web_interface_is_named_once_a_start(story):
-    for name in ("manager", "nothing"):
+    for name in ("tuner", "manager", "nothing"):
         assert story.acts[name].err.count("NNI's experiment: http://127.0.0.1:") == 1
 
 
