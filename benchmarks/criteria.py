@@ -47,14 +47,19 @@ CALIBRATION = 512
 COLUMNS = ("BN", "LS + BN", "tuned")
 
 
+def calibrated(prepared: Prepared, seed: int) -> Prepared:
+    """The same with calibration samples that a seed draws from the training data."""
+    train = prepared.workload.data.train
+    chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION].tolist()  # type: ignore[arg-type] # map-style
+    data = replace(prepared.workload.data, calibration=Subset(train, chosen))
+    return replace(prepared, workload=replace(prepared.workload, data=data))
+
+
 class Arms:
     """The plans that the criteria and their peers make, on the calibration samples of one seed."""
 
     def __init__(self, prepared: Prepared, seed: int) -> None:
-        train = prepared.workload.data.train
-        chosen = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION].tolist()  # type: ignore[arg-type] # map-style
-        data = replace(prepared.workload.data, calibration=Subset(train, chosen))
-        self.prepared = replace(prepared, workload=replace(prepared.workload, data=data))
+        self.prepared = calibrated(prepared, seed)
         self.seed, self.workload, self.model = seed, self.prepared.workload, prepared.model
         names = written_once(prepared)
         self.choices = {name: choice for name, choice in prepared.space.choices.items() if name in names}

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from common import add_model, arguments, loaded_pipeline, write_json
+from criteria import calibrated, spread
 from secateur.compression.compensation.gram import grams_of
 from secateur.compression.costs import nonzero_after
 from secateur.compression.resolution import resolve
@@ -39,8 +40,6 @@ from secateur.records import PER_MILLE, WEIGHTS, Candidate, CompressedModel, Edi
 from tuning import BATCH, RECIPE, score_on
 
 RESULTS = Path(__file__).parent / "results" / "zeros"
-CALIBRATION = 512
-"""Samples that a seed draws from the training data."""
 STEPS = 5
 """Of iterative pruning."""
 CRITERIA = ("magnitude", "lamp", "wanda", "snip", "synflow", "obs", "random")
@@ -60,10 +59,7 @@ class Arms:
     """The ways to choose zeros, on the calibration samples of one seed."""
 
     def __init__(self, prepared: Prepared, seed: int) -> None:
-        train = prepared.workload.data.train
-        drawn = np.random.default_rng(seed).permutation(len(train))[:CALIBRATION].tolist()  # type: ignore[arg-type] # map-style
-        data = replace(prepared.workload.data, calibration=Subset(train, drawn))
-        self.prepared = replace(prepared, workload=replace(prepared.workload, data=data))
+        self.prepared = calibrated(prepared, seed)
         self.seed, self.groups = seed, prepared.space.groups
         images = prepared.evaluator.definition.refit_images
         self.cutting = Cutting(prepared.model, self.prepared.workload)
@@ -144,11 +140,6 @@ class Arms:
 
 def _silent(_epoch: int, _loss: float) -> None:
     """Nobody is told."""
-
-
-def spread(values: list[float]) -> str:
-    """Median (lowest-highest), as a score."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
 
 def markdown(folder: Path, results: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from secateur.evaluators.devices.session import Device
 from secateur.evaluators.devices.work import Setup
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.catalogue import CATALOGUE
-from secateur.pipelines.preparation import check_names
+from secateur.pipelines.names import check_names
 from secateur.search.samplers import SAMPLERS
 from secateur.search_spaces import build_space
 from secateur.workloads.loading import load_workload

@@ -80,7 +80,7 @@ class RecoverDefinition(Declared):
                 f"'masks: {self.masks}' sets more and more weights to zero while it trains: 'steps' and 'rewind' are another way. "
                 "Leave one of the two out"
             )
-        if self.gates and (self.passes > self.epochs or self.rewind or self.masks != "kept"):
+        if self.gates and (self.steps > 1 or self.rewind or self.masks != "kept"):
             raise ValueError(
                 "'gates' are learnt in one training with fixed masks: leave 'steps', 'masks' and 'rewind' out"
             )

@@ -217,10 +217,8 @@ def _training_seconds(prepared: Prepared, settings: RecoverDefinition, training:
     """Of one whole training, on the CPU."""
     size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
     steps = min(PROBED_STEPS, max(1, size // min(settings.batch, size)))
-    _, elapsed = _timed(
-        lambda: train_steps(prepared.model, prepared.model, prepared.workload, settings, steps, training or Training())
-    )
-    return elapsed / steps * steps_of(prepared.workload, settings)
+    short = train_steps(prepared.model, prepared.model, prepared.workload, settings, steps, training or Training())
+    return short.seconds / steps * steps_of(prepared.workload, settings)
 
 
 def _minutes(seconds: float) -> str:

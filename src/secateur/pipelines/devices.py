@@ -26,7 +26,7 @@ from secateur.evaluators.onnx_inputs import random_inputs
 from secateur.evaluators.parity import check_parity
 from secateur.evaluators.runtimes import host_for
 from secateur.pipelines.limits import check_batch, check_threads, meter_needed
-from secateur.pipelines.preparation import check_runtime
+from secateur.pipelines.names import check_runtime
 from secateur.workloads.resnet import ResNet
 
 LOCAL = "local"

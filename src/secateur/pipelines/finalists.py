@@ -18,7 +18,7 @@ from secateur.compression.storage import stored
 from secateur.definition import RecoverDefinition
 from secateur.gating.placing import with_gates
 from secateur.pipelines.preparation import Prepared
-from secateur.records import Candidate, CompressedModel, Measurement, Plan, Recovered, Trial
+from secateur.records import Candidate, CompressedModel, Gate, Measurement, Plan, Recovered, Trial
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def small_dense_of(prepared: Prepared, knee: Recovered, folder: Path) -> Finalis
 
 
 def renewed(model: nn.Module, plan: Plan, seed: int) -> nn.Module:
-    """The network that a plan makes of a model, with new random weights where it has any."""
-    fresh = apply(model, plan)
+    """The network that a plan makes of a model, with new random weights where it has any; gates begin as they always do."""
+    fresh = apply(model, Plan(tuple(step for step in plan.steps if not isinstance(step, Gate))))
     masked = zeros_in(fresh, plan.masked)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,4 +87,4 @@ def renewed(model: nn.Module, plan: Plan, seed: int) -> nn.Module:
             if callable(renew):
                 renew()
     keep_zero(masked)
-    return fresh
+    return gated(fresh, plan.gates)

@@ -85,7 +85,7 @@ class LearnedMasks:
 
     def __init__(self, edited: Sequence[tuple[Group, Edit]], by: Ranking, student: nn.Module) -> None:
         """edited: groups of the student with weights, and what is done to these."""
-        self._edited, self._student, self._by = edited, student, by
+        self._edited, self._student = edited, student
         names = dict.fromkeys(own.layer for group, _ in edited for own in group.weights)
         self._weights = {name: cast("nn.Parameter", student.get_submodule(name).weight) for name in names}
         self._zeros = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in self._weights.items()}

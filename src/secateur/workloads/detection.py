@@ -12,16 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from secateur.files import write
 from secateur.records import DataRoles, Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.detector import STRIDES, Detector
 from secateur.workloads.roles import collect
-from secateur.workloads.training import Recipe, cache_folder
+from secateur.workloads.training import Recipe, cache_folder, trained_once
 
 CLASSES = ("circle", "square", "triangle")
 SIZE, MOST = 64, 4
@@ -41,9 +39,7 @@ def workload(*, cache: str | None = None) -> Workload:
     cache: folder for the trained weights. Default: SECATEUR_CACHE, else `~/.cache/secateur`. The first call trains for minutes.
     """
     data = DataRoles(**{role: shapes(count, seed) for seed, (role, count) in enumerate(SAMPLES.items())})
-    weights = cache_folder(cache) / f"{RECIPE.name}.safetensors"
-    if not weights.is_file():
-        write(weights, save(trained(data.train).state_dict()))
+    weights = trained_once(cache_folder(cache) / f"{RECIPE.name}.safetensors", lambda: trained(data.train))
     return Workload(
         name="shapes",
         build_model=lambda: load_weights(network(), weights),

@@ -22,7 +22,7 @@ from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.resnet import ResNet
 from secateur.workloads.roles import collect
 from secateur.workloads.scores import top1
-from secateur.workloads.training import Recipe, cache_folder
+from secateur.workloads.training import Recipe, cache_folder, trained_once
 from secateur.workloads.transformer import Sizes, VisionTransformer
 
 
@@ -41,10 +41,8 @@ def workload(*, network: str = "resnet", cache: str | None = None) -> Workload:
     recipe = RECIPES[network]
 
     def after(epochs: int, name: str) -> nn.Module:
-        weights = folder / f"digits-{recipe.name}{name}.safetensors"
-        if not weights.is_file():
-            write(weights, save(train(roles.train, recipe, epochs).state_dict()))
-        return load_weights(recipe.network(), weights)
+        file = folder / f"digits-{recipe.name}{name}.safetensors"
+        return load_weights(recipe.network(), trained_once(file, lambda: train(roles.train, recipe, epochs)))
 
     after(recipe.epochs, "")
     return Workload(

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from secateur.files import write
 from secateur.records import ROLES, DataRoles, Workload
 from secateur.workloads.checkpoints import load_weights
 from secateur.workloads.digits import digits, split
 from secateur.workloads.resnet import ResNet
 from secateur.workloads.roles import collect
 from secateur.workloads.scores import top1
-from secateur.workloads.training import Recipe, cache_folder
+from secateur.workloads.training import Recipe, cache_folder, trained_once
 
 SIZE, DIGIT, BAR = 20, 16, 5
 """Pixels of a frame's side, of a digit's, and of the width of what hides it."""
@@ -41,9 +39,7 @@ def workload(*, cache: str | None = None) -> Workload:
     data = DataRoles(
         **{role: _scenes(getattr(roles, role), DRAWN.get(role, 1), seed) for seed, role in enumerate(ROLES)}
     )
-    weights = cache_folder(cache) / f"{RECIPE.name}.safetensors"
-    if not weights.is_file():
-        write(weights, save(_trained(roles.train).state_dict()))
+    weights = trained_once(cache_folder(cache) / f"{RECIPE.name}.safetensors", lambda: _trained(roles.train))
     return Workload(
         name="scenes",
         build_model=lambda: load_weights(network(), weights),

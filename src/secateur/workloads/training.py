@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from secateur.files import write
 
 
 def cache_folder(given: str | None) -> Path:
     """Where trained weights are kept: the given folder, else SECATEUR_CACHE, else `~/.cache/secateur`."""
     return Path(given or os.environ.get("SECATEUR_CACHE") or "~/.cache/secateur").expanduser()
+
+
+def trained_once(file: Path, train: Callable[[], nn.Module]) -> Path:
+    """The file of a network's weights; trains it where the file is not there yet. Raises StateError where the disk is full."""
+    if not file.is_file():
+        write(file, save(train().state_dict()))
+    return file
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from secateur.compression.saliency import BATCH, BATCHES, backward_passes, compu
 from secateur.compression.weight_saliency import weight_saliencies
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError
-from secateur.pipelines.preparation import check_names
+from secateur.pipelines.names import check_names
 from secateur.records import Candidate, Edit, Remove
 from secateur.testing.examples import workload
 

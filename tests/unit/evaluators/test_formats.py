@@ -13,7 +13,7 @@ from secateur.definition import EvaluatorDefinition
 from secateur.errors import DefinitionError
 from secateur.evaluators import formats
 from secateur.pipelines import preparation
-from secateur.pipelines.preparation import check_runtime
+from secateur.pipelines.names import check_runtime
 from unit.evaluators.test_on_device import evaluator_for
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from secateur.definition import Override, load_pipeline
 from secateur.errors import DefinitionError
-from secateur.pipelines.preparation import check_names
+from secateur.pipelines.names import check_names
 
 PIPELINE = """\
 name: mine

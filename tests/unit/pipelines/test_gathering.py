@@ -18,7 +18,7 @@ from secateur.errors import DefinitionError
 from secateur.evaluators.cutting import Cutting
 from secateur.pipelines import gathering
 from secateur.pipelines.gathering import give_grams, refitted
-from secateur.pipelines.preparation import check_names
+from secateur.pipelines.names import check_names
 from secateur.workloads.portions import PROBED
 
 

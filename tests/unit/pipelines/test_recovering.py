@@ -15,6 +15,7 @@ import torch
 from conftest import make_workload
 from nets import network
 from secateur.compression.costs import nonzero_after
+from secateur.compression.gates import OPEN, SPREAD, gated_blocks
 from secateur.compression.groups import find_groups
 from secateur.compression.plan import apply
 from secateur.compression.resolution import resolve
@@ -23,11 +24,12 @@ from secateur.definition import LocalDevice, RecoverDefinition, SearchSpaceDefin
 from secateur.errors import DataUnreadable, DeviceLost, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
+from secateur.gating.placing import with_gates
 from secateur.pipelines import tuning
-from secateur.pipelines.finalists import finalist_of, small_dense_of
+from secateur.pipelines.finalists import finalist_of, renewed, small_dense_of
 from secateur.pipelines.recovering import Recovery
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import Candidate, CompressedModel, Edit, Evaluation, Measurement, Trial
+from secateur.records import Candidate, CompressedModel, Edit, Evaluation, Measurement, Plan, Trial
 from secateur.search_spaces import build_space
 
 SCORES = Scores(2, per_sample=True, values=np.array([0.0, 1.0]))
@@ -408,3 +410,15 @@ def test_masks_that_training_chooses_are_those_of_the_plan(case, masks):
         gone = sum(int((network.module.get_submodule(own.layer).weight == 0).sum()) for own in group.weights)
         assert gone == pytest.approx(0.7 * total, abs=1)
     assert nonzero_after(prepared.model, network.plan) == sum(int((p != 0).sum()) for p in network.module.parameters())
+
+
+def test_new_weights_leave_gates_as_they_always_begin():
+    model = network("residual")
+    found = find_groups(model, make_workload(model).example_inputs)
+    plan = with_gates(Plan(), model, found.blocks, make_workload(model).example_inputs)
+    fresh = gated_blocks(renewed(model, plan, 0))
+    assert fresh.keys() == plan.gates.keys()
+    for block in fresh.values():
+        assert not block.gate.weight.any()
+        assert (block.norm.weight.item(), block.norm.bias.item()) == (SPREAD, OPEN)
+    assert not torch.equal(renewed(model, plan, 0).conv1.weight, model.conv1.weight)

@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError
 from secateur.pipelines.catalogue import CATALOGUE
-from secateur.pipelines.preparation import check_names
+from secateur.pipelines.names import check_names
 from secateur.search.front import hypervolume
 from secateur.search.nni.names import BROKEN
 from secateur.search.nni.sampler import NniSampler
