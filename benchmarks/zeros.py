@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from common import add_model, arguments, loaded_pipeline, write_json
@@ -90,7 +90,7 @@ class Arms:
         )
 
     def scored(self, name: str, zeros: float, steps: int) -> dict[str, Any]:
-        """The figures of one network: share of the weights that are not zero, scores on search data, CPU-seconds."""
+        """The figures of one network: share of the weights that are not zero, scores, CPU-seconds."""
         criterion = name if name in CRITERIA else "magnitude"
         changed = TRAINED.get(name, {})
         scores = self.scores(criterion)
@@ -110,17 +110,22 @@ class Arms:
         new = self.new_weights(finalist, network.plan, steps // settings.steps) if settings.rewind else {}
         return new | {
             "nonzero": nonzero_after(self.prepared.model, network.plan) / whole,
-            "untuned": score_on(self.prepared, untuned, "search"),
-            "tuned": score_on(self.prepared, network.module, "search"),
+            "untuned": self.score(untuned),
+            "tuned": self.score(network.module),
             "training_cpu_s": time.process_time() - started,
         }
+
+    def score(self, module: nn.Module) -> float:
+        """Mean over the search and the selection data: neither scores nor training have seen them."""
+        sizes = {role: len(getattr(self.prepared.workload.data, role)) for role in ("search", "selection")}
+        return sum(score_on(self.prepared, module, role) * size for role, size in sizes.items()) / sum(sizes.values())
 
     def new_weights(self, ticket: Finalist, plan: Plan, steps: int) -> dict[str, float]:
         """The score of a ticket's zeros with new random weights, trained as long as the ticket was in the end."""
         settings = RECIPE.model_copy(update={"steps": 1})
         fresh = CompressedModel(ticket.candidate, plan, renewed(self.prepared.model, plan, self.seed))
         network = self.trained(replace(ticket, settings=settings, begun=lambda _: fresh), steps)
-        return {NEW: score_on(self.prepared, network.module, "search")}
+        return {NEW: self.score(network.module)}
 
     def trained(self, finalist: Finalist, steps: int) -> CompressedModel:
         """The finalist behind its training. steps: of the optimizer, in each step of pruning."""
