@@ -47,8 +47,8 @@ class Trial:
     """A trial whose evaluation has been recorded. same_as: the number of the trial whose evaluation it shares, None for its own.
 
     label: tells planned trials apart (`uniform 0.5 l2`), empty for the sampler's own; for people, and never read back. method,
-    fraction: by which criterion a planned trial cuts, and how much: the removed fraction of `uniform`, the share of saliency of
-    `global`; None where it was not planned so.
+    fraction: by which criterion a planned trial cuts, and how much: the removed fraction of `uniform`, of `global` the share of all
+    that can go; None where it was not planned so.
     """
 
     number: int

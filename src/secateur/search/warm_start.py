@@ -18,8 +18,8 @@ from secateur.search.ledger import Ledger, Problem
 from secateur.search.study import Proposal
 from secateur.search_spaces import SearchSpace
 
-SCREENED = 0.4
-"""Share of each group's saliency at which the methods are compared, under one threshold for all groups."""
+SCREENED = 0.65
+"""Share of what each method can remove at which the methods are compared, under one threshold for all groups."""
 REACH = 1.35
 """Times the largest share so far that a probe may go."""
 FRACTIONS = (0.375, 0.25, 0.5, 0.625)
@@ -93,7 +93,7 @@ def controls(ledger: Ledger, budget: int) -> Iterator[Proposal]:
 
 
 def method_damages(trials: Sequence[Trial]) -> dict[str, float]:
-    """Method → damage of what it removes under the same threshold."""
+    """Method → damage where it removes as much as the others, under one threshold for all groups."""
     return {
         trial.method: trial.evaluation.measurements["damage"].value
         for trial in trials

@@ -22,6 +22,9 @@ from secateur.compression.transforms import TRANSFORMS, Unit
 from secateur.records import CHANNELS, DEPTH, Candidate, Edit, Excluded, Group, named, scored_as
 from secateur.search_spaces.choice import Choice, Option
 
+BISECTIONS = 60
+"""To find a threshold among ranks: as many as tell two floating-point numbers apart."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -122,46 +125,47 @@ class SearchSpace:
             edits[name] = choice.nearest(removed_fraction, used).edits(used)
         return Candidate.of(edits)
 
-    def ranked(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
-        """One threshold for all groups: of each, the least salient channels go that together hold up to this share of its saliency.
+    def ranked(self, removed: float, method: str, saliencies: Saliencies) -> Candidate:
+        """One threshold for all groups: what lies below it is this share of all that the method can take, the nearest to it.
 
-        Only groups that one layer writes are cut where there are such: a stream that many layers write to is dear. Source: the
-        share of the layer's energy as a global rank is that of Lee et al. 2021 (LAMP), arXiv:2010.07611, per channel. Of weights
-        and blocks, see `_below_threshold`.
-        """
-        if TRANSFORMS[named(method)[0]].unit != "channels":
-            return self._below_threshold(removed_share, method, saliencies)
-        alone = [name for name, choice in self.choices.items() if _writers(choice.group) == 1]
-        edits = dict(self.mildest().edits)
-        for name in alone or self.choices:
-            choice = self.choices[name]
-            used = method if method in choice.methods else next(iter(choice.methods_of(CHANNELS)), None)
-            if used is None:
-                continue
-            scores = np.sort(saliencies[name][used].numpy())
-            gone = int((np.cumsum(scores) <= removed_share * scores.sum()).sum())
-            edits[name] = choice.nearest(gone / choice.group.width, used).edits(used)
-        return Candidate.of(edits)
-
-    def _below_threshold(self, removed_share: float, method: str, saliencies: Saliencies) -> Candidate:
-        """One threshold on the scores of all weights, or blocks: those below it hold up to this share of the sum of all of them.
-
-        A threshold for each group where scores of different layers say nothing of one another. Groups without the method stay as
-        they are. Source: global magnitude pruning, Han et al. 2015, arXiv:1506.02626.
+        A channel and a block count as many MACs as they cost, a weight one, so that what different criteria remove is comparable.
+        Channels are ranked by the share of their group's saliency that they and the less salient ones hold (per layer that is the
+        rank of Lee et al. 2021, LAMP, arXiv:2010.07611); only groups that one layer writes are cut where there are such, for a
+        stream that many layers write to is dear. Weights and blocks are ranked by their scores (Han et al. 2015, arXiv:1506.02626),
+        with a threshold for each group where scores of different layers say nothing of one another.
         """
         transform, criterion = named(method)
-        scores = {
-            name: saliencies[name][scored_as(method)].numpy()
-            for name, choice in self.choices.items()
-            if method in choice.methods
-        }
-        limits = {name: _threshold([own], removed_share) for name, own in scores.items()}
-        if TRANSFORMS[transform].unit == "residual blocks" or WEIGHT_METHODS[criterion].comparable:
-            limits = dict.fromkeys(scores, _threshold([*scores.values()], removed_share))
+        unit = TRANSFORMS[transform].unit
+        ranks, prices = dict[str, NDArray[np.float32]](), dict[str, float]()
+        used = self._used_by_channels(method) if unit == "channels" else self._having(method)
+        for name, by in used.items():
+            choice = self.choices[name]
+            scores = np.sort(saliencies[name][scored_as(by)].numpy())
+            most = round(choice.cuts(by)[-1].removed * len(scores))
+            ranks[name] = (np.cumsum(scores) / scores.sum() if unit == "channels" else scores)[:most]
+            prices[name] = 1.0 if unit == "weights" else max(choice.group.macs, 1) / len(scores)
+        together = [[*ranks]]
+        if unit == "weights" and not WEIGHT_METHODS[criterion].comparable:
+            together = [[name] for name in ranks]
         edits = dict(self.mildest().edits)
-        for name, own in scores.items():
-            edits[name] = self.choices[name].nearest(float((own <= limits[name]).mean()), method).edits(method)
+        for names in together:
+            limit = _threshold([ranks[name] for name in names], [prices[name] for name in names], removed)
+            for name in names:
+                gone = np.searchsorted(ranks[name], limit, side="right") / len(saliencies[name][scored_as(used[name])])
+                edits[name] = self.choices[name].nearest(float(gone), used[name]).edits(used[name])
         return Candidate.of(edits)
+
+    def _having(self, method: str) -> dict[str, str]:
+        return {name: method for name, choice in self.choices.items() if method in choice.methods}
+
+    def _used_by_channels(self, method: str) -> dict[str, str]:
+        """The groups that one threshold cuts, each with the method or, where it lacks that, its first one of channels."""
+        used = {
+            name: method if method in choice.methods else choice.methods_of(CHANNELS)[0]
+            for name, choice in self.choices.items()
+            if CHANNELS in choice.transforms
+        }
+        return {name: by for name, by in used.items() if _writers(self.choices[name].group) == 1} or used
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """A fraction and a method for every group, drawn evenly."""
@@ -215,12 +219,22 @@ def all_methods() -> list[str]:
     ]
 
 
-def _threshold(scores: Sequence[NDArray[np.float32]], share: float) -> float:
-    """The score up to which the lowest hold this share of the sum of all."""
-    ascending = np.sort(np.concatenate(scores))
-    held = np.cumsum(ascending, dtype=np.float64)
-    below = int(np.searchsorted(held, share * held[-1], side="right"))
-    return float(ascending[below - 1]) if below else -np.inf
+def _threshold(ranks: Sequence[NDArray[np.float32]], prices: Sequence[float], share: float) -> float:
+    """The rank up to which what lies below it costs the share of all that is nearest to the one asked for.
+
+    ranks: ascending, from 0 on. prices: of one in each of them.
+    """
+
+    def held(limit: float) -> float:
+        below = (np.searchsorted(own, limit, side="right") for own in ranks)
+        return float(sum(price * count for price, count in zip(prices, below, strict=True)))
+
+    wanted = share * held(np.inf)
+    low, high = -1.0, float(max((own[-1] for own in ranks if len(own)), default=0.0))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if held(middle) < wanted else (low, middle)
+    return low if wanted - held(low) <= held(high) - wanted else high
 
 
 def _writers(group: Group) -> int:
