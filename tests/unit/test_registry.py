@@ -21,9 +21,10 @@ class Server:
     def __init__(self, aliases):
         self.aliases = dict(aliases)
 
-    def holder(self, name, alias):
+    def version(self, name, number):
         assert name == "m"
-        return {"secateur.started": self.aliases[alias][1]} if alias in self.aliases else None
+        found = self.aliases.get(number.removeprefix("@"))
+        return found and SimpleNamespace(number=found[0], tags={"secateur.started": found[1]})
 
     def point(self, name, alias, version):
         assert name == "m"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateur import __version__
-from secateur.cli.commands import devices, project, running, runs
+from secateur.cli.commands import devices, project, registry, running, runs
 from secateur.cli.failures import reported
 from secateur.cli.supervisor import ending, supervise
 from secateur.cli.verbosity import AnywhereGroup, logging_on_the_terminal, set_level
@@ -28,6 +28,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     runs.show,
     runs.export,
     running.flush,
+    registry.promote,
+    registry.rollback,
+    registry.history,
     devices.measure,
     project.dashboard,
     project.relocate,

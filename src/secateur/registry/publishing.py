@@ -156,6 +156,6 @@ class _Publisher:
 
     def _point(self, alias: str, number: str) -> None:
         """Give the alias to a version, unless a run that was started later has it: an old run may be flushed late."""
-        holder = self.server.holder(self.target.name, alias)
-        if holder is None or holder.get("secateur.started", "") <= self.record.started:
+        holder = self.server.version(self.target.name, f"@{alias}")
+        if holder is None or holder.tags.get("secateur.started", "") <= self.record.started:
             self.server.point(self.target.name, alias, number)

@@ -42,6 +42,19 @@ class DataSet:
     source: str
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model. run: that logged it. aliases: that it has. created: seconds since 1970."""
+
+    name: str
+    number: str
+    run: str
+    source: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    created: float
+
+
 @contextlib.contextmanager
 def tracking(uri: str) -> Iterator[Tracking]:
     """A tracking server by its address. Raises TrackingError for whatever goes wrong with it."""
@@ -170,14 +183,50 @@ class Tracking:
         self._client.set_logged_model_tags(model, {"mlflow.modelVersions": entry})
         return str(created.version)
 
-    def holder(self, name: str, alias: str) -> Mapping[str, str] | None:
-        """The tags of the version that has an alias, None where nobody has it."""
+    def models(self) -> list[str]:
+        """Names of the registered models."""
+        return [model.name for model in self._client.search_registered_models()]
+
+    def version(self, name: str, number: str) -> Registered | None:
+        """A version by its number, or by `@alias`; None where there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return dict(self._client.get_model_version_by_alias(name, alias).tags)
-        except MlflowException:
-            return None
+            if number.startswith("@"):
+                found = self._client.get_model_version_by_alias(name, number[1:])
+            else:
+                found = self._client.get_model_version(name, number)
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+                return None
+            raise
+        return Registered(
+            name,
+            str(found.version),
+            str(found.run_id),
+            str(found.source),
+            dict(found.tags),
+            tuple(found.aliases),
+            found.creation_timestamp / 1000,
+        )
+
+    def model_tags(self, name: str) -> Mapping[str, str]:
+        """The tags of a registered model."""
+        return dict(self._client.get_registered_model(name).tags)
+
+    def tag_model(self, name: str, key: str, value: str) -> None:
+        """Set a tag of a registered model."""
+        self._client.set_registered_model_tag(name, key, value)
+
+    def tag_version(self, name: str, number: str, key: str, value: str) -> None:
+        """Set a tag of a version."""
+        self._client.set_model_version_tag(name, number, key, value)
+
+    def download(self, source: str, folder: Path) -> Path:
+        """What lies at an address of MLflow's (`models:/m/1`, `runs:/id/path`), in a folder of its own below this one."""
+        import mlflow
+
+        return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder), tracking_uri=self._uri))
 
     def point(self, name: str, alias: str, number: str) -> None:
         """Give an alias to a version."""
