@@ -46,6 +46,14 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secateur.search.study.open_storage", functools.cache(lambda _: InMemoryStorage()))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _operators_read_once() -> None:
+    """torch reads the sources of five hundred operators anew at every export: half of the time that a small network takes."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+
+
 @pytest.fixture(scope="session")
 def workload() -> Workload:
     return make_workload()
