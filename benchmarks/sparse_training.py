@@ -55,18 +55,24 @@ class Source:
         self.cutting = Cutting(model, workload)
         self.cutting.grams = self.grams
 
-    def scored(self, criterion: str, fraction: float, epochs: int) -> dict[str, Any]:
-        """Share of the MACs, and scores: of the network, cut, and after so many epochs of tuning."""
+    def cut(self, criterion: str, fraction: float) -> tuple[nn.Module, float]:
+        """The network without a share of each group's channels, refitted and recalibrated, and its share of the MACs."""
         prepared, groups = self.prepared, self.prepared.space.groups
         edits = {n: c.nearest(fraction, criterion).edits(criterion) for n, c in prepared.space.choices.items()}
         scores = compute_saliencies(self.model, groups, [criterion], prepared.workload, self.grams)
         plan = resolve(Candidate.of(edits), groups, scores)
-        cut = self.cutting.cut(plan, prepared.evaluator.definition.calibration_images)
+        module = self.cutting.cut(plan, prepared.evaluator.definition.calibration_images)
+        return module, prepared.costs.after(plan) / prepared.costs.total
+
+    def scored(self, criterion: str, fraction: float, epochs: int) -> dict[str, Any]:
+        """Share of the MACs, and scores: of the network, cut, and after so many epochs of tuning."""
+        prepared = self.prepared
+        cut, macs = self.cut(criterion, fraction)
         settings = prepared.definition.recover.model_copy(update={"epochs": epochs})
         tuned = fine_tune(cut, prepared.model, prepared.workload, settings, Training(seed=self.seed)).module
         networks = {"uncut": self.model, "cut": cut, "tuned": tuned}
         figures = {name: score(prepared, network) for name, network in networks.items()}
-        return {"macs": prepared.costs.after(plan) / prepared.costs.total, **figures}
+        return {"macs": macs, **figures}
 
 
 def trained(prepared: Prepared, sparse: SparseTrainingDefinition, seed: int, *, penalised: bool) -> Source:

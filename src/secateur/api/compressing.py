@@ -14,6 +14,7 @@ from secateur.api.finished import Run
 from secateur.api.running import Overrides, run
 from secateur.compression.copies import copied
 from secateur.compression.storage import weights_digest
+from secateur.definition import LENGTHS
 from secateur.errors import WorkloadError
 from secateur.records import DataRoles, Direction, Workload
 from secateur.workloads.live import LIVE, digest_of, held
@@ -55,7 +56,8 @@ def compress(
     default the inputs of two calibration samples, where these are pairs. workload: further fields of `Workload` (`score_name`,
     `augment`, …). name: of the runs. objectives, constraints: replace those of the evaluator. search_space, evaluator: a name, a
     path, or a mapping as YAML has it. trials: candidates of the search. epochs: fine-tuning of each finalist; 0 leaves it out. set:
-    any other key of a pipeline, `{"recover.learning_rate": 0.01}`. The rest is as in `secateur.run`; the run lies in `mlruns/` of
+    any other key of a pipeline, `{"recover.learning_rate": 0.01}`; one that says how long finalists are trained goes before
+    `epochs`. The rest is as in `secateur.run`; the run lies in `mlruns/` of
     the project, by default the working directory.
 
     Candidates are evaluated in this process, one after the other: worker processes could not rebuild the module. So there is no
@@ -83,7 +85,7 @@ def compress(
         "search_space": search_space if isinstance(search_space, str) else dict(search_space),
         "evaluator": evaluator if isinstance(evaluator, str) else dict(evaluator),
         "search": {"trials": trials},
-        "recover": {"epochs": epochs} if epochs else None,
+        "recover": _recover(epochs, set or {}),
     }
     changes: dict[str, Any] = {}
     if objectives is not None:
@@ -101,6 +103,12 @@ def compress(
             progress=progress,
         )
     return Run(finished.folder, lambda: copied(dense))
+
+
+def _recover(epochs: int, changes: Overrides) -> dict[str, int] | None:
+    if not epochs:
+        return None
+    return {} if any(f"recover.{name}" in changes for name in LENGTHS) else {"epochs": epochs}
 
 
 def _roles(data: Data) -> DataRoles:

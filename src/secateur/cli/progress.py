@@ -183,8 +183,8 @@ class Terminal(Listener):
         """A unit of the bar; the last epoch of a finalist is followed by its export and measurement."""
         self.interrupts.check()
         epochs = self._epochs()
-        self.epochs_done, self.finalists = (finalist - 1) * epochs + epoch, finalists
-        doing = f"loss {loss:.3f}" if epoch < epochs else "exporting and measuring"
+        self.epochs_done, self.finalists = (finalist - 1) * epochs + min(epoch, epochs), finalists
+        doing = "exporting and measuring" if epoch == epochs else f"loss {loss:.3f}"
         self._recovering(f"finalist {finalist} of {finalists}: {doing}")
 
     def recovered(self, finalist: Recovered) -> None:
@@ -208,8 +208,11 @@ class Terminal(Listener):
         return self.prepared_.definition.search.trials if stage == "search" and self.prepared_ is not None else None
 
     def _epochs(self) -> int:
+        """Of a finalist; 0 where it is trained for minutes, or not at all."""
         recover = self.prepared_.definition.recover if self.prepared_ is not None else None
-        return recover.passes if recover else 0
+        if self.prepared_ is None or recover is None:
+            return 0
+        return recover.passes(len(self.prepared_.workload.data.train)) or 0  # type: ignore[arg-type] # map-style
 
     def _recovering(self, *parts: str) -> None:
         if self.finalists:

@@ -4,7 +4,7 @@ from secateur.definition.devices import DEVICE_KINDS, AdbDevice, DeviceDefinitio
 from secateur.definition.evaluator import LOWER_GOALS, UPPER_GOALS, ConstraintDefinition, EvaluatorDefinition
 from secateur.definition.nni import NniDefinition
 from secateur.definition.pipeline import PipelineDefinition
-from secateur.definition.recover import DistillDefinition, GatesDefinition, RecoverDefinition
+from secateur.definition.recover import LENGTHS, DistillDefinition, GatesDefinition, RecoverDefinition
 from secateur.definition.register import RegisterDefinition
 from secateur.definition.resolve import Override, load_evaluator, load_pipeline, pipeline_from, project_root, shipped
 from secateur.definition.search import FidelitiesDefinition, LimitsDefinition, SearchDefinition
@@ -15,6 +15,7 @@ from secateur.definition.workload import WorkloadReference
 
 __all__ = [
     "DEVICE_KINDS",
+    "LENGTHS",
     "LOWER_GOALS",
     "UPPER_GOALS",
     "AdbDevice",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import math
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from secateur.definition.declared import Declared
+from secateur.definition.declared import Declared, Fraction
+
+Optimizer = Literal["sgd", "adamw"]
+LENGTHS = ("epochs", "training_steps", "minutes")
+"""Keys that say how long a finalist is trained; one of them does."""
+ADAMW = {"learning_rate": 0.001, "weight_decay": 0.01}
+"""Defaults that AdamW has in place of SGD's."""
 
 
 class DistillDefinition(Declared):
@@ -32,19 +39,67 @@ class GatesDefinition(Declared):
 class RecoverDefinition(Declared):
     """How the finalists are fine-tuned."""
 
-    epochs: int = Field(3, ge=1, le=100_000, description="Passes over the training data.")
+    epochs: int | None = Field(
+        3,
+        ge=1,
+        le=100_000,
+        description="Passes over the training data. One of `epochs`, `training_steps` and `minutes` says how long.",
+    )
+    training_steps: int | None = Field(
+        None, ge=1, le=10**9, description="Steps of the optimizer, in place of `epochs`; the last pass may end early."
+    )
+    minutes: float | None = Field(
+        None,
+        gt=0.0,
+        le=1e6,
+        description="Time of a finalist's training, in place of `epochs`. The schedule follows the clock: no two runs are alike.",
+    )
     finalists: int = Field(
         4,
         ge=1,
         le=10_000,
         description="Networks of the search that are fine-tuned; `search.fidelities` says how they are chosen.",
     )
+    optimizer: Optimizer = Field("sgd", description="sgd (Nesterov momentum 0.9) or adamw (betas 0.9 and 0.999).")
     learning_rate: float = Field(
-        0.02, gt=0.0, le=1000.0, description="Peak of the cosine schedule (SGD, Nesterov momentum 0.9)."
+        0.02, gt=0.0, le=1000.0, description="Peak of the cosine schedule; with adamw 0.001 by default."
     )
-    batch: int = Field(128, ge=2, le=65_536, description="Samples per step.")
+    warmup: Fraction = Field(
+        0.0, description="Share of the training in which the learning rate rises to its peak; the cosine follows."
+    )
+    batch: int = Field(128, ge=2, le=65_536, description="Samples that go through the network at once.")
+    accumulate: int = Field(
+        1, ge=1, le=65_536, description="Batches whose gradients make one step. Batch norms see one batch at a time."
+    )
     weight_decay: float = Field(
-        5e-4, ge=0.0, le=1000.0, description="L2 penalty on weights with more than one dimension."
+        5e-4,
+        ge=0.0,
+        le=1000.0,
+        description="On weights with more than one dimension: an L2 penalty with sgd; with adamw decoupled, 0.01 by default.",
+    )
+    clip: float | None = Field(
+        None,
+        gt=0.0,
+        le=1e9,
+        description="Largest norm of a step's gradients, all together; larger ones are scaled down.",
+    )
+    ema: Fraction | None = Field(
+        None,
+        description="Decay of an exponential moving average of the weights, 0.999 say, which is kept in place of the last weights. "
+        "Early on the decay is lower: (1 + n) / (10 + n) after n steps.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Of matrix products and convolutions: auto is fp32 on CPUs; on CUDA bf16, or fp16 where the GPU lacks it.",
+    )
+    workers: int = Field(
+        0, ge=0, le=256, description="Processes that read and augment samples; 0: the process that trains."
+    )
+    checkpoint_minutes: float = Field(
+        5.0,
+        ge=0.0,
+        le=1e6,
+        description="The state of a training is kept after each epoch and in between this often; 0: after each step.",
     )
     masks: Literal["kept", "gradual", "movement"] = Field(
         "kept",
@@ -55,7 +110,8 @@ class RecoverDefinition(Declared):
         1,
         ge=1,
         le=100,
-        description="Steps in which a finalist is cut. Each is trained for `epochs`, then the criteria rank what is left.",
+        description="Steps in which a finalist is cut. Each is trained for `epochs` (or `training_steps` or `minutes`), "
+        "then the criteria rank what is left.",
     )
     rewind: bool = Field(
         False,
@@ -68,10 +124,52 @@ class RecoverDefinition(Declared):
         None, description="A gate before every residual block that a finalist still has, learnt with it; null for none."
     )
 
+    def lasting(self, **length: float) -> Self:
+        """The same for another length: `epochs`, `training_steps` or `minutes`."""
+        return self.model_copy(update={name: length.get(name) for name in LENGTHS})
+
+    def longer(self, times: int) -> Self:
+        """The same for so many times its length."""
+        (name,) = self._given
+        return self.lasting(**{name: times * getattr(self, name)})
+
+    def sizes(self, samples: int) -> tuple[int, int, int]:
+        """Samples of a batch, batches of a step, steps of a pass: neither batch nor step is larger than the training data."""
+        batch = min(self.batch, samples)
+        parts = min(self.accumulate, samples // batch)
+        return batch, parts, samples // (batch * parts)
+
+    def passes(self, samples: int) -> int | None:
+        """Passes over the training data in all `steps`, the last of each perhaps not whole; None where minutes say how long."""
+        if self.epochs is not None:
+            return self.steps * self.epochs
+        if self.training_steps is None:
+            return None
+        return self.steps * math.ceil(self.training_steps / self.sizes(samples)[2])
+
     @property
-    def passes(self) -> int:
-        """Epochs of all steps."""
-        return self.epochs * self.steps
+    def _given(self) -> list[str]:
+        return [name for name in LENGTHS if getattr(self, name) is not None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        """Defaults that depend on other keys."""
+        if not isinstance(given, dict):
+            return given
+        filled: dict[str, float | None] = {**ADAMW} if given.get("optimizer") == "adamw" else {}
+        if any(given.get(name) is not None for name in LENGTHS):
+            filled = {"epochs": None, **filled}
+        return {**filled, **given}
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if len(self._given) != 1:
+            raise ValueError(
+                f"one of {', '.join(LENGTHS)} says how long a finalist is trained; here "
+                f"{' and '.join(self._given) or 'none'} would. Leave out the others, or set them to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

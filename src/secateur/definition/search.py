@@ -57,7 +57,7 @@ class FidelitiesDefinition(Declared):
         (0.01, 0.03),
         max_length=8,
         description="Where finalists are fine-tuned, the last rungs before it: each trains its candidates for this share of a "
-        "finalist's training, at least one step. [] leaves them out.",
+        "finalist's training, at least one step. [] leaves them out, and so does `recover.minutes`.",
     )
 
 

@@ -196,9 +196,8 @@ def _estimate(prepared: Prepared, before: float, seconds: float) -> str:
         sparse = _training_seconds(prepared, settings_of(definition, wanted), training)
         parts.insert(0, f"sparse training {_minutes(sparse)} on the CPU")
     if definition.recover is not None:
-        every = (
-            definition.recover.finalists * definition.recover.steps * (1 + share_of_rungs(definition.search.fidelities))
-        )
+        rungs = share_of_rungs(definition.search.fidelities) if definition.recover.minutes is None else 0.0
+        every = definition.recover.finalists * definition.recover.steps * (1 + rungs)
         recover = every * _training_seconds(prepared, definition.recover)
         parts.append(f"recovery at most {_minutes(recover)} on the CPU")
     text = f"{_minutes(sparse + before + search + recover)}: {', '.join(parts)}"
@@ -215,8 +214,9 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def _training_seconds(prepared: Prepared, settings: RecoverDefinition, training: Training | None = None) -> float:
     """Of one whole training, on the CPU."""
-    size = len(prepared.workload.data.train)  # type: ignore[arg-type] # map-style
-    steps = min(PROBED_STEPS, max(1, size // min(settings.batch, size)))
+    if settings.minutes is not None:
+        return 60 * settings.minutes
+    steps = min(PROBED_STEPS, steps_of(prepared.workload, settings))
     short = train_steps(prepared.model, prepared.model, prepared.workload, settings, steps, training or Training())
     return short.seconds / steps * steps_of(prepared.workload, settings)
 

@@ -67,12 +67,12 @@ def small_dense_of(prepared: Prepared, knee: Recovered, folder: Path) -> Finalis
     """
     plan = stored(folder, prepared.model).plan
     settings = prepared.definition.recover or RecoverDefinition()
-    epochs = settings.epochs if settings.rewind else settings.passes
+    settings = settings if settings.rewind else settings.longer(settings.steps)
 
     def begun(candidate: Candidate) -> CompressedModel:
         return CompressedModel(candidate, plan, renewed(prepared.model, plan, prepared.definition.search.seed))
 
-    once = settings.model_copy(update={"epochs": epochs, "steps": 1, "masks": "kept", "rewind": False})
+    once = settings.model_copy(update={"steps": 1, "masks": "kept", "rewind": False})
     return Finalist("small-dense", knee.trial, knee.candidate, {}, once, begun)
 
 

@@ -94,7 +94,8 @@ class _Reporting(Listener):
     def __init__(self, function: Callable[[Progress], object]) -> None:
         self._function = function
         self._stage = "check"
-        self._trials, self._epochs = 1, 1
+        self._trials = 1
+        self._epochs: int | None = None
 
     def stage(self, name: str) -> None:
         self._stage = name
@@ -105,7 +106,8 @@ class _Reporting(Listener):
 
     def prepared(self, prepared: Prepared, run: RunFolder, dense: Mapping[str, Measurement]) -> None:  # noqa: ARG002 # the interface
         self._trials = prepared.definition.search.trials
-        self._epochs = prepared.definition.recover.passes if prepared.definition.recover else 1
+        if prepared.definition.recover is not None:
+            self._epochs = prepared.definition.recover.passes(len(prepared.workload.data.train))  # type: ignore[arg-type] # map-style
         groups = len(prepared.space.choices)
         self._say(f"{prepared.definition.name}: {groups} groups, run {run.run_id} in {run.path}")
 
@@ -119,8 +121,8 @@ class _Reporting(Listener):
         self._say(f"NNI's experiment: {url}")
 
     def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
-        done, total = (finalist - 1) * self._epochs + epoch, finalists * self._epochs
-        self._say(f"finalist {finalist} of {finalists}, epoch {epoch}: loss {loss:.4g}", done, total)
+        counted = () if self._epochs is None else ((finalist - 1) * self._epochs + epoch, finalists * self._epochs)
+        self._say(f"finalist {finalist} of {finalists}, epoch {epoch}: loss {loss:.4g}", *counted)
 
     def recovered(self, finalist: Recovered) -> None:
         figures = ", ".join(f"{name} {m.value:.4g}" for name, m in finalist.measurements.items())

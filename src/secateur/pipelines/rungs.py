@@ -81,6 +81,8 @@ class Rungs:
             return []
         images = definition.search.fidelities.calibration_images
         looks = [] if images is None else [(f"{images} calibration samples", Fidelity(images))]
+        if definition.recover.minutes is not None:  # which does not say how many steps there are to take a share of
+            return looks
         whole = steps_of(self.prepared.workload, definition.recover)
         for share in definition.search.fidelities.training:
             steps = max(1, round(share * whole))

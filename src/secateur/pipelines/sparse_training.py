@@ -44,9 +44,12 @@ def give_sparse(
 
 
 def settings_of(definition: PipelineDefinition, sparse: SparseTrainingDefinition) -> RecoverDefinition:
-    """How it is trained: as finalists are, but for what its block says; distilled only where they are."""
+    """How it is trained: as finalists are, but for what its block says, and by SGD; distilled only where they are."""
     recover = definition.recover or RecoverDefinition(distill=None)
-    return recover.model_copy(update={"epochs": sparse.epochs, "learning_rate": sparse.learning_rate})
+    own: dict[str, object] = {"learning_rate": sparse.learning_rate}
+    if recover.optimizer != "sgd":  # AdamW's steps do not depend on how strong a penalty is
+        own |= {"optimizer": "sgd", "weight_decay": RecoverDefinition().weight_decay}
+    return recover.lasting(epochs=sparse.epochs).model_copy(update=own)
 
 
 def penalty_of(prepared: Prepared, sparse: SparseTrainingDefinition) -> Callable[[nn.Module], Term]:

@@ -1,70 +1,98 @@
-"""The state of a training after its last finished epoch, in one safetensors file: training goes on from it bit by bit."""
+"""The state of a training between two steps, in one safetensors file: training goes on from it bit by bit."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from secateur.files import write
-from secateur.recovery.loop import Learner
+from secateur.recovery.loop import Learner, Progress
+
+FORMAT = 2
+"""A file in another one is not read: training begins anew."""
 
 
 class Checkpoint:
-    """Weights, momentum, masks and the scale of the loss, with epochs, seconds and the epochs' losses so far.
+    """Weights, what the optimizer and masks remember, the average of the weights and the scale of the loss, with the progress.
 
-    Random numbers need no place in it: every epoch draws from its own seed.
+    Random numbers need no place in it: every step draws from its own seed.
     """
 
-    def __init__(self, learner: Learner, file: Path | None) -> None:
-        """Puts the learner into the state that the file holds, where there is one. file: None to keep nothing."""
-        self._learner, self._file = learner, file
-        self.epoch, self.seconds = 0, 0.0
-        self.losses: tuple[float, ...] = ()
+    def __init__(self, learner: Learner, file: Path | None, minutes: float, clock: Callable[[], float]) -> None:
+        """Puts the learner into the state that the file holds, where there is one. file: None to keep nothing.
+
+        minutes: between two files, within an epoch. clock: of seconds.
+        """
+        self._learner, self._file, self._seconds, self._clock = learner, file, 60 * minutes, clock
+        self._kept = clock()
+        self.progress = Progress()
+        self.before = learner.result()
         if file is not None and file.is_file():
             self._load(file)
 
-    def finish(self, epoch: int, seconds: float, loss: float) -> None:
-        """An epoch is over; seconds: it took; loss: its mean. Raises StateError where the disk does not take the file."""
-        self.epoch, self.seconds, self.losses = epoch, self.seconds + seconds, (*self.losses, loss)
+    def finish(self) -> None:
+        """An epoch is over. Raises StateError where the disk does not take the file."""
+        self.before = self._learner.result()
+        self._write({})
+
+    def now_and_then(self) -> None:
+        """A step within an epoch is over. Raises what `finish` raises."""
+        if self._clock() - self._kept >= self._seconds:
+            self._write({f"before.{name}": tensor for name, tensor in self.before.items()})
+
+    def _write(self, before: Mapping[str, Tensor]) -> None:
         if self._file is None:
             return
-        tensors = {
-            f"model.{name}": tensor.clone(memory_format=torch.contiguous_format)  # safetensors refuses tied tensors
-            for name, tensor in self._learner.student.state_dict().items()
-        }
+        learner = self._learner
+        tensors = {f"model.{name}": tensor for name, tensor in learner.student.state_dict().items()}
+        tensors |= {f"optimizer.{key}.{name}": own[key] for name, own in self._remembered() for key in own}
+        tensors |= {f"masks.{name}": tensor for name, tensor in learner.masks.state().items()}
+        if learner.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in learner.average.tensors.items()}
+        tensors |= before
+        metadata = {"format": FORMAT, "progress": asdict(self.progress), "scaler": learner.scaler.state_dict()}
+        copies = {
+            name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
+        }  # ties are refused
+        write(self._file, save(copies, metadata={"training": json.dumps(metadata)}))
+        self._kept = self._clock()
+
+    def _remembered(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """What the optimizer remembers of each parameter: momenta, and steps."""
         for name, parameter in self._learner.student.named_parameters():
-            momentum = self._learner.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum.contiguous()
-        for name, tensor in self._learner.masks.state().items():
-            tensors[f"masks.{name}"] = tensor.clone(memory_format=torch.contiguous_format)
-        progress = {
-            "epoch": self.epoch,
-            "seconds": self.seconds,
-            "losses": self.losses,
-            "scaler": self._learner.scaler.state_dict(),
-        }
-        write(self._file, save(tensors, metadata={"progress": json.dumps(progress)}))
+            state = self._learner.optimizer.state[parameter]
+            yield name, {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
     def _load(self, file: Path) -> None:
         with safe_open(file, framework="pt") as stored:
-            progress = json.loads(stored.metadata()["progress"])
+            training = json.loads((stored.metadata() or {}).get("training", "{}"))
+            if training.get("format") != FORMAT:
+                return
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 # not a mapping
-        self.epoch, self.seconds = progress["epoch"], progress["seconds"]
-        self.losses = tuple(progress["losses"])
-        if progress["scaler"]:
-            self._learner.scaler.load_state_dict(progress["scaler"])
-        self._learner.student.load_state_dict(
-            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        )
-        masks = {name.removeprefix("masks."): t for name, t in tensors.items() if name.startswith("masks.")}
-        self._learner.masks.restore(masks)
-        for name, parameter in self._learner.student.named_parameters():
-            if f"momentum.{name}" in tensors:
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        learner, progress = self._learner, training["progress"]
+        self.progress = Progress(**{**progress, "losses": tuple(progress["losses"])})
+        if training["scaler"]:
+            learner.scaler.load_state_dict(training["scaler"])
+        learner.student.load_state_dict(under("model."))
+        learner.masks.restore(under("masks."))
+        if learner.average is not None:
+            learner.average.restore(under("average."), self.progress.steps)
+        optimizer = under("optimizer.")
+        for name, parameter in learner.student.named_parameters():
+            for key in (key for key, _, own in (n.partition(".") for n in optimizer) if own == name):
+                value = optimizer[f"{key}.{name}"]
                 # In the parameter's own layout: another one may round differently.
-                momentum = torch.empty_like(parameter).copy_(tensors[f"momentum.{name}"])
-                self._learner.optimizer.state[parameter]["momentum_buffer"] = momentum.detach()
+                like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+                learner.optimizer.state[parameter][key] = like.copy_(value).detach()
+        self.before = {name: t.to(learner.device) for name, t in under("before.").items()} or learner.result()

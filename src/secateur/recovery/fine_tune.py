@@ -1,24 +1,24 @@
-"""Fine-tune a cut network, distilled from the dense one, resumable after every epoch."""
+"""Fine-tune a cut network, distilled from the dense one, resumable after any step."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import Subset
 
 from secateur.compression.copies import copied
 from secateur.compression.gates import gated_blocks
 from secateur.definition import RecoverDefinition
 from secateur.gating.prices import prices_of
 from secateur.records import Workload
+from secateur.recovery.batches import Batches, read
 from secateur.recovery.checkpoint import Checkpoint
-from secateur.recovery.loop import Loop, learner_for
+from secateur.recovery.loop import Loop, learner_for, length_of
 from secateur.recovery.masks import NO_MASKS, MasksOf
 from secateur.recovery.randomness import seeded
 from secateur.recovery.statistics import settle
@@ -30,7 +30,7 @@ from secateur.recovery.threads import threads_for
 class Tuned:
     """module: on the CPU, float32, evaluation mode. stopped: why it ended early, or None. seconds: of training, all attempts.
 
-    losses: mean of each finished epoch.
+    epochs: passes over the data; the last may not be whole. losses: mean of each.
     """
 
     module: nn.Module
@@ -45,8 +45,9 @@ class Training:
     """How a training is done, beside its settings.
 
     device: `cpu` or `cuda`. seed: of the order of samples, augmentation and dropout. checkpoint: a file for the state after each
-    epoch; where it exists, training goes on from there. on_epoch: called with the number of the finished epoch and its mean loss.
-    masks: which weights are zero meanwhile, and in the end. penalty: what the loss is raised by, of the network under training.
+    epoch and now and then in between; where it exists, training goes on from there. on_epoch: called with the number of the
+    finished epoch and its mean loss. masks: which weights are zero meanwhile, and in the end. penalty: what the loss is raised by,
+    of the network under training. clock: of seconds.
     """
 
     device: str = "cpu"
@@ -55,6 +56,7 @@ class Training:
     on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None
     masks: MasksOf = NO_MASKS
     penalty: Callable[[nn.Module], Term] | None = None
+    clock: Callable[[], float] = time.perf_counter
 
 
 def fine_tune(
@@ -66,47 +68,48 @@ def fine_tune(
 ) -> Tuned:
     """Train a copy of the student on the train role, see `secateur.recovery.loop`; the teacher is left alone.
 
-    On a CPU, the same seed gives the same weights, bit by bit, also where the training was killed after any epoch and goes on
-    from its checkpoint; the caller's random numbers are left alone. A loss or a weight that is not finite ends the training with
-    the weights from before that epoch and a reason; in float16, where a single loss may overflow, only `loop.MOST_OVERFLOWS` in a
-    row. In the end batch norms get statistics of their own, see `secateur.recovery.statistics`.
+    On a CPU, the same seed gives the same weights, bit by bit, whatever process reads the samples, also where the training was
+    killed at any time and goes on from its checkpoint; with `minutes` the time of each step counts too. The caller's random numbers
+    are left alone. A loss or a weight that is not finite ends the training with the weights from before that epoch and a reason; in
+    float16, where a single loss may overflow, only `loop.MOST_OVERFLOWS` in a row. In the end batch norms get statistics of their
+    own, see `secateur.recovery.statistics`.
     """
     # Channels last is what the convolution kernels want: a third faster on CPUs (502 → 328 ms for 128 images, ResNet-20).
     prices = prices_of(student, workload.example_inputs) if settings.gates and gated_blocks(student) else None
     student = _on(student, training.device, torch.channels_last)
     teacher = _on(teacher, training.device, torch.channels_last).eval().requires_grad_(False)
     learner = learner_for(student, settings, training.device, training.masks)
-    state = Checkpoint(learner, training.checkpoint)
+    state = Checkpoint(learner, training.checkpoint, settings.checkpoint_minutes, training.clock)
+    progress, length = state.progress, length_of(workload, settings)
     terms = terms_of(workload, teacher, settings.distill)
     if training.penalty is not None:
         terms = (*terms, training.penalty(student))
     if settings.gates and prices:
         terms += gate_terms(student, prices, settings.gates)
-    loop = Loop(learner, workload, terms, settings)
-    busy = threads_for(teacher, workload.example_inputs, settings.batch) if training.device == "cpu" else nullcontext()
-    with busy:
-        for epoch in range(state.epoch, settings.epochs):
-            started = time.perf_counter()
-            before = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-            with seeded(training.seed * 1000 + epoch):  # of its own, so that it is the same after a restart
-                mean, reason = loop.epoch(epoch, torch.Generator().manual_seed(training.seed * 1000 + epoch))
+    batches = Batches(workload.data.train, length.batch, length.parts * length.in_a_pass, training.seed)
+    ahead = read(batches, length.parts * progress.steps, settings.workers, pinned=training.device == "cuda")
+    busy = threads_for(teacher, workload.example_inputs, length.batch) if training.device == "cpu" else nullcontext()
+    with closing(ahead), busy:
+        loop = Loop(learner, workload, terms, settings, length, training.seed, ahead, progress, training.clock)
+        while not loop.over:
+            with seeded(training.seed):
+                reason = loop.epoch(state.now_and_then)
             if reason is not None:
-                student.load_state_dict(before)
-                learner.masks.before(1.0)
-                seconds = state.seconds + time.perf_counter() - started
-                return Tuned(_finished(student), epoch, seconds, reason, state.losses)
-            state.finish(epoch + 1, time.perf_counter() - started, mean)
-            training.on_epoch(epoch + 1, mean)
-        learner.masks.before(1.0)
-        with seeded(training.seed * 1000 + settings.epochs):
+                learner.end_with(state.before)
+                return Tuned(_finished(student), progress.epochs, progress.seconds, reason, progress.losses)
+            state.finish()
+            training.on_epoch(progress.epochs, progress.losses[-1])
+        learner.end_with(state.before)
+        with seeded(training.seed):
             settle(student, workload, settings.batch, training.device)
-    return Tuned(_finished(student), settings.epochs, state.seconds, None, state.losses)
+    return Tuned(_finished(student), progress.epochs, progress.seconds, None, progress.losses)
 
 
 def steps_of(workload: Workload, settings: RecoverDefinition) -> int:
-    """Optimizer steps of a whole training."""
-    size = len(workload.data.train)  # type: ignore[arg-type] # map-style
-    return settings.epochs * (size // min(settings.batch, size))
+    """Optimizer steps of a whole training whose length is not given in minutes."""
+    steps = length_of(workload, settings).steps
+    assert steps is not None  # noqa: S101 # the caller's
+    return steps
 
 
 def train_steps(
@@ -117,14 +120,8 @@ def train_steps(
     steps: int,
     training: Training = Training(),
 ) -> Tuned:
-    """A short training of exactly so many steps, on samples drawn once (the same for every network)."""
-    size = len(workload.data.train)  # type: ignore[arg-type] # map-style
-    batch = min(settings.batch, size)
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist()
-    drawn = [order[i % size] for i in range(steps * batch)]
-    few = replace(workload, data=replace(workload.data, train=Subset(workload.data.train, drawn)))
-    short = settings.model_copy(update={"epochs": 1, "batch": batch})
-    return fine_tune(student, teacher, few, short, training)
+    """A short training of exactly so many steps, on the same samples for every network."""
+    return fine_tune(student, teacher, workload, settings.lasting(training_steps=steps), training)
 
 
 def _finished(student: nn.Module) -> nn.Module:

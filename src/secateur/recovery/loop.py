@@ -1,21 +1,24 @@
-"""Optimizer steps over the train role: SGD with Nesterov momentum, a cosine schedule per step, mixed precision on CUDA."""
+"""Optimizer steps over the train role: SGD or AdamW, warm-up and a cosine schedule per step, mixed precision on CUDA."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.definition import RecoverDefinition
 from secateur.records import Workload
+from secateur.recovery.average import Average
 from secateur.recovery.masks import NO_MASKS, Masks, MasksOf
 from secateur.recovery.precision import Precision, precision_for
+from secateur.recovery.randomness import drawn_from, sow
 from secateur.recovery.terms import Batch, Term, total
 from secateur.workloads.calls import calling
 from secateur.workloads.pytrees import PyTree, call, filled, mapped, tensors
-from secateur.workloads.samples import in_batches
 
 MOMENTUM = 0.9
 MOST_OVERFLOWS = 8
@@ -26,7 +29,7 @@ MOST_OVERFLOWS = 8
 class Learner:
     """A network under training, with everything of it that changes at a step.
 
-    masks: keep weights at zero.
+    masks: keep weights at zero. average: of its weights, where that is what shall be kept.
     """
 
     student: nn.Module
@@ -35,67 +38,148 @@ class Learner:
     precision: Precision
     device: str
     masks: Masks
+    average: Average | None = None
+
+    def result(self) -> dict[str, Tensor]:
+        """A copy of what would be kept if training ended here: parameters, or their average, and buffers."""
+        own = {name: p.detach() for name, p in self.student.named_parameters()}
+        kept = own if self.average is None else self.average.tensors
+        return {name: tensor.clone() for name, tensor in (*kept.items(), *self.student.named_buffers())}
+
+    @torch.no_grad()
+    def end_with(self, result: Mapping[str, Tensor]) -> None:
+        """Training is over, and the student is to be this. Weights that masks want at zero are zero in the end."""
+        for name, tensor in (*self.student.named_parameters(), *self.student.named_buffers()):
+            tensor.copy_(result[name])
+        self.masks.before(1.0)
+        self.masks.stepped()
 
 
 def learner_for(student: nn.Module, settings: RecoverDefinition, device: str, masks: MasksOf = NO_MASKS) -> Learner:
     """student: on the device already. device: `cpu` or `cuda`. masks: made for it."""
-    precision = precision_for(device)
-    optimizer = torch.optim.SGD(
-        _parameter_groups(student, settings.weight_decay), lr=settings.learning_rate, momentum=MOMENTUM, nesterov=True
-    )
+    precision = precision_for(device, settings.precision)
     scaler = torch.amp.GradScaler(device, enabled=precision.scaled)
-    return Learner(student, optimizer, scaler, precision, device, masks(student))
+    average = None if settings.ema is None else Average(student, settings.ema)
+    return Learner(student, _optimizer(student, settings), scaler, precision, device, masks(student), average)
+
+
+@dataclass
+class Progress:
+    """How far a training is, over all of its attempts.
+
+    epochs: passes that are over. steps: of the optimizer. losses: mean of each pass. summed, finite: sum and number of the finite
+    losses of the pass under way. overflows: losses in a row, up to now, that were not finite.
+    """
+
+    epochs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    losses: tuple[float, ...] = ()
+    summed: float = 0.0
+    finite: int = 0
+    overflows: int = 0
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is. batch: samples. parts: batches a step. in_a_pass: steps. steps, seconds: in all, one of them."""
+
+    batch: int
+    parts: int
+    in_a_pass: int
+    steps: int | None
+    seconds: float | None
+
+    def done(self, progress: Progress) -> float:
+        """Share of the training that is over."""
+        if self.steps is not None:
+            return progress.steps / self.steps
+        assert self.seconds is not None  # noqa: S101 # one of them
+        return progress.seconds / self.seconds if progress.steps else 0.0  # one step is taken at least
+
+
+def length_of(workload: Workload, settings: RecoverDefinition) -> Length:
+    """Of a training on a workload's data."""
+    batch, parts, in_a_pass = settings.sizes(len(workload.data.train))  # type: ignore[arg-type] # map-style
+    steps = settings.training_steps if settings.epochs is None else settings.epochs * in_a_pass
+    return Length(batch, parts, in_a_pass, steps, None if settings.minutes is None else 60 * settings.minutes)
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Trains a network on a workload's data, epoch by epoch."""
+    """Trains a network pass by pass. batches: the next ones of it. clock: of seconds."""
 
     learner: Learner
     workload: Workload
     terms: tuple[Term, ...]
     settings: RecoverDefinition
+    length: Length
+    seed: int
+    batches: Iterator[Any]
+    progress: Progress
+    clock: Callable[[], float]
 
-    def epoch(self, epoch: int, generator: torch.Generator) -> tuple[float, str | None]:
-        """Mean loss, and why training must end, or None. generator: of the order of samples and of augmentation."""
-        learner, settings = self.learner, self.settings
-        size = len(self.workload.data.train)  # type: ignore[arg-type] # map-style
-        loader = in_batches(
-            self.workload.data.train,
-            min(settings.batch, size),
-            shuffle=True,
-            drop_last=True,
-            generator=generator,
-            pinned=learner.device == "cuda",
-        )
-        summed, finite, overflows = 0.0, 0, 0
-        learner.student.train()
-        for step, (inputs, targets) in enumerate(loader):
-            done, steps = epoch * len(loader) + step, settings.epochs * len(loader)
-            _schedule(learner.optimizer, settings.learning_rate, done, steps)
-            learner.masks.before(done / steps)
-            buffers = [b.clone() for b in learner.student.buffers()] if learner.precision.scaled else []
-            with calling(f"Training step {step + 1} of epoch {epoch + 1}"):
-                loss = self._loss(inputs, targets, generator)
-            value = loss.item()
-            if math.isfinite(value):
-                summed, finite, overflows = summed + value, finite + 1, 0
-            elif learner.precision.scaled and overflows < MOST_OVERFLOWS:
-                overflows += 1
-            else:
-                return value, (
-                    f"the loss became {value} in epoch {epoch + 1}, step {step + 1}; the weights from before it stand"
-                )
-            _step(learner, loss)
-            if overflows:
-                for buffer, kept in zip(learner.student.buffers(), buffers, strict=True):
-                    buffer.copy_(kept)  # batch norms have taken infinite activations into their statistics
-        if not all(torch.isfinite(tensor).all() for tensor in learner.student.state_dict().values()):
-            return (
-                math.nan,
-                f"a weight was no longer finite at the end of epoch {epoch + 1}; the weights from before it stand",
-            )
-        return summed / max(finite, 1), None
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.length.done(self.progress) >= 1
+
+    def epoch(self, on_step: Callable[[], None]) -> str | None:
+        """Steps to the end of a pass or of the training. Returns why training must end, or None.
+
+        on_step: called after each step but the last. Global random numbers start anew at each step.
+        """
+        progress, student = self.progress, self.learner.student
+        student.train()
+        since = self.clock()
+        while True:
+            if reason := self._step():
+                progress.seconds += self.clock() - since
+                return reason
+            progress.steps += 1
+            progress.seconds, since = progress.seconds + (now := self.clock()) - since, now
+            if self.over or progress.steps % self.length.in_a_pass == 0:
+                break
+            on_step()
+        if not all(torch.isfinite(tensor).all() for tensor in student.state_dict().values()):
+            epoch = progress.epochs + 1
+            return f"a weight was no longer finite at the end of epoch {epoch}; the weights from before it stand"
+        progress.losses = (*progress.losses, progress.summed / max(progress.finite, 1))
+        progress.epochs, progress.summed, progress.finite, progress.overflows = progress.epochs + 1, 0.0, 0, 0
+        return None
+
+    def _step(self) -> str | None:
+        learner, progress, parts = self.learner, self.progress, self.length.parts
+        done, step = self.length.done(progress), progress.steps % self.length.in_a_pass + 1
+        _schedule(learner.optimizer, self.settings, done)
+        learner.masks.before(done)
+        buffers = [b.clone() for b in learner.student.buffers()] if learner.precision.scaled else []
+        learner.optimizer.zero_grad(set_to_none=True)
+        value = 0.0
+        for number in range(parts * progress.steps, parts * (progress.steps + 1)):
+            inputs, targets = next(self.batches)
+            sow(self.seed, "step", number)
+            with calling(f"Training step {step} of epoch {progress.epochs + 1}"):
+                loss = self._loss(inputs, targets, drawn_from(self.seed, "augment", number)) / parts
+            value += loss.item()
+            if not math.isfinite(value) and not learner.precision.scaled:
+                return self._stopped(value, step)
+            learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        if math.isfinite(value):
+            progress.summed, progress.finite, progress.overflows = progress.summed + value, progress.finite + 1, 0
+        elif progress.overflows == MOST_OVERFLOWS:
+            return self._stopped(value, step)
+        else:
+            progress.overflows += 1
+        _take(learner, self.settings.clip)
+        if progress.overflows:
+            for buffer, kept in zip(learner.student.buffers(), buffers, strict=True):
+                buffer.copy_(kept)  # batch norms have taken infinite activations into their statistics
+        return None
+
+    def _stopped(self, loss: float, step: int) -> str:
+        epoch = self.progress.epochs + 1
+        return f"the loss became {loss} in epoch {epoch}, step {step}; the weights from before it stand"
 
     def _loss(self, inputs: PyTree, targets: PyTree, generator: torch.Generator) -> Tensor:
         device, dtype = self.learner.device, self.learner.precision.dtype
@@ -116,14 +200,24 @@ class Loop:
         return self.workload.augment(inputs, generator)
 
 
-def _step(learner: Learner, loss: Tensor) -> None:
-    learner.optimizer.zero_grad(set_to_none=True)
-    learner.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+def _take(learner: Learner, clip: float | None) -> None:
+    """The optimizer's step. clip: the largest norm of its gradients."""
     learner.scaler.unscale_(learner.optimizer)
     learner.masks.graded()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(learner.student.parameters(), clip)
     learner.scaler.step(learner.optimizer)  # left out where a gradient is not finite
     learner.scaler.update()
     learner.masks.stepped()
+    if learner.average is not None:
+        learner.average.stepped()
+
+
+def _optimizer(student: nn.Module, settings: RecoverDefinition) -> torch.optim.Optimizer:
+    groups = _parameter_groups(student, settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=MOMENTUM, nesterov=True)
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -133,6 +227,9 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _schedule(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
+def _schedule(optimizer: torch.optim.Optimizer, settings: RecoverDefinition, done: float) -> None:
+    """A line up, then half a cosine. done: share of the training that is over."""
+    warmup = settings.warmup
+    share = done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
     for group in optimizer.param_groups:
-        group["lr"] = peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+        group["lr"] = settings.learning_rate * share

@@ -60,10 +60,13 @@ class KeptMasks:
         """Nothing."""
 
     def graded(self) -> None:
-        """Nothing."""
+        """Weights that are zero have no gradient: it would count in the norm that is clipped."""
+        for weight, zeros in self._zeros:
+            if weight.grad is not None:
+                weight.grad.masked_fill_(zeros, 0.0)
 
     def stepped(self) -> None:
-        """Back to zero."""
+        """Back to zero: weight decay and momenta of what was there before may have moved them."""
         keep_zero(self._zeros)
 
     def state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""In which numbers a network is trained: float32 on CPUs, half of it where a GPU is made for that."""
+"""In which numbers a network is trained: float32 on CPUs, half of it where a GPU is made for that, or as a definition says."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ class Precision:
     scaled: bool = False
 
 
+NAMED = {"fp32": Precision(), "bf16": Precision(torch.bfloat16), "fp16": Precision(torch.float16, scaled=True)}
+
+
 def _has_bfloat16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def precision_for(device: str, has_bfloat16: Callable[[], bool] = _has_bfloat16) -> Precision:
-    """device: `cpu` or `cuda`. has_bfloat16: whether the GPU computes in it (Ampere and newer)."""
+def precision_for(device: str, wanted: str = "auto", has_bfloat16: Callable[[], bool] = _has_bfloat16) -> Precision:
+    """device: `cpu` or `cuda`. wanted: as in `recover`. has_bfloat16: whether the GPU computes in it (Ampere and newer)."""
+    if wanted != "auto":
+        return NAMED[wanted]
     if device != "cuda":
-        return Precision()
-    return Precision(torch.bfloat16) if has_bfloat16() else Precision(torch.float16, scaled=True)
+        return NAMED["fp32"]
+    return NAMED["bf16" if has_bfloat16() else "fp16"]

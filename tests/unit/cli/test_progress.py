@@ -11,15 +11,16 @@ from rich.progress import Progress
 from finished import CUT, DENSE, figures, finalist
 from secateur.cli import bar, progress
 from secateur.cli.interrupts import Interrupts
+from secateur.definition import RecoverDefinition
 from secateur.records import Evaluation, Trial
 
 PREPARED = SimpleNamespace(
     definition=SimpleNamespace(
-        name="digits", search=SimpleNamespace(trials=4), recover=SimpleNamespace(passes=2, finalists=2)
+        name="digits", search=SimpleNamespace(trials=4), recover=RecoverDefinition(epochs=2, finalists=2)
     ),
     space=SimpleNamespace(choices=[1, 2], parameters=lambda: [1, 2, 3]),
     costs=SimpleNamespace(total=3_700_000),
-    workload=SimpleNamespace(score_name="top-1 accuracy", score_unit="share"),
+    workload=SimpleNamespace(score_name="top-1 accuracy", score_unit="share", data=SimpleNamespace(train=range(9))),
 )
 RUN = SimpleNamespace(run_id="digits-1")
 LEDGER = SimpleNamespace(evaluated=0, archive=SimpleNamespace(values=({"accuracy": 0.9, "size": 5e5},)))
@@ -124,6 +125,18 @@ def test_the_bar_moves_while_a_finalist_is_exported_and_measured():
     assert terminal.shown[:2] == (6, 6), "epochs that were not needed are over, too"
     assert "  f1: score 68.0 % → 88.0 %, 2.50× faster" in terminal.lines
     assert "    fine-tuning stopped early: the loss became NaN" in terminal.lines
+
+
+def test_of_a_training_in_minutes_nobody_knows_how_many_epochs_it_has():
+    terminal = Terminal()
+    recover = RecoverDefinition(minutes=5.0)
+    prepared = SimpleNamespace(**{**vars(PREPARED), "definition": SimpleNamespace(name="digits", recover=recover)})
+    terminal.prepared_ = prepared
+    terminal.stage("recover")
+    terminal.epoch(1, 2, 7, 0.5)
+    assert terminal.shown == (0, 2, ["finalist 1 of 2: loss 0.500"])
+    terminal.recovered(finalist("f1", 0.88, 0.4))
+    assert terminal.shown == (1, 2, [])
 
 
 def test_every_stage_has_its_words():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import REPOSITORY
-from secateur.definition import Override, load_pipeline
+from secateur.definition import Override, RecoverDefinition, load_pipeline
 from secateur.errors import DefinitionError
 
 PIPELINE = """\
@@ -79,6 +79,9 @@ def test_shipped_pipelines_are_valid(name, tmp_path, monkeypatch):
         ("  trials: 20", "  trials: [20", "pipelines/mine.yaml:7: not valid YAML"),
         ("  trials: 20", "  trials: 20\n  trials: 30", "pipelines/mine.yaml:7: not valid YAML: found duplicate key"),
         ("  trials: 20", "  trials: 20\nrecover: {distill: {weight: 2}}", "pipelines/mine.yaml:7: 'recover.distill.weight' is 2; it must be less than or equal to 1."),
+        ("  trials: 20", "  trials: 20\nrecover: {epochs: 2, minutes: 5}", "pipelines/mine.yaml:7: recover: one of epochs, training_steps, minutes says how long"),
+        ("  trials: 20", "  trials: 20\nrecover: {epochs: null}", "here none would"),
+        ("  trials: 20", "  trials: 20\nrecover: {optimizer: adam}", "pipelines/mine.yaml:7: 'recover.optimizer' is 'adam'; allowed: 'sgd' or 'adamw'."),
         ("  trials: 20", "  trials: 20\nregister: {nam: x}", "pipelines/mine.yaml:7: unknown key 'nam'. Did you mean 'name'?"),
         ("  trials: 20", "  trials: 20\nregister: {name: x, tracking_uri: 'https://me:secret@host/'}", "pipelines/mine.yaml:7: 'register.tracking_uri' carries credentials in a URL"),
     ],
@@ -221,3 +224,26 @@ def test_a_definition_that_is_written_out_reads_back_the_same(project, tmp_path)
 def test_masks_are_chosen_in_training_or_between_steps(project, other):
     rewrite(project, "search:\n  trials: 20", "recover: {masks: gradual, " + other + "}\nsearch:\n  trials: 20")
     assert "'steps' and 'rewind' are another way. Leave one of the two out" in message()
+
+
+def test_defaults_of_a_training_follow_from_its_other_keys():
+    assert (RecoverDefinition().epochs, RecoverDefinition().learning_rate) == (3, 0.02)
+    adamw = RecoverDefinition(optimizer="adamw", training_steps=7)
+    assert (adamw.epochs, adamw.training_steps, adamw.learning_rate, adamw.weight_decay) == (None, 7, 0.001, 0.01)
+    assert RecoverDefinition(optimizer="adamw", learning_rate=0.5).learning_rate == 0.5
+    again = RecoverDefinition(**adamw.model_dump()).model_dump()
+    assert again == adamw.model_dump(), "as a resumed run reads it"
+
+
+def test_lengths_of_a_training_are_multiplied_and_replaced():
+    assert RecoverDefinition(minutes=2.0).longer(3).minutes == 6.0
+    lasting = RecoverDefinition(minutes=2.0).lasting(epochs=4)
+    assert (lasting.epochs, lasting.minutes) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("length", "passes"), [({}, 6), ({"training_steps": 9}, 6), ({"training_steps": 8}, 4), ({"minutes": 1.0}, None)]
+)
+def test_passes_over_the_data_are_known_but_for_minutes(length, passes):
+    """Of 100 samples, in batches of 8, three a step: four steps a pass."""
+    assert RecoverDefinition(batch=8, accumulate=3, steps=2, **length).passes(100) == passes

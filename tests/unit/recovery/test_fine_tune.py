@@ -109,8 +109,10 @@ def test_tied_weights_are_kept_after_an_epoch_and_stay_tied(tmp_path):
     one, other = (loop.learner_for(Tied(), SETTINGS, "cpu") for _ in range(2))
     one.student(torch.ones(2, 5)).sum().backward()
     one.optimizer.step()
-    Checkpoint(one, file).finish(1, 1.0, 0.5)
-    assert Checkpoint(other, file).epoch == 1
+    state = Checkpoint(one, file, 5.0, lambda: 0.0)
+    state.progress.epochs = 1
+    state.finish()
+    assert Checkpoint(other, file, 5.0, lambda: 0.0).progress.epochs == 1
     again = other.student
     assert again.last.weight is again.first.weight
     assert equal(one.student, again)
@@ -122,10 +124,10 @@ def test_a_short_training_takes_as_many_steps_as_it_is_told(teacher, monkeypatch
     workload = make_workload(teacher)
     small = dataclasses.replace(workload.data, train=Subset(workload.data.train, range(100)))
     taken = []
-    monkeypatch.setattr(loop, "_schedule", lambda *_: taken.append(1))
+    monkeypatch.setattr(loop, "_schedule", lambda _optimizer, _settings, done: taken.append(done))
     settings = RecoverDefinition(epochs=9, batch=batch, learning_rate=0.01)
     train_steps(teacher, teacher, dataclasses.replace(workload, data=small), settings, 4)
-    assert len(taken) == 4
+    assert taken == [0.0, 0.25, 0.5, 0.75]
 
 
 class Forgetful(nn.Module):
@@ -205,7 +207,7 @@ class Killed(Exception):
     pass
 
 
-def resumed(student, teacher, workload, checkpoint, after=1):
+def resumed(student, teacher, workload, checkpoint, after=1, settings=THREE):
     """Trained, killed after an epoch, and trained to the end by a process whose own random numbers are others."""
 
     def kill(epoch, _loss):
@@ -213,11 +215,11 @@ def resumed(student, teacher, workload, checkpoint, after=1):
             raise Killed
 
     with pytest.raises(Killed):
-        fine_tune(student, teacher, workload, THREE, Training(checkpoint=checkpoint, on_epoch=kill))
+        fine_tune(student, teacher, workload, settings, Training(checkpoint=checkpoint, on_epoch=kill))
     disturb(99)
     epochs = []
     tuned = fine_tune(
-        student, teacher, workload, THREE, Training(checkpoint=checkpoint, on_epoch=lambda e, _: epochs.append(e))
+        student, teacher, workload, settings, Training(checkpoint=checkpoint, on_epoch=lambda e, _: epochs.append(e))
     )
     assert epochs == list(range(after + 1, 4))
     return tuned.module
@@ -234,14 +236,13 @@ def test_training_killed_after_an_epoch_ends_with_the_very_same_weights(random_e
 def test_the_scale_of_the_loss_goes_on_where_it_was(random_everywhere, tmp_path, monkeypatch):
     """In float16 the scale grows and shrinks with what overflowed before."""
     teacher, workload = random_everywhere
-    monkeypatch.setattr(loop, "precision_for", lambda _: Precision(torch.float16, scaled=True))
     scaler = partial(torch.amp.GradScaler, growth_interval=3)
     monkeypatch.setattr(torch.amp, "GradScaler", scaler)
-    student = broken(teacher)
-    whole = fine_tune(student, teacher, workload, THREE, Training(checkpoint=tmp_path / "a.safetensors"))
-    assert equal(whole.module, resumed(student, teacher, workload, tmp_path / "b.safetensors"))
+    student, settings = broken(teacher), THREE.model_copy(update={"precision": "fp16"})
+    whole = fine_tune(student, teacher, workload, settings, Training(checkpoint=tmp_path / "a.safetensors"))
+    assert equal(whole.module, resumed(student, teacher, workload, tmp_path / "b.safetensors", settings=settings))
     stored = [
-        json.loads(safe_open(tmp_path / f, "pt").metadata()["progress"]) for f in ("a.safetensors", "b.safetensors")
+        json.loads(safe_open(tmp_path / f, "pt").metadata()["training"]) for f in ("a.safetensors", "b.safetensors")
     ]
     assert stored[0]["scaler"] == stored[1]["scaler"]
     assert stored[0]["scaler"]["scale"] != 65536.0
@@ -259,10 +260,9 @@ def overflowing(steps):
     return loss
 
 
-def test_a_loss_that_overflows_in_float16_costs_a_step_and_not_the_training(teacher, monkeypatch):
+def test_a_loss_that_overflows_in_float16_costs_a_step_and_not_the_training(teacher):
     workload = dataclasses.replace(make_workload(teacher), loss=overflowing({4, 5, 13}))
-    settings = SETTINGS.model_copy(update={"distill": None})
-    monkeypatch.setattr(loop, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    settings = SETTINGS.model_copy(update={"distill": None, "precision": "fp16"})
     losses = []
     tuned = fine_tune(
         broken(teacher), teacher, workload, settings, Training(on_epoch=lambda _, loss: losses.append(loss))
@@ -272,19 +272,20 @@ def test_a_loss_that_overflows_in_float16_costs_a_step_and_not_the_training(teac
     assert all(torch.isfinite(tensor).all() for tensor in tuned.module.state_dict().values())
 
 
-def test_a_loss_that_overflows_again_and_again_ends_the_training(teacher, monkeypatch):
+def test_a_loss_that_overflows_again_and_again_ends_the_training(teacher):
     workload = dataclasses.replace(make_workload(teacher), loss=overflowing(range(12, 100)))
-    settings = SETTINGS.model_copy(update={"epochs": 3, "distill": None})
-    monkeypatch.setattr(loop, "precision_for", lambda _: Precision(torch.float16, scaled=True))
+    settings = SETTINGS.model_copy(update={"epochs": 3, "distill": None, "precision": "fp16"})
     tuned = fine_tune(broken(teacher), teacher, workload, settings)
     assert tuned.stopped.startswith(f"the loss became inf in epoch 2, step {2 + loop.MOST_OVERFLOWS}")
     assert tuned.epochs == 1
 
 
-def test_half_precision_is_chosen_by_what_the_gpu_computes_in():
-    assert precision_for("cpu", lambda: True) == Precision()
-    assert precision_for("cuda", lambda: True) == Precision(torch.bfloat16, scaled=False)
-    assert precision_for("cuda", lambda: False) == Precision(torch.float16, scaled=True)
+def test_half_precision_is_chosen_by_what_the_gpu_computes_in_unless_the_definition_says():
+    assert precision_for("cpu", "auto", lambda: True) == Precision()
+    assert precision_for("cuda", "auto", lambda: True) == Precision(torch.bfloat16, scaled=False)
+    assert precision_for("cuda", "auto", lambda: False) == Precision(torch.float16, scaled=True)
+    assert precision_for("cuda", "fp32", lambda: True) == Precision()
+    assert precision_for("cpu", "bf16", lambda: False) == Precision(torch.bfloat16)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights_and_a_reason(teacher):
@@ -344,9 +345,18 @@ def test_the_schedule_is_half_a_cosine():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     rates = []
     for step in range(5):
-        loop._schedule(optimizer, 0.2, step, 4)
+        loop._schedule(optimizer, RecoverDefinition(learning_rate=0.2), step / 4)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.2, 0.1 * (1 + 0.5**0.5), 0.1, 0.1 * (1 - 0.5**0.5), 0.0])
+
+
+def test_a_warm_up_goes_before_it():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = []
+    for done in (0.0, 0.1, 0.2, 0.6, 1.0):
+        loop._schedule(optimizer, RecoverDefinition(learning_rate=0.2, warmup=0.2), done)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.1, 0.0])
 
 
 def test_biases_and_norms_are_not_decayed():

@@ -71,7 +71,7 @@ def test_what_is_said_is_what_steps_against_nothing_do():
     weight, steps = torch.nn.Parameter(torch.tensor(100.0)), 400
     optimizer = torch.optim.SGD([weight], lr=0.02, momentum=loop.MOMENTUM, nesterov=True)
     for step in range(steps):
-        loop._schedule(optimizer, 0.02, step, steps)
+        loop._schedule(optimizer, RecoverDefinition(learning_rate=0.02), step / steps)
         optimizer.zero_grad()
         (0.05 * weight.abs()).backward()
         optimizer.step()
