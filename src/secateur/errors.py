@@ -8,6 +8,7 @@ SecateurError
 │   └── NotFinite         a criterion's scores, or the loss they come from: the run goes on without the criterion
 ├── ModelError            the model cannot be traced, cut or exported                  exit code 2
 ├── NothingBetter         the run ended without a model worth registering              exit code 3
+├── GateFailed            the best finalist is worse than the version that serves      exit code 4
 ├── StateError            the state directory cannot be used: unwritable, full, locked exit code 75
 ├── RegistryUnreachable   the tracking server does not answer; flush later             exit code 75
 ├── DeviceLost            a device cannot be reached, was cut off or is full           exit code 75
@@ -67,6 +68,12 @@ class NothingBetter(SecateurError):
     """The run finished and nothing passed the gate."""
 
     exit_code = 3
+
+
+class GateFailed(SecateurError):
+    """The run finished, and its best finalist may not take the place of the version that serves."""
+
+    exit_code = 4
 
 
 class StateError(SecateurError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from secateur.records import SHARE, Measurement
+from secateur.records import SHARE, Comparison, Measurement
 
 UNKNOWN = "–"
 
@@ -48,6 +48,25 @@ def difference_with_interval(measurement: Measurement, unit: str) -> str:
 def amount(value: float, unit: str) -> str:
     """An unsigned difference of scores, such as a loss that is allowed: `5.0 points`, or `0.12 dB`."""
     return f"{100 * value:.1f} points" if unit == SHARE else _with(f"{value:.4g}", unit)
+
+
+def compared(figure: Measurement, unit: str) -> str:
+    """What a finalist is beside the version that serves: a difference of scores, or a ratio: `1.02 (1.01 to 1.03) of …`."""
+    if figure.unit == "score":
+        return difference_with_interval(figure, unit)
+    interval = "" if figure.interval is None else " ({:.3f} to {:.3f})".format(*figure.interval)
+    return f"{figure.value:.3f}{interval} {figure.unit}"
+
+
+def outcome(comparison: Comparison) -> str:
+    """What the gate says: `f1-aa has passed the gate against @champion, version 3.`, or by what it has failed."""
+    if comparison.version is None:
+        return f"Nobody is @{comparison.alias}, so {comparison.finalist} had nothing to be compared with."
+    against = f"the gate against @{comparison.alias}, version {comparison.version}"
+    if comparison.failure is not None:
+        return f"{comparison.finalist} has failed {against}: {comparison.failure.rstrip('.')}."
+    failed = [check.name for check in comparison.checks if not check.passed]
+    return f"{comparison.finalist} has {'failed' if failed else 'passed'} {against}{': ' if failed else ''}{', '.join(failed)}."
 
 
 def score_ticks(unit: str) -> str:

@@ -15,9 +15,12 @@ from onnx import TensorProto, helper
 from sqlalchemy import Engine, event
 
 from finished import RECORD, finalist, make
-from secateur.errors import RegistryUnreachable
+from secateur.errors import ModelError, RegistryUnreachable
+from secateur.records import Comparison, GateCheck, Measurement
 from secateur.registry import DATABASE, Package, Target, open_embedded, publish, relocate
+from secateur.registry.history import moves, promote, registry
 from secateur.registry.publishing import _Publisher
+from secateur.registry.serving import serving
 from tracking import tracking_at
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -185,6 +188,70 @@ def test_sending_again_sends_nothing_and_what_was_half_sent_is_sent_anew(state, 
     assert len(reader.search_runs([experiment])) == 5
     assert sorted(m.name for m in reader.search_logged_models([experiment])) == ["f1-aa", "f2-bb", "f3-cc"]
     assert {int(v.version) for v in reader.search_model_versions("name = 'm'")} == {1, 2}
+
+
+def compared(passed, version=None, alias="champion"):
+    """RECORD after a gate. version: that its knee was compared with."""
+    check = GateCheck("size", Measurement(1.5, "of the version's", "computed"), "not above it", 1.0, passed)
+    return replace(RECORD, comparison=Comparison("f1-aa", alias, version, (check,)))
+
+
+def test_what_passes_the_gate_serves_where_that_is_wished_and_once(state):
+    reader = client(state)
+    automatic = replace(TARGET, promotes=True)
+    published = publish(package_of(state, compared(True)), automatic)
+    assert [v.aliases for v in published.versions] == [("candidate", "champion"), ()]
+    assert publish(package_of(state, compared(True)), automatic) == published
+    with registry(state, None) as server:
+        assert [(m.action, m.version, m.before, m.state) for m in moves(server, "m")] == [("gate", "1", None, "done")]
+    version = reader.get_model_version_by_alias("m", "champion")
+    assert version.tags["validation_status"] == "passed"
+    assert reader.get_model_version("m", "2").tags["validation_status"] == "pending"
+
+    later = replace(compared(True, "1"), run_id="r-2", started="now, later")
+    assert publish(package_of(state, later), TARGET).versions[0].aliases == ("candidate",), "by hand is the default"
+    assert int(reader.get_model_version_by_alias("m", "champion").version) == 1
+
+
+def test_what_fails_the_gate_gets_no_alias_and_says_by_what(state):
+    published = publish(package_of(state, compared(False, "7")), replace(TARGET, promotes=True))
+    assert [v.aliases for v in published.versions] == [(), ()]
+    version = client(state).get_model_version("m", "1")
+    assert version.tags["validation_status"] == "failed"
+    assert "| size | 1.500 of the version's | not above it | **failed** |" in version.description
+    assert client(state).get_registered_model("m").aliases == {}
+
+
+def test_what_fails_the_gate_can_be_left_out(state):
+    published = publish(package_of(state, compared(False, "7")), replace(TARGET, leaves_out=True))
+    assert [v.finalist for v in published.versions] == ["f3-cc"]
+
+
+def test_nothing_is_promoted_where_another_version_serves_by_now(state, caplog):
+    publish(package_of(state), TARGET)
+    with registry(state, None) as server:
+        promote(server, "m", "2")
+    late = replace(compared(True, "1"), run_id="r-2", started="now, later")
+    published = publish(package_of(state, late), replace(TARGET, promotes=True))
+    assert published.versions[0].aliases == ("candidate",)
+    assert int(client(state).get_model_version_by_alias("m", "champion").version) == 2
+    assert "has moved since" in caplog.text
+
+
+def test_the_version_that_serves_is_fetched_and_its_file_checked(state, tmp_path):
+    assert serving(state, TARGET, "candidate", tmp_path / "0", "onnx") is None
+    publish(package_of(state), TARGET)
+    assert serving(state, TARGET, "champion", tmp_path / "1", "onnx") is None
+    found = serving(state, TARGET, "candidate", tmp_path / "2", "onnx")
+    assert (found.number, found.onnx, found.file) == ("1", negation(), negation())
+    with pytest.raises(ModelError, match=r"@candidate, version 1 of 'm' has no file 'model\.tflite'"):
+        serving(state, TARGET, "candidate", tmp_path / "3", "tflite")
+    (file,) = [f for f in state.rglob("artifacts/model.onnx") if f.read_bytes() == negation()][:1]
+    for each in state.rglob("artifacts/model.onnx"):
+        each.write_bytes(b"another")
+    assert file.read_bytes() == b"another"
+    with pytest.raises(ModelError, match="sha256 is another"):
+        serving(state, TARGET, "candidate", tmp_path / "4", "onnx")
 
 
 def test_a_run_of_many_groups_takes_few_requests(state, monkeypatch):

@@ -15,7 +15,7 @@ from secateur.formatting import short
 from secateur.pipelines.reading import read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import RunRecord, Version
-from secateur.report import Column, Row, Table, before_and_after, headline
+from secateur.report import Column, Row, Table, before_and_after, gate_table, headline
 from secateur.report.audit import audit_facts
 from secateur.report.summary import uncertain
 
@@ -43,7 +43,7 @@ WHOLE = (
 def show_outcome(outcome: Outcome) -> None:
     """The table, where the report lies, and how to load what was registered."""
     out = console()
-    show_table(out, before_and_after(outcome.record))
+    _tables(out, outcome.record)
     _summary(out, outcome.record)
     _where(out, outcome.report, outcome.versions)
 
@@ -56,9 +56,17 @@ def show_run(run: RunFolder, *, as_json: bool) -> None:
         return
     out = console()
     say(out, f"{record.name}, run {record.run_id}, measured on {record.device}")
-    show_table(out, before_and_after(record))
+    _tables(out, record)
     _summary(out, record)
     _where(out, run.path / "report.html", versions_of(run))
+
+
+def _tables(out: Console, record: RunRecord) -> None:
+    """The networks before and after, and the gate where there was one."""
+    show_table(out, before_and_after(record))
+    if (gate := gate_table(record)) is not None:
+        say(out, "")
+        show_table(out, gate, "The gate")
 
 
 def _where(out: Console, report: Path, versions: Sequence[Version] | None) -> None:

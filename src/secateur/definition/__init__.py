@@ -5,7 +5,7 @@ from secateur.definition.evaluator import LOWER_GOALS, UPPER_GOALS, ConstraintDe
 from secateur.definition.nni import NniDefinition
 from secateur.definition.pipeline import PipelineDefinition
 from secateur.definition.recover import LENGTHS, DistillDefinition, GatesDefinition, RecoverDefinition
-from secateur.definition.register import RegisterDefinition
+from secateur.definition.register import GateDefinition, RegisterDefinition
 from secateur.definition.resolve import Override, load_evaluator, load_pipeline, pipeline_from, project_root, shipped
 from secateur.definition.search import FidelitiesDefinition, LimitsDefinition, SearchDefinition
 from secateur.definition.search_space import GroupRule, SearchSpaceDefinition
@@ -25,6 +25,7 @@ __all__ = [
     "DistillDefinition",
     "EvaluatorDefinition",
     "FidelitiesDefinition",
+    "GateDefinition",
     "GatesDefinition",
     "GroupRule",
     "LimitsDefinition",

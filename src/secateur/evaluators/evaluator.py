@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
@@ -25,11 +26,11 @@ from secateur.evaluators.model_files import DenseModel, ModelFiles, Network
 from secateur.evaluators.on_device import SAMPLED, Answer
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
-from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores
+from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores, scores_of
 from secateur.evaluators.scoring import Samples, Scoring, View
 from secateur.evaluators.waiting import FINALIST, Loan
 from secateur.records import SCORE, Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
-from secateur.workloads.pytrees import joined, length
+from secateur.workloads.pytrees import PyTree, joined, length, rows
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,22 @@ class Evaluator:
     def dense_scores(self, role: str) -> Scores:
         """The dense model's scores on one data role."""
         return self._scoring.scores(self._scoring.samples(role).dense_outputs, role)
+
+    def compared(self, files: tuple[bytes, bytes], role: str) -> dict[str, tuple[Scores, Scores]]:
+        """What two ONNX files score on a data role: on all of it by the name "", and on each of its slices.
+
+        Raises EvaluationFailed where one of them does not run on it, WorkloadError where the workload's functions fail.
+        """
+        self.files.close()
+        samples = self._scoring.samples(role)
+        outputs = [self._scoring.outputs(self.host.open(file), samples.batches) for file in files]
+        slices = {"": list(range(length(samples.targets))), **self._scoring.slices(role)}
+
+        def scored(answers: PyTree, numbers: list[int]) -> Scores:
+            some = torch.tensor(numbers)
+            return scores_of(self.workload, rows(answers, some), rows(samples.targets, some))
+
+        return {name: (scored(outputs[0], numbers), scored(outputs[1], numbers)) for name, numbers in slices.items()}
 
     def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`). Raises EvaluationFailed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TypeGuard
 
 import numpy as np
@@ -72,11 +71,11 @@ class Measuring:
         self._inputs, _ = collect(data.calibration, 1)
         rounding = RUNTIMES[definition.runtime].rounding(definition.runtime_options)
 
-        def on_device(batches: int) -> OnDevice:
-            return OnDevice(place.devices, dense.file, self._timed(batches), place.kept, rounding)
+        def on_device(batches: int, reference: bytes = dense.file, kept: Kept | None = place.kept) -> OnDevice:
+            return OnDevice(place.devices, reference, self._timed(batches), kept, rounding)
 
         self.on_device = on_device(TIMED_BATCHES)
-        self._on_stream = partial(on_device, math.ceil(STREAM_SAMPLES / definition.batch))
+        self._with = on_device
         self.predictor: Predictor | None = None
 
     @property
@@ -108,18 +107,31 @@ class Measuring:
         with loan.spending():
             return _replaced(first, self._answer(network, timed, replace(self._timing(role), allowance=loan.seconds)))
 
-    def latency(self, network: Network) -> Report:
-        """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost."""
+    def latency(self, network: Network, reference: bytes | None = None) -> Report:
+        """What the device says of a network's latency, with the whole protocol. Raises EvaluationFailed and DeviceLost.
+
+        reference: another file in the runtime's format, which runs in turn with it in place of the dense model's.
+        """
         with self._place.waiting.lent(FINALIST) as loan:
-            answer = self._answer(network, ["latency"], replace(self._place.protocol, allowance=loan.seconds))
+            timing = replace(self._place.protocol, allowance=loan.seconds)
+            answer = self._answer(network, ["latency"], timing, reference=reference)
             assert answer.report is not None  # noqa: S101 # latency was asked for
             loan.spent = answer.report.waited
         return answer.report
 
-    def _answer(self, network: Network, names: Sequence[str], timing: Protocol, sample: Sample | None = None) -> Answer:
-        on_device = self.on_device
+    def _answer(
+        self,
+        network: Network,
+        names: Sequence[str],
+        timing: Protocol,
+        sample: Sample | None = None,
+        reference: bytes | None = None,
+    ) -> Answer:
+        on_device = self.on_device if reference is None else self._with(TIMED_BATCHES, reference, None)
         if gated_blocks(network.module):
-            on_device, timing = self._on_stream(), replace(timing, whole=True, block=STREAM_BLOCK)
+            stream = math.ceil(STREAM_SAMPLES / self._definition.batch)
+            on_device = self._with(stream) if reference is None else self._with(stream, reference, None)
+            timing = replace(timing, whole=True, block=STREAM_BLOCK)
         with torch.no_grad():
             expected = call(network.module, filled(self._inputs, on_device.parity_inputs))
         return on_device.measure(network.file, expected, names, timing, sample)

@@ -50,6 +50,15 @@ class Scoring:
             )
         return self._samples[role]
 
+    def slices(self, role: str) -> dict[str, list[int]]:
+        """The slices of a data role by name, each with the numbers of its samples as `samples` has them; none without any."""
+        name_of, found = self.workload.slices, dict[str, list[int]]()
+        if name_of is not None:
+            samples = drawn(getattr(self.workload.data, role))
+            for number in range(len(samples)):
+                found.setdefault(str(name_of(samples[number])), []).append(number)
+        return found
+
     def outputs(self, session: HostSession, batches: Batches) -> PyTree:
         """What a network returns for batches, nested as the dense module's outputs.
 

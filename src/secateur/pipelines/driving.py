@@ -9,11 +9,13 @@ from pathlib import Path
 
 from secateur.compression.kept_groups import keep_groups
 from secateur.compression.saliency import Saliencies
-from secateur.evaluators.self_comparison import compared, missing, widened
+from secateur.evaluators.self_comparison import compared as with_itself
+from secateur.evaluators.self_comparison import missing, widened
 from secateur.files import write
 from secateur.pipelines.allowances import WithAllowances
 from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.calibration import calibrate
+from secateur.pipelines.champion import compared
 from secateur.pipelines.dashboard import show_finalists
 from secateur.pipelines.evaluating import workers
 from secateur.pipelines.finalists import finalist_of, small_dense_of
@@ -30,7 +32,7 @@ from secateur.pipelines.rungs import Rungs
 from secateur.pipelines.sparse_training import give_sparse
 from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
-from secateur.records import Measurement, Recovered, RunRecord, Trial
+from secateur.records import Comparison, Measurement, Recovered, RunRecord, Trial
 from secateur.report.page import write_report
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger, Problem
@@ -74,8 +76,9 @@ class Driver:
         finalists = self._recover(saliencies, searched.chosen)
         run.grams.unlink(missing_ok=True)
         judged = self._judge(finalists, problem.dense)
+        comparison = self._compared(judged)
         small_dense = self._small_dense(judged)
-        record = record_of(prepared, run, Results(searched, judged, small_dense), watch)
+        record = record_of(prepared, run, Results(searched, judged, small_dense, comparison), watch)
         report = write_report(record, run.path / "report.html")
         show_finalists(run, record, report)
         write(run.path / "record.json", RECORD.dump_json(record))
@@ -99,7 +102,7 @@ class Driver:
         study = Study(run.state / DATABASE, run.run_id, subject, settings.sampler, settings.seed)
         ledger = Ledger(problem, study, self._listener.trial)
         seconds = None if settings.minutes is None else 60 * settings.minutes - self._watch.spent("search")
-        lending = WithAllowances(pool, prepared.evaluator.waiting, missing(compared([problem.dense])))
+        lending = WithAllowances(pool, prepared.evaluator.waiting, missing(with_itself([problem.dense])))
         with self._watch.stage("search"):
             ended = engine(ledger, lending, Stopping(settings.trials, seconds, settings.patience))
             with self._watch.stage("search.rungs"):
@@ -125,7 +128,7 @@ class Driver:
         with self._watch.stage("gate"):
             self._listener.step("measuring the dense model on selection data")
             dense_selection = dense_figures(prepared, run, "selection")
-            comparison = compared([dense_search, dense_selection])
+            comparison = with_itself([dense_search, dense_selection])
             by = missing(comparison)
             dense_search, dense_selection = widened(dense_search, by), widened(dense_selection, by)
             finalists = [
@@ -140,6 +143,15 @@ class Driver:
             dense_test = prepared.evaluator.measure(prepared.evaluator.files.dense, "test", ["accuracy"])
         dense = {"search": dense_search, "selection": dense_selection, "test": dense_test}
         return Judged(finalists, verdicts, best, dense, comparison)
+
+    def _compared(self, judged: Judged) -> Comparison | None:
+        """The best finalist beside the version that serves, where the definition has a gate."""
+        best = next((f for f in judged.finalists if f.name == judged.best), None)
+        if best is None:
+            return None
+        with self._watch.stage("gate"):
+            self._listener.step("comparing the knee with the version that serves")
+            return compared(self._prepared, self._run, best)
 
     def _small_dense(self, judged: Judged) -> Recovered | None:
         """The best finalist's widths, trained from scratch, where the definition asks for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 from secateur.files import write
 from secateur.logs import logging_to
@@ -41,8 +40,7 @@ def finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
         example = load_example(run)
         digests = json.loads((run.path / "data.json").read_text(encoding="utf-8"))
         package = Package(record, run.path, run.state, example.inputs, example.outputs, digests)
-        uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-        published = publish(package, Target(register["name"], register["alias"], uri))
+        published = publish(package, Target.of(register))
         versions = published.versions
         write_report(record, report, versions)
         show_registered(run, record, published)

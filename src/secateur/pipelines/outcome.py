@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import NothingBetter
+from secateur.errors import GateFailed, NothingBetter
+from secateur.formatting import outcome
 from secateur.records import Recovered, RunRecord, Version
 
 
@@ -20,13 +21,16 @@ class Outcome:
     versions: list[Version] | None
 
     def require_better(self) -> None:
-        """Raises NothingBetter where nothing passed the gate."""
+        """Raises NothingBetter where no finalist keeps the constraints, GateFailed where the best one may not serve."""
         if not self.record.registered:
             raise NothingBetter(
                 f"Nothing passed the gate: none of the {len(self.record.finalists)} finalists keeps "
                 + ", ".join(goal.text for goal in self.record.goals)
                 + f" and is on the front. {self._failures()}The report says what there was: {self.report}"
             )
+        comparison = self.record.comparison
+        if comparison is not None and not comparison.passed:
+            raise GateFailed(f"{outcome(comparison)} The report has every figure: {self.report}")
 
     def _failures(self) -> str:
         """Why finalists failed, each reason once, with the names of those that it concerns."""
@@ -44,6 +48,9 @@ class Outcome:
             "folder": str(self.folder),
             "report": str(self.report),
             "best": record.knee,
+            "gate": None
+            if record.comparison is None
+            else asdict(record.comparison) | {"passed": record.comparison.passed},
             "finalists": [_plain(record, finalist) for finalist in record.finalists],
             "dense": {name: m.value for name, m in record.dense["selection"].items()},
             "versions": None if self.versions is None else [asdict(version) for version in self.versions],

@@ -10,7 +10,7 @@ from secateur.pipelines.gathering import refitted
 from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import ROLES, Evaluation, Measurement, Recovered, Rung, RunRecord, Trial, Verdict
+from secateur.records import ROLES, Comparison, Evaluation, Measurement, Recovered, Rung, RunRecord, Trial, Verdict
 from secateur.search.audit import arm_results, audit, prediction_audit
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
@@ -45,6 +45,7 @@ class Results:
     searched: Searched
     judged: Judged
     small_dense: Recovered | None
+    comparison: Comparison | None = None
 
 
 def record_of(prepared: Prepared, run: RunFolder, results: Results, watch: Stopwatch) -> RunRecord:
@@ -86,6 +87,7 @@ def record_of(prepared: Prepared, run: RunFolder, results: Results, watch: Stopw
         arms=arm_results(trials, objectives, dense["search"], problem.goals),
         ended=searched.ended,
         small_dense=results.small_dense,
+        comparison=results.comparison,
         rungs=searched.rungs,
         self_comparison=judged.self_comparison,
         device_step=space.device_step,

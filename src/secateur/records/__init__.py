@@ -15,7 +15,7 @@ from secateur.records.evaluations import (
     Provenance,
     gain,
 )
-from secateur.records.finalists import Check, Recovered, Verdict, Version
+from secateur.records.finalists import Check, Comparison, GateCheck, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side, Weights
 from secateur.records.plans import (
     BLOCKS,
@@ -71,6 +71,7 @@ __all__ = [
     "Bypass",
     "Candidate",
     "Check",
+    "Comparison",
     "CompressedModel",
     "DataRoles",
     "Direction",
@@ -79,6 +80,7 @@ __all__ = [
     "Excluded",
     "Fidelity",
     "Gate",
+    "GateCheck",
     "Goal",
     "Group",
     "GroupSummary",

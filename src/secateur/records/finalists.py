@@ -72,6 +72,40 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class GateCheck:
+    """One thing in which a finalist was compared with the version that serves.
+
+    figure: finalist against version, in the unit that it says. demand: what it had to keep. threshold: the same as a number.
+    """
+
+    name: str
+    figure: Measurement
+    demand: str
+    threshold: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the gate says of the best finalist beside the version that serves, both measured in one run.
+
+    alias, version: whom it was compared with; version is None where nobody had the alias, and the finalist passes. failure: why
+    they could not be compared; then it does not.
+    """
+
+    finalist: str
+    alias: str
+    version: str | None
+    checks: tuple[GateCheck, ...] = ()
+    failure: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the finalist may take the version's place."""
+        return self.failure is None and all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
 class Version:
     """A registered model version. sha256: of its ONNX file."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.records.evaluations import Direction, Goal, Measurement
-from secateur.records.finalists import Recovered, Verdict
+from secateur.records.finalists import Comparison, Recovered, Verdict
 from secateur.records.groups import Excluded
 from secateur.records.trials import SEARCH, ArmResult, Audit, PredictionAudit, Rung, Sensitivity, Trial
 from secateur.records.workload import SHARE
@@ -59,7 +59,8 @@ class RunRecord:
     limits. searched_front: numbers of the feasible trials that none dominates. self_comparison: latency of the dense model against
     itself; where its interval misses 1, every latency interval here is wider by what it lacks. waited: seconds that measurements
     waited for the device to become quiet. device_step: channels that the device computes at a time, None where it was not measured.
-    refitted: None in runs of earlier versions. uncut: the score on search data of what sparse training has made of the
+    refitted: None in runs of earlier versions. comparison: of the knee with the version that serves, None where no gate asks for
+    it or there is no knee. uncut: the score on search data of what sparse training has made of the
     original, None where candidates are cut from the original itself.
     """
 
@@ -99,6 +100,7 @@ class RunRecord:
     device_step: int | None = None
     refitted: Refitted | None = None
     uncut: Measurement | None = None
+    comparison: Comparison | None = None
 
     @property
     def unbeaten(self) -> list[ArmResult]:

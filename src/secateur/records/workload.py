@@ -69,6 +69,7 @@ class Workload:
         Or an object with `update(outputs, targets)` and `compute()`, which gives a scalar of all samples.
     score_direction: "minimize" where a lower score is better (perplexity, an error).
     score_unit: "share" for scores in [0, 1]; any other text is the unit of a plain number ("dB", or "" for none).
+    slices: a sample of the data set → the name of the slice it is in ("night"); the gate looks at each slice of selection data.
     augment: `(inputs, generator) → inputs`, applied to each training batch during recovery; an only input comes as a tensor.
     """
 
@@ -85,3 +86,4 @@ class Workload:
     output: Callable[[Any], Tensor] = logits
     dynamic_axes: DynamicAxes = field(default_factory=dict)
     build_early: Callable[[], nn.Module] | None = None
+    slices: Callable[[Any], str] | None = None

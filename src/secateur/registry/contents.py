@@ -11,8 +11,11 @@ import getpass
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from secateur.formatting import outcome
 from secateur.records import CHANNELS, ROLES, Measurement, Recovered, RunRecord, Verdict
+from secateur.registry.history import STATUS
 from secateur.registry.package import Package
+from secateur.registry.serving import SHA256
 from secateur.registry.tracking import DataSet, Point
 
 _LONGEST = 500
@@ -24,7 +27,7 @@ def status(record: RunRecord, finalist: Recovered) -> str:
     if finalist.failure is not None:
         return "failed"
     if finalist.name == record.knee:
-        return "knee"
+        return "knee" if record.comparison is None or record.comparison.passed else "refused"
     verdict = record.verdicts[finalist.name]
     if verdict.veto is not None:
         return "vetoed"
@@ -107,10 +110,14 @@ def version_tags(record: RunRecord, finalist: Recovered, sha256: str) -> dict[st
         "secateur.started": record.started,
         "secateur.finalist": finalist.name,
         "secateur.device": record.device,
-        "secateur.onnx_sha256": sha256,
+        SHA256: sha256,
         "secateur.rule": "knee of the front" if finalist.name == record.knee else "on the front",
         "secateur.status": status(record, finalist),
     }
+    if record.comparison is not None:
+        knee = finalist.name == record.comparison.finalist
+        tags[STATUS] = ("passed" if record.comparison.passed else "failed") if knee else "pending"
+        tags |= {"secateur.gate": outcome(record.comparison)} if knee else {}
     tags |= {f"secateur.{point.key}": f"{point.value:.6g}" for point in _plain(finalist.measurements)}
     verdict = record.verdicts[finalist.name]
     if verdict.test is not None:

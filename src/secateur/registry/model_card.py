@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from secateur.formatting import difference_with_interval, number, patterns
-from secateur.records import ROLES, SHARE, Measurement, Recovered, RunRecord, Verdict
+from secateur.formatting import compared, difference_with_interval, number, outcome, patterns
+from secateur.records import ROLES, SHARE, Comparison, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.contents import status
 from secateur.registry.package import Target
 
 _STATUS = {
     "knee": "the knee of the recovered front; it gets the alias",
+    "refused": "the knee of the recovered front; it has failed the gate against the version that serves, and gets no alias",
     "front": "on the recovered front",
     "dominated": "meets the constraints; another finalist, or the dense model, is at least as good in everything",
     "vetoed": "on the recovered front; test data refuse it the alias",
@@ -73,6 +74,8 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
     if verdict is None:
         return f"{lines[0]}\n\nReason: {finalist.failure}"
     lines += ["### Figures", _table(record, finalist, verdict)]
+    if record.comparison is not None and record.comparison.finalist == finalist.name:
+        lines += ["### Gate", _gate(record.comparison, record.score_unit)]
     if target is not None:
         lines += ["### Load", _loading(target)]
     lines += ["### Made from", _lineage(record, finalist)]
@@ -99,6 +102,15 @@ def _table(record: RunRecord, finalist: Recovered, verdict: Verdict) -> str:
             shown = difference_with_interval(change, record.score_unit)
             rows.append(f"| change of {record.score_name}, {name}, sample by sample | {shown} | |")
     return "\n".join(rows)
+
+
+def _gate(comparison: Comparison, unit: str) -> str:
+    rows = [
+        f"| {check.name} | {compared(check.figure, unit)} | {check.demand} | {'passed' if check.passed else '**failed**'} |"
+        for check in comparison.checks
+    ]
+    table = ["| | beside the version that serves | demand | |", "|---|---|---|---|", *rows] if rows else []
+    return "\n".join([outcome(comparison), *([""] if table else []), *table])
 
 
 def _figure(measurement: Measurement | None, unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,24 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Target:
-    """Where to publish: the registered model's name and alias, and the server; None is the embedded database."""
+    """Where to publish: the registered model's name and alias, and the server; None is the embedded database.
+
+    promotes: whether what has passed the gate takes the place of the version that serves. leaves_out: whether a knee that has
+    failed it is not registered.
+    """
 
     name: str
     alias: str
     tracking_uri: str | None
+    promotes: bool = False
+    leaves_out: bool = False
+
+    @classmethod
+    def of(cls, register: Mapping[str, Any]) -> Target:
+        """From a definition's block `register`, as written."""
+        uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
+        promotes, leaves_out = register.get("promote") == "auto", register.get("failed") == "leave_out"
+        return cls(register["name"], register["alias"], uri, promotes, leaves_out)
 
 
 @dataclass(frozen=True)

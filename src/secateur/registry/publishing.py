@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from secateur.errors import RegistryUnreachable, first_line
 from secateur.files import sha256_of
-from secateur.records import Recovered, Version
+from secateur.formatting import outcome
+from secateur.records import Comparison, Recovered, Version
 from secateur.redaction import scrubbed
 from secateur.registry.contents import (
     data_sets,
@@ -21,6 +23,7 @@ from secateur.registry.contents import (
     version_tags,
 )
 from secateur.registry.embedded import ARTIFACTS, open_embedded
+from secateur.registry.history import moved
 from secateur.registry.model_card import dense_description, model_card, model_description, run_description
 from secateur.registry.package import DENSE, Package, Published, Target
 from secateur.registry.tracking import OnnxModel, Tracking, TrackingError, tracking
@@ -70,10 +73,16 @@ class _Publisher:
         versions = []
         for finalist in self.record.finalists:
             runs[finalist.name], model = self._finalist(parent, finalist)
-            if finalist in self.record.registered:
+            if finalist in self.record.registered and not self._left_out(finalist):
                 versions.append(self._version(finalist, runs[finalist.name], model))
         self.server.end_run(parent)
         return Published(versions, runs)
+
+    def _left_out(self, finalist: Recovered) -> bool:
+        """Whether it is the knee, which has failed the gate, and such knees are not registered."""
+        comparison = self.record.comparison
+        failed = comparison is not None and comparison.finalist == finalist.name and not comparison.passed
+        return failed and self.target.leaves_out
 
     def _begun(self, part: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str] | None]:
         """The run of a part, and its tags where an earlier attempt has finished it. A half-sent one is deleted."""
@@ -149,10 +158,29 @@ class _Publisher:
         ) or self.server.create_version(
             name, model, run, version_tags(record, finalist, sha256), model_card(record, finalist, self.target)
         )
-        aliases = (self.target.alias,) if finalist.name == record.knee else ()
-        for alias in aliases:
-            self._point(alias, number)
-        return Version(name, number, aliases, run, sha256, finalist.name)
+        aliases: list[str] = []
+        if status(record, finalist) == "knee":
+            self._point(self.target.alias, number)
+            aliases.append(self.target.alias)
+            if record.comparison is not None and self.target.promotes and self._promoted(record.comparison, number):
+                aliases.append(record.comparison.alias)
+        return Version(name, number, tuple(aliases), run, sha256, finalist.name)
+
+    def _promoted(self, comparison: Comparison, number: str) -> bool:
+        """Let a version serve that has passed the gate, unless another one serves by now than it was compared with."""
+        name, alias = self.target.name, comparison.alias
+        holder = self.server.version(name, f"@{alias}")
+        if holder is not None and holder.number == number:
+            return True  # an earlier attempt has done it
+        if (holder.number if holder else None) != comparison.version:
+            logging.getLogger("secateur").warning(
+                "@%s of %s has moved since version %s was compared with it: nothing was promoted.", alias, name, number
+            )
+            return False
+        version = self.server.version(name, number)
+        assert version is not None  # noqa: S101 # it has just been made
+        moved(self.server, version, alias, "gate", f"run {self.record.run_id}: {outcome(comparison)}")
+        return True
 
     def _point(self, alias: str, number: str) -> None:
         """Give the alias to a version, unless a run that was started later has it: an old run may be flushed late."""

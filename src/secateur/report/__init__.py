@@ -2,6 +2,6 @@
 
 from secateur.report.grid import Column, Row, Table
 from secateur.report.summary import headline
-from secateur.report.table import before_and_after
+from secateur.report.table import before_and_after, gate_table
 
-__all__ = ["Column", "Row", "Table", "before_and_after", "headline"]
+__all__ = ["Column", "Row", "Table", "before_and_after", "gate_table", "headline"]

@@ -22,7 +22,7 @@ from secateur.report.hints import hints
 from secateur.report.loading import snippets
 from secateur.report.method import definition_text, facts
 from secateur.report.summary import cards, result, warnings
-from secateur.report.table import before_and_after
+from secateur.report.table import before_and_after, gate_table
 from secateur.report.timing import spent
 
 ASKED = ("latency", "download", "nonzero")
@@ -71,6 +71,7 @@ def _context(record: RunRecord, versions: Sequence[Version] | None) -> dict[str,
         "searched": counts.searched(record),
         "finalists": counts.finalists(record),
         "reasons": counts.reasons(record),
+        "gate": gate_table(record),
         "snippets": snippets(record, versions or ()),
         "device": device_table(record),
         "hints": hints(record),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from secateur.formatting import (
     UNKNOWN,
+    compared,
     difference,
     difference_with_interval,
     kilobytes,
@@ -33,6 +34,33 @@ COLUMNS = (
     Column("parameters", 12),
     Column("MACs", 7),
 )
+
+
+GATE = (
+    Column("check", 0, text=True),
+    Column("beside the version that serves", 0),
+    Column("demand", 2, text=True, prose=True),
+    Column("verdict", 1, text=True),
+)
+
+
+def gate_table(record: RunRecord) -> Table | None:
+    """The knee beside the version that serves; None where they have not been compared."""
+    if record.comparison is None or not record.comparison.checks:
+        return None
+    rows = (
+        Row(
+            (
+                check.name,
+                compared(check.figure, record.score_unit),
+                check.demand,
+                "passed" if check.passed else "failed",
+            ),
+            passed=check.passed,
+        )
+        for check in record.comparison.checks
+    )
+    return Table(GATE, tuple(rows))
 
 
 def before_and_after(record: RunRecord) -> Table:

@@ -68,6 +68,7 @@ def guarded_workload(workload: Workload) -> Workload:
         score=checked_score(workload.score),
         output=checked_output(workload.output),
         augment=guarded(workload.augment, "The workload's augment") if workload.augment is not None else None,
+        slices=guarded(workload.slices, "The workload's slices") if workload.slices is not None else None,
     )
 
 
@@ -79,8 +80,10 @@ def _check_fields(workload: Workload) -> None:
     for name in ("build_model", "loss", "output"):
         if not callable(getattr(workload, name)):
             raise WorkloadError(f"The workload's {name} is a {type(getattr(workload, name)).__name__}, not a function.")
-    if workload.augment is not None and not callable(workload.augment):
-        raise WorkloadError(f"The workload's augment is a {type(workload.augment).__name__}, not a function.")
+    for name in ("augment", "slices"):
+        function = getattr(workload, name)
+        if function is not None and not callable(function):
+            raise WorkloadError(f"The workload's {name} is a {type(function).__name__}, not a function.")
     if not isinstance(workload.data, DataRoles):
         raise WorkloadError(
             f"The workload's data is a {type(workload.data).__name__}; make DataRoles, with "

@@ -335,6 +335,28 @@ def test_smaller_is_smaller(tiny):
     assert strong["damage"].value > mild["damage"].value
 
 
+def test_two_files_are_scored_on_the_same_samples_and_slice_by_slice():
+    """Slices are told by the samples as the data set gives them, which are drawn in another order."""
+    first, second = network("VGG"), shaken(network("VGG"))
+    made, _, _ = evaluator_for(first)
+    made.workload = dataclasses.replace(
+        made.workload, slices=lambda sample: "even" if int(sample[1]) % 2 == 0 else "odd"
+    )
+    made._scoring.workload = made.workload
+    files = tuple(export(model, made.workload.example_inputs) for model in (first, second))
+    found = made.compared(files, "selection")
+    assert found.keys() == {"", "even", "odd"}
+    _, targets = collect(drawn(made.workload.data.selection))
+    odd = (targets % 2 == 1).numpy()
+    for which in (0, 1):
+        whole = found[""][which].values
+        assert len(whole) == len(odd)
+        assert np.array_equal(found["odd"][which].values, whole[odd])
+        assert np.array_equal(found["even"][which].values, whole[~odd])
+    assert not np.array_equal(found[""][0].values, found[""][1].values)
+    assert np.array_equal(found[""][0].values, made.dense_scores("selection").values)
+
+
 def test_several_samples_per_run_give_the_same_score(tiny):
     one, space, saliencies = tiny
     many, *_ = evaluator_for(one.model, batch=7)

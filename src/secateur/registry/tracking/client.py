@@ -222,11 +222,25 @@ class Tracking:
         """Set a tag of a version."""
         self._client.set_model_version_tag(name, number, key, value)
 
-    def download(self, source: str, folder: Path) -> Path:
-        """What lies at an address of MLflow's (`models:/m/1`, `runs:/id/path`), in a folder of its own below this one."""
-        import mlflow
+    def files_of(self, version: Registered, folder: Path) -> Path | None:
+        """A version's files in a folder below this one, None where they are gone."""
+        return self._download(self._client.get_model_version_download_uri(version.name, version.number), folder)
 
-        return Path(mlflow.artifacts.download_artifacts(source, dst_path=str(folder), tracking_uri=self._uri))
+    def file_of_run(self, run: str, name: str, folder: Path) -> Path | None:
+        """A file, or a folder, of a run's artifacts below this folder, None where it has none of that name."""
+        return self._download(f"runs:/{run}/{name}", folder)
+
+    def _download(self, address: str, folder: Path) -> Path | None:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder), tracking_uri=self._uri))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
 
     def point(self, name: str, alias: str, number: str) -> None:
         """Give an alias to a version."""

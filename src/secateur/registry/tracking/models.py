@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,9 @@ def save_onnx(sent: OnnxModel, run: str, model: Any, folder: str) -> None:
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
     )
+    copyfile(
+        sent.file, Path(folder) / "model.onnx"
+    )  # MLflow writes it anew, in other bytes than those that were measured
 
 
 def _schema(places: Sequence[Any], example: Mapping[str, NDArray[Any]], *, named: bool) -> Any:

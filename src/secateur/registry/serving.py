@@ -1,0 +1,53 @@
+"""The version that serves: fetched from the registry, so that a new one can be compared with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.errors import ModelError
+from secateur.files import sha256_of
+from secateur.registry.embedded import DATABASE
+from secateur.registry.history import registry
+from secateur.registry.package import Target
+
+SHA256 = "secateur.onnx_sha256"
+"""Tag of a version: of its ONNX file."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A registered version. number: its number. onnx: its file. converted: the same in a device's format, None for ONNX."""
+
+    number: str
+    onnx: bytes
+    converted: bytes | None
+
+    @property
+    def file(self) -> bytes:
+        """In the device's format."""
+        return self.onnx if self.converted is None else self.converted
+
+
+def serving(state: Path, target: Target, alias: str, folder: Path, suffix: str) -> Serving | None:
+    """The version that has an alias, None where nobody has it. folder: where its files go. suffix: of the device's format.
+
+    Raises RegistryUnreachable and StateError as `registry` does, ModelError where its files are not those that were registered.
+    """
+    if target.tracking_uri is None and not (state / DATABASE).is_file():
+        return None
+    with registry(state, target.tracking_uri) as server:
+        if target.name not in server.models():
+            return None
+        version = server.version(target.name, f"@{alias}")
+        if version is None:
+            return None
+        named = f"@{alias}, version {version.number} of '{target.name}'"
+        files, name = server.files_of(version, folder / "version"), f"model.{suffix}"
+        converted = server.file_of_run(version.run, name, folder / "run") if suffix != "onnx" else None
+    onnx = files / "model.onnx" if files is not None else None
+    if onnx is None or not onnx.is_file() or (suffix != "onnx" and converted is None):
+        raise ModelError(f"{named} has no file '{'model.onnx' if onnx is None or not onnx.is_file() else name}'.")
+    if version.tags.get(SHA256, sha256_of(onnx)) != sha256_of(onnx):
+        raise ModelError(f"The ONNX file of {named} is not the one that was registered: its sha256 is another.")
+    return Serving(version.number, onnx.read_bytes(), converted.read_bytes() if converted else None)
