@@ -18,6 +18,12 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or (value == round(value) and abs(value) >= 10) else f"{value:.4g}"
 
 
+def interval(measurement: Measurement) -> str:
+    """A figure of any kind with its 95 % interval where it has one: `0.588 (0.581 to 0.596)`."""
+    bounds = "" if measurement.interval is None else " ({} to {})".format(*map(number, measurement.interval))
+    return f"{number(measurement.value)}{bounds}"
+
+
 def score(value: float, unit: str) -> str:
     """A score: `91.8 %`, or `-3.21 dB`."""
     return f"{100 * value:.1f} %" if unit == SHARE else _with(f"{value:.4g}", unit)

@@ -31,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     registry.promote,
     registry.rollback,
     registry.history,
+    registry.verify,
     devices.measure,
     project.dashboard,
     project.relocate,

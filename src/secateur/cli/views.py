@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from secateur.cli.tables import console, listing, say, show_table
-from secateur.formatting import short
+from secateur.formatting import interval, short
 from secateur.pipelines.reading import read_record, versions_of
 from secateur.pipelines.state import RunFolder
 from secateur.records import RunRecord, Version
@@ -22,6 +23,7 @@ from secateur.report.summary import uncertain
 if TYPE_CHECKING:  # torch is slow to import, and who looks at a finished run does not need it
     from secateur.pipelines.check import Checked
     from secateur.pipelines.outcome import Outcome
+    from secateur.pipelines.verifying import Verification
 
 GROUPS = (
     Column("group", 0, text=True),
@@ -37,6 +39,14 @@ WHOLE = (
     Column("type", 2, text=True),
     Column("channels", 1),
     Column("reason", 0, text=True, prose=True),
+)
+
+
+VERIFIED = (
+    Column("figure", 0, text=True),
+    Column("registered", 0),
+    Column("now", 0),
+    Column("", 0, text=True),
 )
 
 
@@ -115,6 +125,25 @@ def show_listing(what: str, entries: Sequence[Mapping[str, str]], *, as_json: bo
         sys.stdout.write(json.dumps(list(entries), indent=2) + "\n")
         return
     show_table(console(), listing(entries, "what"), what)
+
+
+def show_verification(verification: Verification, *, as_json: bool) -> None:
+    """What a registered version claims, beside what was measured now."""
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(verification), indent=1) + "\n")
+        return
+    out = console()
+    words = {True: "holds", False: "does not hold", None: "not comparable here"}
+    rows = (
+        Row(
+            (figure.name, interval(figure.registered), interval(figure.now), words[figure.holds]),
+            passed=figure.holds is not False,
+        )
+        for figure in verification.figures
+    )
+    show_table(out, Table(VERIFIED, tuple(rows)), verification.version)
+    for note in verification.notes:
+        say(out, note, "yellow")
 
 
 def show_written(files: Sequence[Path]) -> None:

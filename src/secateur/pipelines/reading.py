@@ -22,12 +22,17 @@ def read_record(run: RunFolder) -> RunRecord:
     """A finished run's record. Raises StateError where the run has not got that far."""
     if not run.judged:
         raise StateError(f"Run {run.run_id} is not finished. Go on with: secateur resume {run.run_id}")
+    return record_from(run.path / "record.json")
+
+
+def record_from(file: Path) -> RunRecord:
+    """A record by its file. Raises StateError where it cannot be read."""
     try:
-        return RECORD.validate_python(earlier.record(json.loads((run.path / "record.json").read_bytes())))
+        return RECORD.validate_python(earlier.record(json.loads(file.read_bytes())))
     except (ValueError, KeyError, TypeError) as error:  # no JSON, other keys, other values
         raise StateError(
-            f"{run.path / 'record.json'} was written by another version of secateur, or is damaged: {first_line(error)}. Its "
-            f"report is still there: {run.path / 'report.html'}"
+            f"{file} was written by another version of secateur, or is damaged: {first_line(error)}. Its report is still there: "
+            f"{file.with_name('report.html')}"
         ) from error
 
 

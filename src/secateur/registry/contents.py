@@ -11,11 +11,12 @@ import getpass
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from secateur.files import sha256_of
 from secateur.formatting import outcome
 from secateur.records import CHANNELS, ROLES, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.history import STATUS
 from secateur.registry.package import Package
-from secateur.registry.serving import SHA256
+from secateur.registry.serving import SELECTION, files_of, sha256_tag
 from secateur.registry.tracking import DataSet, Point
 
 _LONGEST = 500
@@ -103,17 +104,19 @@ def finalist_parameters(record: RunRecord, finalist: Recovered) -> dict[str, str
     return texts
 
 
-def version_tags(record: RunRecord, finalist: Recovered, sha256: str) -> dict[str, str]:
-    """The tags of a registered version, by which a later attempt finds it."""
+def version_tags(package: Package, finalist: Recovered) -> dict[str, str]:
+    """The tags of a registered version, by which a later attempt finds it, and the sha256 of each of its files."""
+    record = package.record
     tags = {
         "secateur.run_id": record.run_id,
         "secateur.started": record.started,
         "secateur.finalist": finalist.name,
         "secateur.device": record.device,
-        SHA256: sha256,
         "secateur.rule": "knee of the front" if finalist.name == record.knee else "on the front",
         "secateur.status": status(record, finalist),
     }
+    tags |= {sha256_tag(name): sha256_of(file) for name, file in files_of(package.folder / finalist.folder).items()}
+    tags |= {SELECTION: package.digests["selection"]} if "selection" in package.digests else {}
     if record.comparison is not None:
         knee = finalist.name == record.comparison.finalist
         tags[STATUS] = ("passed" if record.comparison.passed else "failed") if knee else "pending"

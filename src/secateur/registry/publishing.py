@@ -156,7 +156,7 @@ class _Publisher:
         number = self.server.find_version(
             name, {"secateur.run_id": record.run_id, "secateur.finalist": finalist.name}
         ) or self.server.create_version(
-            name, model, run, version_tags(record, finalist, sha256), model_card(record, finalist, self.target)
+            name, model, run, version_tags(self.package, finalist), model_card(record, finalist, self.target)
         )
         aliases: list[str] = []
         if status(record, finalist) == "knee":

@@ -11,8 +11,20 @@ from secateur.registry.embedded import DATABASE
 from secateur.registry.history import registry
 from secateur.registry.package import Target
 
-SHA256 = "secateur.onnx_sha256"
-"""Tag of a version: of its ONNX file."""
+ONNX = "model.onnx"
+SELECTION = "secateur.selection_digest"
+"""Tag of a version: of the data that its figures come from."""
+
+
+def sha256_tag(name: str) -> str:
+    """The tag of a version that holds the sha256 of one of its files."""
+    return "secateur.onnx_sha256" if name == ONNX else f"secateur.sha256.{name}"
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of a finalist's folder that are registered with it, by the name that they have there."""
+    found = [*folder.glob("model.*"), *folder.glob("compressed/*")]
+    return {file.relative_to(folder).as_posix(): file for file in sorted(found)}
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,9 @@ def serving(state: Path, target: Target, alias: str, folder: Path, suffix: str) 
         named = f"@{alias}, version {version.number} of '{target.name}'"
         files, name = server.files_of(version, folder / "version"), f"model.{suffix}"
         converted = server.file_of_run(version.run, name, folder / "run") if suffix != "onnx" else None
-    onnx = files / "model.onnx" if files is not None else None
+    onnx = files / ONNX if files is not None else None
     if onnx is None or not onnx.is_file() or (suffix != "onnx" and converted is None):
-        raise ModelError(f"{named} has no file '{'model.onnx' if onnx is None or not onnx.is_file() else name}'.")
-    if version.tags.get(SHA256, sha256_of(onnx)) != sha256_of(onnx):
+        raise ModelError(f"{named} has no file '{ONNX if onnx is None or not onnx.is_file() else name}'.")
+    if version.tags.get(sha256_tag(ONNX), sha256_of(onnx)) != sha256_of(onnx):
         raise ModelError(f"The ONNX file of {named} is not the one that was registered: its sha256 is another.")
     return Serving(version.number, onnx.read_bytes(), converted.read_bytes() if converted else None)

@@ -1,9 +1,10 @@
-"""Commands about registered models: promote, rollback, history."""
+"""Commands about registered models: promote, rollback, history, verify."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -85,6 +86,23 @@ def history(name: Name, as_json: Json = False, tracking_uri: TrackingUri = None,
             for move in moves
         ]
         show_table(console(), listing(rows, "why"))
+
+
+def verify(
+    version: Annotated[str, typer.Argument(metavar="MODEL[@ALIAS|/VERSION]", help="A version; by default @champion.")],
+    as_json: Json = False,
+    tracking_uri: TrackingUri = None,
+    project: Project = Path(),
+) -> None:
+    """Fetch a registered version, check its files, and measure it anew: do its figures hold on this device?"""
+    from secateur.cli.views import show_verification
+    from secateur.pipelines.verifying import verify as verified
+
+    name, mark, rest = re.match(r"([^@/]*)([@/]?)(.*)", version, re.DOTALL).groups()  # type: ignore[union-attr] # it matches anything
+    number = rest if mark == "/" else f"@{rest or 'champion'}"
+    verification = verified(project.resolve(), name, number, _uri(tracking_uri))
+    show_verification(verification, as_json=as_json)
+    verification.require_held()
 
 
 _CUT_OFF = {"begun": "cut off", "abandoned": "cut off, never moved"}

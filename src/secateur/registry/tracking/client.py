@@ -222,6 +222,18 @@ class Tracking:
         """Set a tag of a version."""
         self._client.set_model_version_tag(name, number, key, value)
 
+    def parent(self, run: str) -> str | None:
+        """The run that a run is nested in, None where it is in none, or is gone."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            parent: str | None = self._client.get_run(run).data.tags.get("mlflow.parentRunId")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return parent
+
     def files_of(self, version: Registered, folder: Path) -> Path | None:
         """A version's files in a folder below this one, None where they are gone."""
         return self._download(self._client.get_model_version_download_uri(version.name, version.number), folder)

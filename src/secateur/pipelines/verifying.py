@@ -1,0 +1,141 @@
+"""What a registered version claims, measured anew: its files are fetched and checked, its figures taken again on this device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from secateur.compression.storage import load_compressed
+from secateur.definition import load_pipeline
+from secateur.errors import DefinitionError, GateFailed
+from secateur.evaluators import Network
+from secateur.files import sha256_of
+from secateur.pipelines.preparation import Prepared, check_device, prepare
+from secateur.pipelines.reading import record_from
+from secateur.pipelines.state import STATE
+from secateur.records import SCORE, Measurement, RunRecord
+from secateur.registry import registry
+from secateur.registry.history import version_of
+from secateur.registry.serving import ONNX, SELECTION, sha256_tag
+from secateur.registry.tracking import Registered
+from secateur.workloads.roles import digest
+
+ROLE = "selection"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as it was registered and as it is now. holds: None where the two cannot be compared here."""
+
+    name: str
+    registered: Measurement
+    now: Measurement
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is left of a version's claims. altered: files whose sha256 is another. notes: what differs from when it was made."""
+
+    version: str
+    altered: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...]
+
+    def require_held(self) -> None:
+        """Raises GateFailed where a file was altered or a figure does not hold."""
+        lost = [figure.name for figure in self.figures if figure.holds is False]
+        if self.altered or lost:
+            parts = [f"its files are not those that were registered ({', '.join(self.altered)})"] * bool(self.altered)
+            parts += [f"what does not hold here: {', '.join(lost)}"] * bool(lost)
+            raise GateFailed(f"{self.version}: {'; '.join(parts)}.")
+
+
+def verify(root: Path, name: str, number: str, tracking_uri: str | None) -> Verification:
+    """Fetch a version and measure it. root: the project, whose workload and device are used. number: or `@alias`.
+
+    Raises DefinitionError where there is no such version, or where it was not made by secateur, and what `prepare` raises.
+    """
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with registry(root / STATE, tracking_uri) as server:
+            version = version_of(server, name, number)
+            named = f"'{name}' version {version.number}"
+            files, parent = server.files_of(version, folder / "version"), server.parent(version.run)
+            compressed = server.file_of_run(version.run, "compressed", folder / "run")
+            about = [
+                server.file_of_run(parent, file, folder) if parent else None
+                for file in ("definition.yaml", "record.json")
+            ]
+            definition_file, record_file = about
+            if files is None or compressed is None or definition_file is None or record_file is None:
+                raise DefinitionError(
+                    f"{named} cannot be verified: it was not registered by secateur, or its files are gone."
+                )
+            record = record_from(record_file)
+            definition, _ = load_pipeline(str(definition_file), project=root)
+            with closing(prepare(definition, root)) as prepared:
+                check_device(prepared)
+                suffix = prepared.evaluator.runtime.format
+                converted = (
+                    server.file_of_run(version.run, f"model.{suffix}", folder / "run") if suffix != "onnx" else None
+                )
+                return _measured(prepared, version, record, _Files(files / ONNX, compressed, converted), named)
+
+
+@dataclass(frozen=True)
+class _Files:
+    onnx: Path
+    compressed: Path
+    converted: Path | None
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """All of them by the names under which they were registered."""
+        found = {ONNX: self.onnx, **{f"compressed/{file.name}": file for file in sorted(self.compressed.iterdir())}}
+        return found | ({self.converted.name: self.converted} if self.converted else {})
+
+
+def _measured(prepared: Prepared, version: Registered, record: RunRecord, files: _Files, named: str) -> Verification:
+    hashes = {name: sha256_of(file) for name, file in files.named.items()}
+    altered = tuple(name for name, sha256 in hashes.items() if version.tags.get(sha256_tag(name), sha256) != sha256)
+    finalist = next(f for f in record.finalists if f.name == version.tags["secateur.finalist"])
+    module = load_compressed(files.compressed, prepared.model)
+    macs = int(finalist.measurements["macs"].value)
+    converted = files.converted.read_bytes() if files.converted else None
+    network = Network(module, files.onnx.read_bytes(), macs, converted)
+    wanted = dict.fromkeys([SCORE, *record.objectives, *(goal.metric for goal in record.goals), "size"])
+    names = [name for name in wanted if name in finalist.measurements]
+    now = prepared.evaluator.score(network, ROLE, names).measurements
+    notes = _differences(prepared, version, record)
+    figures = (
+        Figure(
+            name, finalist.measurements[name], now[name], _holds(name, finalist.measurements[name], now[name], notes)
+        )
+        for name in names
+    )
+    return Verification(named, altered, tuple(figures), tuple(notes.values()))
+
+
+def _differences(prepared: Prepared, version: Registered, record: RunRecord) -> Mapping[str, str]:
+    """What is not as it was: `device`, `data`."""
+    notes = {}
+    if prepared.evaluator.device != record.device:
+        notes["device"] = f"It was measured on {record.device}; this is {prepared.evaluator.device}."
+    then = version.tags.get(SELECTION)
+    if then is not None and digest(getattr(prepared.workload.data, ROLE)) != then:
+        notes["data"] = "The selection data are not those on which it was scored."
+    return notes
+
+
+def _holds(name: str, registered: Measurement, now: Measurement, notes: Mapping[str, str]) -> bool | None:
+    """A computed figure must be the same, and a measured one have an interval that meets the registered one's."""
+    if registered.provenance == "computed":
+        return registered.value == now.value
+    if registered.interval is None or ("data" if name == SCORE else "device") in notes:
+        return None
+    low, high = registered.interval
+    return low <= now.value <= high if name == SCORE else now.bounds[0] <= high and low <= now.bounds[1]
