@@ -59,6 +59,14 @@ def workload() -> Workload:
     return make_workload()
 
 
+@pytest.fixture(scope="session")
+def dense_onnx(workload: Workload) -> bytes:
+    """Its model as a file, for tests of what comes behind the export."""
+    from secateur.evaluators.onnx_template import make_template
+
+    return make_template(workload.build_model(), workload.example_inputs).dense
+
+
 def of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the test processes of a session share."""
     folder = tmp_path_factory.getbasetemp()

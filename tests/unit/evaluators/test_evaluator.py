@@ -48,8 +48,9 @@ def run_onnx(file: bytes, x: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def templates():
-    return {name: make_template(network(name), (images(),)) for name in NETWORKS}
+def templates(dense_onnx):
+    files = {"residual": dense_onnx}
+    return {name: make_template(network(name), (images(),), files.get(name)) for name in NETWORKS}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -72,11 +73,10 @@ def test_rewritten_files_are_as_large_as_exported_ones(name, templates):
     assert len(templates[name].render(smaller)) == pytest.approx(len(exported), abs=64)
 
 
-def test_exported_files_carry_no_paths_and_one_opset():
-    text = export(network("residual"), (images(),))
+def test_exported_files_carry_no_paths_and_one_opset(dense_onnx):
     for trace in (b".py", b"site-packages", str(REPOSITORY).encode(), b"forward"):
-        assert trace not in text, trace
-    exported = onnx.load_model_from_string(text)
+        assert trace not in dense_onnx, trace
+    exported = onnx.load_model_from_string(dense_onnx)
     assert [entry.version for entry in exported.opset_import if entry.domain == ""] == [OPSET]
     assert not exported.graph.value_info
     onnx.checker.check_model(exported)
@@ -112,20 +112,19 @@ def here(definition: EvaluatorDefinition) -> Place:
     return Place(open_devices(definition, REPOSITORY), FAST)
 
 
-def evaluator_for(model: nn.Module, **settings) -> tuple:
+def evaluator_for(model: nn.Module, onnx: bytes | None = None, **settings) -> tuple:
     workload = make_workload(model)
     found = find_groups(model, workload.example_inputs)
     space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
     settings = {"objectives": {"accuracy": "maximize", "latency": "minimize", "size": "minimize"}} | settings
     definition = EvaluatorDefinition.model_validate(settings)
-    made = Evaluator(definition, DenseModel(model, workload, found.costs), here(definition))
+    made = Evaluator(definition, DenseModel(model, workload, found.costs, onnx), here(definition))
     return made, space, compute_saliencies(model, space.groups, ["l2"], workload)
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    torch.manual_seed(0)
-    return evaluator_for(shaken(NETWORKS["residual"]()))
+def tiny(dense_onnx):
+    return evaluator_for(network("residual"), dense_onnx)
 
 
 def test_the_dense_candidate_is_the_dense_network(tiny):
@@ -359,14 +358,19 @@ def test_two_files_are_scored_on_the_same_samples_and_slice_by_slice():
 
 def test_several_samples_per_run_give_the_same_score(tiny):
     one, space, saliencies = tiny
-    many, *_ = evaluator_for(one.model, batch=7)
+    many, *_ = evaluator_for(one.model, one.files.dense.onnx, batch=7)
     candidate = space.uniform(0.4, "l2")
     scores = [e.evaluate(job(space, saliencies, candidate)).measurements["accuracy"].value for e in (one, many)]
     assert scores[0] == scores[1]
 
 
-def test_a_file_that_cannot_be_rewritten_is_exported(monkeypatch):
-    evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
+@pytest.fixture
+def vgg(templates):
+    return evaluator_for(network("VGG"), templates["VGG"].dense, objectives={"accuracy": "maximize"})
+
+
+def test_a_file_that_cannot_be_rewritten_is_exported(vgg):
+    evaluator, space, saliencies = vgg
     broken = dataclasses.replace(evaluator.files.template, unexplained=("w",), fixed={"hidden": torch.ones(2)})
     evaluator.files.template = broken
     found = evaluator.evaluate(job(space, saliencies, space.uniform(0.4, "l2")))
@@ -375,8 +379,8 @@ def test_a_file_that_cannot_be_rewritten_is_exported(monkeypatch):
     assert "hidden changes, from which forward() computes" in evaluator.files.why_exported
 
 
-def test_a_wrong_rule_is_caught_by_parity():
-    evaluator, space, saliencies = evaluator_for(shaken(NETWORKS["VGG"]()), objectives={"accuracy": "maximize"})
+def test_a_wrong_rule_is_caught_by_parity(vgg):
+    evaluator, space, saliencies = vgg
     rules = dict(evaluator.files.template.rules)
     name = next(n for n in rules if n.endswith("weight"))
     right = rules[name]
@@ -416,7 +420,7 @@ def test_outputs_that_are_not_finite_are_a_failure_of_that_candidate(tiny, monke
     assert found.measurements == {}
 
 
-def test_a_projects_own_metric_is_measured(workload):
+def test_a_projects_own_metric_is_measured(workload, dense_onnx):
     def worst(context):
         """Score of the worst class."""
         classes = [context.outputs[context.targets == c].argmax(1).eq(c).float().mean() for c in range(5)]
@@ -425,25 +429,25 @@ def test_a_projects_own_metric_is_measured(workload):
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     definition = EvaluatorDefinition.model_validate({"objectives": {"worst": "maximize"}, "metrics": {"worst": "x:y"}})
-    dense = DenseModel(model, workload, found.costs)
+    dense = DenseModel(model, workload, found.costs, dense_onnx)
     evaluator = Evaluator(definition, dense, here(definition), {"worst": Metric(worst, "maximize", "")})
     assert 0 <= evaluator.measure(evaluator.files.dense, "search", ["worst"])["worst"].value <= 1
 
 
-def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload):
+def test_scores_that_are_not_per_sample_get_a_bootstrap_interval(workload, dense_onnx):
     scalar = dataclasses.replace(workload, score=lambda o, t: o.argmax(1).eq(t).float().mean())
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     definition = EvaluatorDefinition.model_validate({"objectives": {"accuracy": "maximize"}})
     values = []
     for scored in (workload, scalar):
-        evaluator = Evaluator(definition, DenseModel(model, scored, found.costs), here(definition))
+        evaluator = Evaluator(definition, DenseModel(model, scored, found.costs, dense_onnx), here(definition))
         values.append(evaluator.measure(evaluator.files.dense, "search", ["accuracy"])["accuracy"])
     assert values[0].value == pytest.approx(values[1].value)
     np.testing.assert_allclose(values[0].interval, values[1].interval, atol=0.05)
 
 
-def test_a_score_of_the_whole_set_is_resampled_less_for_a_candidate_than_for_what_the_gate_judges(workload):
+def test_a_score_of_the_whole_set_is_resampled_less_for_a_candidate_than_for_what_the_gate_judges(workload, dense_onnx):
     calls = []
 
     def score(outputs, targets):
@@ -452,9 +456,8 @@ def test_a_score_of_the_whole_set_is_resampled_less_for_a_candidate_than_for_wha
 
     model = workload.build_model()
     definition = EvaluatorDefinition.model_validate({"objectives": {"accuracy": "maximize"}})
-    dense = DenseModel(
-        model, dataclasses.replace(workload, score=score), find_groups(model, workload.example_inputs).costs
-    )
+    costs = layer_costs(model, workload.example_inputs)
+    dense = DenseModel(model, dataclasses.replace(workload, score=score), costs, dense_onnx)
     evaluator = Evaluator(definition, dense, here(definition))
     for role, resamples in (("search", SEARCH_RESAMPLES), ("selection", RESAMPLES), ("test", RESAMPLES)):
         evaluator.measure(evaluator.files.dense, role, ["accuracy", "size"])
@@ -502,12 +505,10 @@ def test_a_cut_that_the_users_forward_refuses_is_that_candidates_failure(calibra
     assert evaluator.evaluate(job(space, saliencies, narrowed({"one": 4}))).failure is None
 
 
-def test_a_network_without_a_block_is_exported_and_that_is_no_fault():
-    model = network("residual")
-    workload = make_workload(model)
-    files = ModelFiles(
-        DenseModel(model, workload, layer_costs(model, workload.example_inputs)), host_for("onnxruntime", {}, 1)
-    )
+def test_a_network_without_a_block_is_exported_and_that_is_no_fault(workload, dense_onnx):
+    model = workload.build_model()
+    dense = DenseModel(model, workload, layer_costs(model, workload.example_inputs), dense_onnx)
+    files = ModelFiles(dense, host_for("onnxruntime", {}, 1))
     module = apply(model, Plan((Bypass("layer1.1"),)))
     found = files.rewritten(module, 1)
     x = images(3, seed=4)

@@ -22,8 +22,8 @@ def definition(**settings) -> EvaluatorDefinition:
     return EvaluatorDefinition.model_validate({"objectives": objectives, **settings})
 
 
-def test_the_device_gets_the_converted_file_and_the_host_scores_onnx():
-    evaluator = evaluator_for(runtime="torch", batch=2)
+def test_the_device_gets_the_converted_file_and_the_host_scores_onnx(dense_onnx):
+    evaluator = evaluator_for(onnx=dense_onnx, runtime="torch", batch=2)
     assert evaluator.host.runtime == "onnxruntime"
     dense = evaluator.files.dense
     program = torch.export.load(io.BytesIO(dense.file)).module()

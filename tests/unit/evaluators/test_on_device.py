@@ -50,8 +50,8 @@ class Forbidden(Dataset):
 
 
 @pytest.fixture(scope="module")
-def sampling():
-    return evaluator_for(device_samples=50, batch=4, energy_command="date +%s.%N")
+def sampling(dense_onnx):
+    return evaluator_for(onnx=dense_onnx, device_samples=50, batch=4, energy_command="date +%s.%N")
 
 
 @pytest.mark.parametrize("role", ["search", "selection"])
@@ -82,8 +82,8 @@ def test_every_figure_of_the_device_comes_with_where_it_was_measured(sampling):
         assert (found[name].provenance, found[name].device) == ("measured", sampling.device)
 
 
-def test_what_cannot_be_measured_says_what_to_do(monkeypatch):
-    evaluator = evaluator_for()
+def test_what_cannot_be_measured_says_what_to_do(dense_onnx):
+    evaluator = evaluator_for(onnx=dense_onnx)
     assert evaluator.unavailable("device_accuracy") == "set 'device_samples'"
     if not evaluator.measuring.devices.hello.energy:
         assert evaluator.unavailable("energy") == "give 'energy_command'"
@@ -210,9 +210,9 @@ def test_the_dense_model_spends_the_budget_of_the_run(sampling, loud, monkeypatc
     assert sampling.waiting.spent > before
 
 
-def test_the_dense_model_is_never_read_back_from_an_earlier_run(tmp_path):
+def test_the_dense_model_is_never_read_back_from_an_earlier_run(tmp_path, dense_onnx):
     """Its ratio to itself says how this run measures."""
-    evaluator = evaluator_for()
+    evaluator = evaluator_for(onnx=dense_onnx)
     kept = Kept(tmp_path)
     evaluator.measuring.on_device._kept = kept
     for _ in range(2):

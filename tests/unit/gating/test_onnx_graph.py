@@ -91,9 +91,8 @@ def test_weights_lie_in_the_branch_that_reads_them(file):
     assert outside.count(THRESHOLD) == 1
 
 
-def test_a_file_without_gates_is_refused(file, model):
-    plain = export(network("residual"), (images(),))
+def test_a_file_without_gates_is_refused(dense_onnx, model):
     with pytest.raises(ModelError, match="has no gates"):
-        GatedSession(plain)
+        GatedSession(dense_onnx)
     with pytest.raises(ModelError, match="kept 0 of 3 gates"):
-        settled(plain, prices_of(model, (images(),)))
+        settled(dense_onnx, prices_of(model, (images(),)))

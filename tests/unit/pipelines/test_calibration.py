@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import torch
 
-from conftest import make_workload
 from secateur.compression.groups import find_groups
 from secateur.definition import SearchSpaceDefinition
 from secateur.errors import EvaluationFailed
@@ -21,8 +20,8 @@ class Template:
 
     unexplained = ("mul",)
 
-    def __init__(self, model, example_inputs):
-        self.whole, self.files, self.asked = make_template(model, example_inputs), [], 0
+    def __init__(self, whole):
+        self.whole, self.files, self.asked = whole, [], 0
 
     def render(self, module):
         self.asked += 1
@@ -32,13 +31,12 @@ class Template:
         return self.files[-1]
 
 
-def test_operators_are_looked_up_of_every_network_whose_file_can_be_rewritten(monkeypatch):
+def test_operators_are_looked_up_of_every_network_whose_file_can_be_rewritten(monkeypatch, workload, dense_onnx):
     monkeypatch.setattr(calibration, "COVERED", 4)
-    workload = make_workload()
     model = workload.build_model()
     found = find_groups(model, workload.example_inputs)
     space = build_space(SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2"]}]}), found)
-    template = Template(model, workload.example_inputs)
+    template = Template(make_template(model, workload.example_inputs, dense_onnx))
     prepared = SimpleNamespace(
         model=model,
         space=space,

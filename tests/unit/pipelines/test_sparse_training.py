@@ -32,7 +32,7 @@ sparse_training:
 
 
 @pytest.fixture
-def prepared(tmp_path, monkeypatch):
+def prepared(tmp_path, monkeypatch, dense_onnx):
     """Of a small network, from a definition with these values."""
     monkeypatch.chdir(tmp_path)
     opened = []
@@ -42,7 +42,8 @@ def prepared(tmp_path, monkeypatch):
         (tmp_path / "tiny.yaml").write_text(text)
         workload = make_workload(network(model))
         monkeypatch.setattr(preparation, "load_workload", lambda *_: workload)
-        opened.append(preparation.prepare(load_pipeline("tiny.yaml")[0], tmp_path))
+        file = dense_onnx if model == "residual" else None
+        opened.append(preparation.prepare(load_pipeline("tiny.yaml")[0], tmp_path, dense_onnx=file))
         return opened[-1]
 
     yield made
