@@ -67,11 +67,9 @@ def registry(state: Path, tracking_uri: str | None) -> Iterator[Tracking]:
 
 def version_of(server: Tracking, name: str, number: str) -> Registered:
     """A version by its number or `@alias`. Raises DefinitionError naming what there is."""
-    if name not in (names := server.models()):
-        there = f"There are: {', '.join(names)}.{nearest(name, names)}" if names else "There are none."
-        raise DefinitionError(f"There is no registered model '{name}'. {there}")
     found = server.version(name, number)
     if found is None:
+        _check_there(server, name)
         raise DefinitionError(
             f"'{name}' has no version {number}. `secateur history {name}` lists where its aliases are."
         )
@@ -141,10 +139,17 @@ def _settle(server: Tracking, name: str, key: str, entry: Move) -> None:
 
 
 def _entries(server: Tracking, name: str) -> list[tuple[str, Move]]:
-    if name not in (names := server.models()):
-        raise DefinitionError(f"There is no registered model '{name}'.{nearest(name, names)}")
     tags = server.model_tags(name)
+    if tags is None:
+        _check_there(server, name)
+        return []
     return [(key, Move(**json.loads(tags[key]))) for key in sorted(tags) if key.startswith(_ENTRY)]
+
+
+def _check_there(server: Tracking, name: str) -> None:
+    if name not in (names := server.models()):
+        there = f"There are: {', '.join(names)}.{nearest(name, names)}" if names else "There are none."
+        raise DefinitionError(f"There is no registered model '{name}'. {there}")
 
 
 def _write(server: Tracking, name: str, key: str, move: Move) -> Move:

@@ -49,8 +49,6 @@ def serving(state: Path, target: Target, alias: str, folder: Path, suffix: str) 
     if target.tracking_uri is None and not (state / DATABASE).is_file():
         return None
     with registry(state, target.tracking_uri) as server:
-        if target.name not in server.models():
-            return None
         version = server.version(target.name, f"@{alias}")
         if version is None:
             return None

@@ -7,13 +7,16 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from secateur.registry.tracking.isolation import as_default, patient, translated
 from secateur.registry.tracking.models import OnnxModel, save_onnx
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 _MOST_METRICS, _MOST_TEXTS = 1000, 100
 """A server takes no more in one request."""
@@ -189,18 +192,14 @@ class Tracking:
 
     def version(self, name: str, number: str) -> Registered | None:
         """A version by its number, or by `@alias`; None where there is none."""
-        from mlflow.exceptions import MlflowException
 
-        try:
+        def ask() -> ModelVersion:
             if number.startswith("@"):
-                found = self._client.get_model_version_by_alias(name, number[1:])
-            else:
-                found = self._client.get_model_version(name, number)
-        except MlflowException as error:
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-                return None
-            raise
-        return Registered(
+                return self._client.get_model_version_by_alias(name, number[1:])
+            return self._client.get_model_version(name, number)
+
+        found = _if_there(ask)
+        return found and Registered(
             name,
             str(found.version),
             str(found.run_id),
@@ -210,9 +209,9 @@ class Tracking:
             found.creation_timestamp / 1000,
         )
 
-    def model_tags(self, name: str) -> Mapping[str, str]:
-        """The tags of a registered model."""
-        return dict(self._client.get_registered_model(name).tags)
+    def model_tags(self, name: str) -> Mapping[str, str] | None:
+        """The tags of a registered model, None where there is no such model."""
+        return _if_there(lambda: dict(self._client.get_registered_model(name).tags))
 
     def tag_model(self, name: str, key: str, value: str) -> None:
         """Set a tag of a registered model."""
@@ -224,15 +223,7 @@ class Tracking:
 
     def parent(self, run: str) -> str | None:
         """The run that a run is nested in, None where it is in none, or is gone."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            parent: str | None = self._client.get_run(run).data.tags.get("mlflow.parentRunId")
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        return parent
+        return _if_there(lambda: self._client.get_run(run).data.tags.get("mlflow.parentRunId"))
 
     def files_of(self, version: Registered, folder: Path) -> Path | None:
         """A version's files in a folder below this one, None where they are gone."""
@@ -244,19 +235,27 @@ class Tracking:
 
     def _download(self, address: str, folder: Path) -> Path | None:
         import mlflow
-        from mlflow.exceptions import MlflowException
 
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            return Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder), tracking_uri=self._uri))
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+        return _if_there(
+            lambda: Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder), tracking_uri=self._uri))
+        )
 
     def point(self, name: str, alias: str, number: str) -> None:
         """Give an alias to a version."""
         self._client.set_registered_model_alias(name, alias, number)
+
+
+def _if_there(ask: Callable[[], T]) -> T | None:
+    """What a server answers, None where it says that there is no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):  # the former of a missing alias
+            return None
+        raise
 
 
 def _key(name: str) -> str:
