@@ -9,7 +9,7 @@ import torch
 
 from conftest import REPOSITORY
 from nets import images
-from secateur.definition import EvaluatorDefinition
+from secateur.definition import EvaluatorDefinition, PipelineDefinition
 from secateur.errors import DefinitionError
 from secateur.evaluators import formats
 from secateur.pipelines import preparation
@@ -49,13 +49,12 @@ def test_a_converter_that_is_missing_names_its_extra(monkeypatch):
         check_runtime(definition(runtime="litert", device=board))
 
 
-def test_steps_of_channels_are_measured_on_onnx_files():
-    from secateur.definition import PipelineDefinition
-
+def test_steps_of_channels_are_measured_on_onnx_files(workload, monkeypatch):
+    monkeypatch.setattr(preparation, "load_workload", lambda *_: workload)
     pipeline = PipelineDefinition.model_validate(
         {
             "name": "tiny",
-            "workload": {"factory": "secateur.workloads.digits:workload"},
+            "workload": {"factory": "made:made"},
             "search_space": {"groups": [{"methods": ["l2"], "multiple_of": "device"}]},
             "evaluator": {"objectives": {"accuracy": "maximize"}, "runtime": "torch"},
         }

@@ -80,14 +80,18 @@ class Evaluator:
         return SimpleNamespace(measurements=self.measure(network, role, names), scores=SCORES)
 
 
-@pytest.fixture
-def case(tmp_path):
-    workload = make_workload()
-    model = workload.build_model()
-    space = build_space(
+@pytest.fixture(scope="module")
+def space(workload):
+    return build_space(
         SearchSpaceDefinition.model_validate({"groups": [{"methods": ["l2", "weights/magnitude"]}]}),
-        find_groups(model, workload.example_inputs),
+        find_groups(workload.build_model(), workload.example_inputs),
     )
+
+
+@pytest.fixture
+def case(tmp_path, space):
+    workload = make_workload(samples=300)
+    model = workload.build_model()
     definition = SimpleNamespace(
         recover=SETTINGS,
         search=SimpleNamespace(seed=3),
