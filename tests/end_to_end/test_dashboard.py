@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from end_to_end.conftest import secateur, serving
+from end_to_end.conftest import call, serving
 from waiting import LIMIT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -186,9 +186,9 @@ def test_the_files_behind_the_artifacts_are_those_of_the_run(url, finished, reco
 def test_errors_say_what_to_do(url, finished, tmp_path):
     project, _ = finished
     port = re.search(r":(\d+)/", url).group(1)
-    taken = secateur(project, "dashboard", "--port", port)
+    taken = call(project, "dashboard", "--port", port)
     assert taken.returncode == 75
     assert f"Port {port} cannot be opened" in taken.stderr
-    nothing = secateur(tmp_path, "dashboard")
+    nothing = call(tmp_path, "dashboard")
     assert nothing.returncode == 2
     assert "There are no studies yet" in nothing.stderr

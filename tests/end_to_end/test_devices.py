@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from end_to_end.conftest import SEARCH_ALONE, command, environment, make_project, secateur
+from end_to_end.conftest import SEARCH_ALONE, call, command, environment, make_project
 from link import link_to
 from ssh_server import ssh_server
 from waiting import LIMIT, until
@@ -62,11 +62,11 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
     assert "root@127.0.0.1" in said
     assert "run the same command again" in said
     before = measured(project)
-    again = secateur(project, *RUN)
+    again = call(project, *RUN)
     assert again.returncode == 75, "still away: nothing is begun"
     assert measured(project) == before
     link.restore()
-    finished = secateur(project, *RUN)
+    finished = call(project, *RUN)
     assert finished.returncode == 0, finished.stderr
     record = record_of(project)
     trials = [t for t in record["trials"] if t["same_as"] is None]
@@ -81,13 +81,13 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
 
 def test_devices_and_models_alone(board, tmp_path):
     project, _ = board
-    by_name = secateur(project, "device", "check", "evaluators/local.yaml")
+    by_name = call(project, "device", "check", "evaluators/local.yaml")
     assert by_name.returncode == 0, by_name.stderr
     for words in ("root@127.0.0.1", "onnxruntime", "noise floor", "A/A test", "channels: it gets faster in steps of"):
         assert words in by_name.stdout
     for width in (8, 16):
         (tmp_path / f"{width}.onnx").write_bytes(small(width))
-    found = secateur(
+    found = call(
         project,
         "measure",
         str(tmp_path / "8.onnx"),
@@ -99,7 +99,7 @@ def test_devices_and_models_alone(board, tmp_path):
     assert found.returncode == 0, found.stderr
     for words in ("ratio", "95 % interval", "samples/s", "p90 ms"):
         assert words in found.stdout
-    refused = secateur(project, "measure", "my_model.py", "--device", "local")
+    refused = call(project, "measure", "my_model.py", "--device", "local")
     assert refused.returncode == 2
     assert "no ONNX model" in refused.stderr
 

@@ -16,7 +16,7 @@ import sys
 import psutil
 import pytest
 
-from end_to_end.conftest import SEARCH_ALONE, environment, make_project, secateur
+from end_to_end.conftest import SEARCH_ALONE, call, environment, make_project
 from end_to_end.story import Story, kill, told
 from secateur.search.nni.guardian import processes_of
 from waiting import LIMIT, until
@@ -158,7 +158,7 @@ def test_a_first_part_was_reported_to_the_assessor(story):
 
 def test_a_sampler_of_the_other_engine_is_refused_before_anything_is_written(tmp_path):
     project = make_project(tmp_path)
-    done = secateur(project, "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nsga2")
+    done = call(project, "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nsga2")
     assert done.returncode == 2
     assert "engine 'nni' takes nni_tpe, nni_evolution, nni_random" in done.stderr
     assert not list((project / "mlruns" / "runs").iterdir())
@@ -215,8 +215,8 @@ def test_trials_on_a_remote_host_are_told_like_any_others(tmp_path, host):
         "host": host.host, "port": host.port, "user": host.user, "key_file": str(host.key_file),
         "known_hosts": str(host.known_hosts), "python": host.python, "project": str(tmp_path / "there"),
     }  # fmt: skip
-    done = secateur(
-        project, "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nni_random", "--set", "search.workers=2",
+    done = call(
+        project, "run", "tiny", "--set", "search.engine=nni", "--set", "search.sampler=nni_random",
         "--set", "search.trials=14", "--set", f"search.nni.remote={json.dumps(remote)}", *SEARCH_ALONE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -106,39 +104,6 @@ def test_a_dead_tuner_is_noticed_at_once(tmp_path, code):
         assert processes_of(tmp_path / "nni", "trial.py"), "long before its trials are over"
         assert "dispatcher.log" in str(caught.value)
     assert processes_of(tmp_path / "nni") == []
-
-
-def test_a_killed_manager_is_an_error(tmp_path, code):
-    with experiment(tmp_path, code, "sleep", 3) as running:
-        running.start()
-        until(lambda: processes_of(tmp_path / "nni", "trial.py"), "a trial")
-        for pid in processes_of(tmp_path / "nni", "main.js"):
-            os.kill(pid, signal.SIGKILL)
-        with pytest.raises(ExperimentBroken, match="NNI's manager ended.*run the same command again to go on"):
-            list(running.finished())
-        assert processes_of(tmp_path / "nni") == [], "its trials and its tuner went with it"
-
-
-def test_nothing_outlives_a_driver_that_was_killed(tmp_path, code):
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        "from secateur.search.nni.experiment import Experiment\n"
-        "from secateur.search.nni.settings import ExperimentSettings\n"
-        f"settings = ExperimentSettings('tpe', 5, Path({str(tmp_path / 'nni')!r}), concurrency=2)\n"
-        f"running = Experiment(settings, {SPACE!r}, ['trial.py', 'sleep'], Path({str(code)!r}))\n"
-        "running.start()\nlist(running.finished())\n"
-    )
-    process = subprocess.Popen([sys.executable, str(driver)])
-    try:
-        until(lambda: len(processes_of(tmp_path / "nni", "trial.py")) == 2, "two trials")
-        guardians = [p.pid for p in psutil.Process(process.pid).children()]
-        assert len(guardians) == 1
-    finally:
-        process.kill()
-        process.wait()
-    until(lambda: not processes_of(tmp_path / "nni"), "the end of manager, tuner and trials")
-    until(lambda: not psutil.pid_exists(guardians[0]), "the end of the guardian")
 
 
 def test_a_manager_that_cannot_start_says_why(tmp_path, code):

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from end_to_end.conftest import make_project, secateur
+from end_to_end.conftest import call, make_project
 from secateur import load_compressed
 from secateur.pipelines.verifying import verify
 from tracking import tracking_at
@@ -168,24 +168,24 @@ def test_no_file_of_the_state_is_a_pickle_of_ours(finished):
 
 def test_resume_refuses_what_is_finished(finished, record):
     project, _ = finished
-    refused = secateur(project, "resume", record["run_id"])
+    refused = call(project, "resume", record["run_id"])
     assert refused.returncode == 75
     assert f"Run {record['run_id']} is finished" in refused.stderr
-    refused = secateur(project.parent, "resume", "--project", str(project))
+    refused = call(project.parent, "resume", "--project", str(project))
     assert refused.returncode == 2
     assert "Every run is finished" in refused.stderr
 
 
 def test_show_prints_the_same_table(finished, record):
     project, done = finished
-    shown = secateur(project, "show")
+    shown = call(project, "show")
     assert shown.returncode == 0
     names = ("dense ", *(f["name"] for f in record["finalists"]))
     table = [line for line in done.stdout.splitlines() if line.startswith(names)]
     assert len(table) >= len(names)
     assert [line for line in shown.stdout.splitlines() if line.startswith(names)] == table
-    assert json.loads(secateur(project, "show", "--json").stdout) == record
-    unknown = secateur(project, "show", "tiny-1")
+    assert json.loads(call(project, "show", "--json").stdout) == record
+    unknown = call(project, "show", "tiny-1")
     assert unknown.returncode == 2
     assert "There is no run 'tiny-1'" in unknown.stderr
 
@@ -193,7 +193,7 @@ def test_show_prints_the_same_table(finished, record):
 def test_flushing_again_registers_nothing_twice(finished, tracking):
     project, _ = finished
     before = len(tracking.MlflowClient().search_model_versions("name = 'tiny-model'"))
-    flushed = secateur(project, "flush")
+    flushed = call(project, "flush")
     assert flushed.returncode == 0, flushed.stderr
     assert len(tracking.MlflowClient().search_model_versions("name = 'tiny-model'")) == before
 
@@ -227,7 +227,7 @@ def test_the_report_fetches_nothing_and_holds_the_figures(run_folder, record):
 def test_check_says_what_would_happen_and_writes_nothing(tmp_path):
     project = make_project(tmp_path)
     masked = "search_space.groups=[{types: [Conv2d], methods: [l2, weights/magnitude], at_least: 4}]"
-    checked = secateur(project, "check", "tiny", "--json", "--set", masked)
+    checked = call(project, "check", "tiny", "--json", "--set", masked)
     assert checked.returncode == 0, checked.stderr
     found = json.loads(checked.stdout)
     assert {g["name"] for g in found["groups"]} >= {"conv1", "layer1.0.conv1"}

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from end_to_end.conftest import SEARCH_ALONE, make_project, secateur, serving
+from end_to_end.conftest import SEARCH_ALONE, call, make_project, serving
 from end_to_end.story import start
 from waiting import LIMIT, until
 
@@ -30,7 +30,7 @@ def searched(tmp_path_factory):
         "search.baselines.small_dense=true",
         "register=null",
     )
-    done = secateur(project, "run", "tiny", *(word for option in options for word in ("--set", option)))
+    done = call(project, "run", "tiny", *(word for option in options for word in ("--set", option)))
     assert done.returncode == 0, done.stderr
     return project, done, record_of(project)
 
@@ -110,7 +110,7 @@ def test_a_run_beside_the_dashboard_is_seen_while_it_goes_on(warm):
 
 def test_a_budget_out_of_reach_is_explained_before_the_search(tmp_path):
     project = make_project(tmp_path)
-    done = secateur(project, "run", "tiny", "--set", "evaluator.constraints.size.smaller_by=0.97")
+    done = call(project, "run", "tiny", "--set", "evaluator.constraints.size.smaller_by=0.97")
     assert done.returncode == 2
     assert "no network of this search space has size smaller by 97% or more" in done.stderr
     assert "of the MACs in 'layer" in done.stderr
@@ -121,7 +121,7 @@ def test_a_budget_out_of_reach_is_explained_before_the_search(tmp_path):
 
 def test_a_warm_start_that_does_not_exist_is_named(tmp_path):
     project = make_project(tmp_path)
-    done = secateur(project, "run", "tiny", "--set", "search.warm_start=tiny-1999")
+    done = call(project, "run", "tiny", "--set", "search.warm_start=tiny-1999")
     assert done.returncode == 2
     assert "'warm_start' must name an earlier run. There are no runs in" in done.stderr
     assert not (project / "mlruns").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from end_to_end.conftest import make_project, secateur
+from end_to_end.conftest import call, make_project
 from nets import images, network
 from secateur.compression.storage import load_compressed, weights_digest
 from tiny import make_workload
@@ -28,8 +28,8 @@ OPTIONS = (
 def run(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("sparse"))
     words = [word for option in OPTIONS for word in ("--set", option)]
-    checked = secateur(project, "check", "tiny", *words)
-    done = secateur(project, "run", "tiny", *words)
+    checked = call(project, "check", "tiny", *words)
+    done = call(project, "run", "tiny", *words)
     assert done.returncode == 0, done.stderr
     (folder,) = (project / "mlruns" / "runs").iterdir()
     return checked, folder, json.loads((folder / "record.json").read_text())

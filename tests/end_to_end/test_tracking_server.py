@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from end_to_end.conftest import environment, make_project, secateur
+from end_to_end.conftest import call, environment, make_project
 from waiting import until
 
 SECRETS = {"password": "ge%40heim&1", "token": "zeichen-9", "other": "s3cr3t/key"}
@@ -94,9 +94,9 @@ def unsent(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("project"))
     (project / "evaluators" / "local.yaml").write_text("objectives: {accuracy: maximize, size: minimize}\n")
     options = ("--set", "search.trials=6", "--set", "recover.finalists=1", "-v")
-    said = [secateur(project, "run", "tiny", *options, **with_secrets(NOWHERE))]
+    said = [call(project, "run", "tiny", *options, **with_secrets(NOWHERE))]
     with echoing() as address:
-        said.append(secateur(project, "flush", "-v", **with_secrets(address)))
+        said.append(call(project, "flush", "-v", **with_secrets(address)))
     return project, said
 
 
@@ -121,7 +121,7 @@ def test_what_could_not_be_sent_is_kept_and_flushed_later(unsent, tmp_path):
     assert (run / "report.html").is_file()
     assert not (project / "mlruns" / "mlflow.db").exists(), "nothing went elsewhere"
     with tracking_server(tmp_path) as address:
-        flushed = secateur(project, "flush", MLFLOW_TRACKING_URI=address)
+        flushed = call(project, "flush", MLFLOW_TRACKING_URI=address)
         assert flushed.returncode == 0, flushed.stderr
         assert "@candidate" in flushed.stdout
         question = f"{address}/api/2.0/mlflow/registered-models/alias?name=tiny-model&alias=candidate"
