@@ -66,13 +66,13 @@ class SamplerContract:
         return Study(folder / f"{name}.db", name, Subject(SPACE, OBJECTIVES, {}), sampler, seed)
 
     def test_values_lie_within_their_parameters(self, sampler: str, tmp_path: Path) -> None:
-        for values in drive(self.open_study(tmp_path, sampler), 16):
+        for values in drive(self.open_study(tmp_path, sampler), 14):
             assert 0.0 <= float(values["a.removed"]) <= 0.75
             assert 0.125 <= float(values["b.removed"]) <= 0.5
             assert values["a.method"] in ("l1", "l2")
 
     def test_the_same_seed_asks_the_same(self, sampler: str, tmp_path: Path) -> None:
-        runs = [drive(self.open_study(tmp_path, sampler, name=f"s{i}"), 15) for i in range(2)]
+        runs = [drive(self.open_study(tmp_path, sampler, name=f"s{i}"), 13) for i in range(2)]
         assert runs[0] == runs[1]
 
     def test_another_seed_asks_otherwise(self, sampler: str, tmp_path: Path) -> None:
@@ -84,10 +84,8 @@ class SamplerContract:
         first = drive(self.open_study(tmp_path, sampler), 12)
         again = self.open_study(tmp_path, sampler)
         assert len(again.trials()) == 12
-        second = drive(again, 12)
-        assert not [values for values in second[:8] if values in first], (
-            "a genetic sampler may cross two parents into one of them later"
-        )
+        second = drive(again, 8)  # later a genetic sampler may cross two parents into one of them
+        assert not [values for values in second if values in first]
 
     def test_failed_infeasible_and_rejected_trials_do_not_stop_it(self, sampler: str, tmp_path: Path) -> None:
         study = self.open_study(tmp_path, sampler)
