@@ -36,11 +36,12 @@ from torch.utils.data import Dataset, Subset
 from candidate_cost import bare
 from common import arguments, table, write_json
 from large_nets import NETS, LargeNet
-from secateur.compression.compensation.gram import GramFile, grams_of
+from secateur.compression.compensation.gram import grams_of
 from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.groups import FoundGroups, find_groups
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import compute_saliencies
+from secateur.compression.tensor_files import TensorFile
 from secateur.compression.weight_saliency import weight_saliencies
 from secateur.definition import EvaluatorDefinition, GroupRule, SearchSpaceDefinition
 from secateur.evaluators import DenseModel, Evaluator, Place
@@ -183,7 +184,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         lambda: Evaluator(definition, DenseModel(model, workload, found.costs), place)
     )
     grams, figures["grams"] = meter.step(
-        lambda: GramFile.written(folder / "grams", grams_of(model, space.groups, workload, definition.refit_images))
+        lambda: TensorFile.written(folder / "grams", grams_of(model, space.groups, workload, definition.refit_images))
     )
     evaluator.cutting.grams = grams
     saliencies, figures["saliency"] = meter.step(

@@ -10,19 +10,26 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.compression.criteria.weights import Gradients
 from secateur.compression.saliency import BATCH, BATCHES, backward_passes
+from secateur.compression.tensor_files import TensorFile
 from secateur.errors import NotFinite
+from secateur.memory import give_back
 from secateur.records import Workload
 from secateur.workloads.calls import calling
 from secateur.workloads.pytrees import call, mapped
@@ -33,42 +40,130 @@ LARGEST_FLOW = 1e15
 
 def loss_gradients(model: nn.Module, weights: Mapping[str, nn.Parameter], workload: Workload) -> dict[str, Tensor]:
     """The gradient of the loss, a mean over the batches of calibration data."""
+
+    def once(loss: Tensor) -> None:
+        loss.backward(inputs=[*weights.values()])  # type: ignore[no-untyped-call] # torch does not annotate it
+        give_back()
+
     with _summed(model, weights) as sums:
-        passes = sum(1 for _ in backward_passes(model, workload, BATCH * BATCHES, BATCH))
+        passes = sum(1 for _ in backward_passes(model, workload, BATCH * BATCHES, BATCH, once))
     return {name: total.div_(passes) for name, total in sums.items()}
 
 
 def hessian_products(model: nn.Module, weights: Mapping[str, nn.Parameter], workload: Workload) -> dict[str, Tensor]:
     """H g: the loss's Hessian times its gradient, by a second backward pass through each of the same batches.
 
-    In a unit of the network's: the root mean square of w · (H g) over all weights is 1.
+    In a unit of the network's: the root mean square of w · (H g) over all weights is 1. The gradient waits in a temporary file: in
+    memory is no tensor of the weights' size but the sum of the products. Raises StateError where the disk does not take it.
     """
-    gradients = loss_gradients(model, weights, workload)
-    chosen = {name: weights[name] for name in gradients}
+    with TemporaryDirectory(prefix="secateur-") as folder:
+        directions = TensorFile.written(
+            Path(folder) / "gradient",
+            {name: own.contiguous() for name, own in loss_gradients(model, weights, workload).items()},
+        )
+        products = _products(model, {name: weights[name] for name in directions}, workload, directions)
+    squares = sum(
+        float((weights[name].detach() * own).square().sum(dtype=torch.float64)) for name, own in products.items()
+    )
+    scale = math.sqrt(squares / max(1, sum(weight.numel() for weight in weights.values())))
+    return {name: own.div_(scale or 1.0) for name, own in products.items()}
+
+
+def _products(
+    model: nn.Module, weights: Mapping[str, nn.Parameter], workload: Workload, directions: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The sum over batches of each one's Hessian times the directions."""
+    sums: dict[str, Tensor] = {}
     slopes: list[Tensor] = []
 
     def project(name: str, weight: Tensor) -> None:
-        slopes.append((_taken(weight) * gradients[name]).sum())
+        slopes.append(_Slope.apply(_taken(weight), directions, name))  # type: ignore[no-untyped-call] # as below
+
+    def forget(_: str, weight: Tensor) -> None:
+        weight.grad = None  # zeros
 
     def twice(loss: Tensor) -> None:
         with calling("The second derivative of the loss (criteria such as 'weights/grasp' need it)"):
-            with _hooked(chosen, project), warnings.catch_warnings():
+            with _hooked(weights, project), warnings.catch_warnings():
                 # of a cycle that gradients which stay would make
                 warnings.filterwarnings("ignore", message="Using backward.*create_graph")
-                loss.backward(inputs=[*chosen.values()], create_graph=True)  # type: ignore[no-untyped-call] # torch does not annotate it
+                loss.backward(inputs=[*weights.values()], create_graph=True)  # type: ignore[no-untyped-call] # torch does not annotate it
             slope = torch.stack(slopes).sum()
             slopes.clear()
             if slope.requires_grad:
-                with _hooked(chosen, functools.partial(_add, sums)):
-                    slope.backward(inputs=[*chosen.values()])  # type: ignore[no-untyped-call] # as above
+                for edge in _edges(slope, weights):
+                    edge.caught(sums)
+                with _hooked(weights, forget):
+                    slope.backward(inputs=[*weights.values()])  # type: ignore[no-untyped-call] # as above
+        give_back()
 
-    sums: dict[str, Tensor] = {}
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         for _ in backward_passes(model, workload, BATCH * BATCHES, BATCH, twice):
             pass
-    squares = sum(float((weights[name].detach() * own).square().sum(dtype=torch.float64)) for name, own in sums.items())
-    scale = math.sqrt(squares / max(1, sum(weight.numel() for weight in weights.values())))
-    return {name: own.div_(scale or 1.0) for name, own in sums.items()}
+    return sums
+
+
+class _Slope(torch.autograd.Function):
+    """A gradient's product with its direction, 0-dimensional; the direction is read anew for the derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, directions: Mapping[str, Tensor], name: str) -> Tensor:
+        """gradient: of the layer of this name."""
+        ctx.directions, ctx.layer = directions, name
+        return (gradient * directions[name]).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        """The direction, times what comes from outside."""
+        return outer[0] * ctx.directions[ctx.layer], None, None
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """Where a graph finds a part of the derivative by a weight.
+
+    layer: of the weight. node: in front of it. place: among what the node finds. transposed: as linear layers read their weight.
+    """
+
+    layer: str
+    node: Node
+    place: int
+    transposed: bool
+
+    def caught(self, sums: dict[str, Tensor]) -> None:
+        """Add what is found here when the graph is run, and hand on zeros without memory.
+
+        A weight counts in the gradient and in the loss: torch holds what one has of every weight till the other is through.
+        """
+
+        def catch(found: Sequence[Tensor | None], _: Sequence[Tensor | None]) -> tuple[Tensor | None, ...] | None:
+            part = found[self.place]
+            if part is None:
+                return None
+            _add(sums, self.layer, part.t() if self.transposed else part)
+            return (*found[: self.place], part.new_zeros(()).expand_as(part), *found[self.place + 1 :])
+
+        self.node.register_hook(catch)
+
+
+def _edges(behind: Tensor, weights: Mapping[str, nn.Parameter]) -> Iterator[_Edge]:
+    """Where the graph behind a tensor finds derivatives by weights."""
+    layers = {id(weight): name for name, weight in weights.items()}
+    waiting = [node for node in (behind.grad_fn,) if node is not None]
+    seen = {*waiting}
+    while waiting:
+        node = waiting.pop()
+        for place, (following, _) in enumerate(node.next_functions):
+            if following is None:
+                continue
+            transposed = type(following).__name__ == "TBackward0"
+            leaf = following.next_functions[0][0] if transposed else following
+            layer = layers.get(id(getattr(leaf, "variable", None)))
+            if layer is not None:
+                yield _Edge(layer, node, place, transposed)
+            elif following not in seen:
+                seen.add(following)
+                waiting.append(following)
 
 
 def flow_gradients(model: nn.Module, weights: Mapping[str, nn.Parameter], workload: Workload) -> dict[str, Tensor]:
@@ -130,14 +225,13 @@ def _summed(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[d
     """The sum of what backward passes give each weight; they keep nothing themselves."""
     sums: dict[str, Tensor] = {}
     try:
-        with _hooked(weights, functools.partial(_add, sums)):
+        with _hooked(weights, lambda name, weight: _add(sums, name, _taken(weight))):
             yield sums
     finally:
         model.zero_grad(set_to_none=True)
 
 
-def _add(sums: dict[str, Tensor], name: str, weight: Tensor) -> None:
-    given = _taken(weight)
+def _add(sums: dict[str, Tensor], name: str, given: Tensor) -> None:
     sums[name] = sums[name].add_(given) if name in sums else given.float()
 
 

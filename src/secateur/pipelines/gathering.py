@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from secateur.compression.compensation.gram import GramFile, grams_of
+from secateur.compression.compensation.gram import grams_of
 from secateur.compression.compensation.readers import readers
+from secateur.compression.tensor_files import TensorFile
 from secateur.pipelines.preparation import Prepared
 from secateur.records import Refitted
 
@@ -24,8 +25,8 @@ def give_grams(prepared: Prepared, file: Path, *, most: int | None = None) -> No
     if not images:
         return
     if not file.is_file():
-        GramFile.written(file, grams_of(prepared.source, prepared.space.groups, prepared.workload, images))
-    prepared.evaluator.cutting.grams = GramFile(file)
+        TensorFile.written(file, grams_of(prepared.source, prepared.space.groups, prepared.workload, images))
+    prepared.evaluator.cutting.grams = TensorFile(file)
 
 
 def refitted(prepared: Prepared) -> Refitted:

@@ -10,7 +10,7 @@ from conftest import make_workload
 from nets import NETWORKS, TwoConvolutions, images, network, shaken
 from secateur.compression.compensation import least_squares
 from secateur.compression.compensation import readers as limits
-from secateur.compression.compensation.gram import GramFile, gather_grams, grams_of
+from secateur.compression.compensation.gram import gather_grams, grams_of
 from secateur.compression.compensation.least_squares import LeastSquares
 from secateur.compression.compensation.readers import answers, columns, matrix, readers
 from secateur.compression.compensation.sequential import dense_answers, refit_in_order
@@ -18,6 +18,7 @@ from secateur.compression.groups import find_groups
 from secateur.compression.masks import zeros_in
 from secateur.compression.plan import apply
 from secateur.compression.resolution import resolve
+from secateur.compression.tensor_files import TensorFile
 from secateur.compression.transforms.channels import without
 from secateur.errors import StateError, WorkloadError
 from secateur.records import Candidate, Edit, Plan, Remove
@@ -92,7 +93,7 @@ def test_what_is_not_finite_is_said_with_the_layer():
 
 def test_a_file_gives_each_matrix_anew_and_none_of_other_layers(tmp_path):
     given = {"a": torch.eye(3)[None], "b": torch.ones(2, 4, 4)}
-    grams = GramFile.written(tmp_path / "grams.safetensors", given)
+    grams = TensorFile.written(tmp_path / "grams.safetensors", given)
     assert dict(grams).keys() == given.keys()
     assert all(torch.equal(grams[name], gram) for name, gram in given.items())
     assert grams["a"] is not grams["a"]
@@ -106,7 +107,7 @@ def test_a_disk_that_does_not_take_them_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("secateur.compression.tensor_files.save_file", full)
     with pytest.raises(StateError, match=r"cannot be written: I/O error: No space left on device .* Free some space"):
-        GramFile.written(tmp_path / "grams.safetensors", {"a": torch.eye(3)[None]})
+        TensorFile.written(tmp_path / "grams.safetensors", {"a": torch.eye(3)[None]})
 
 
 class Repeated(TwoConvolutions):

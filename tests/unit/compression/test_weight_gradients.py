@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from secateur.compression.weight_gradients import flow_gradients, hessian_products, loss_gradients
+from secateur.compression.weight_gradients import _edges, flow_gradients, hessian_products, loss_gradients
 from secateur.errors import NotFinite, WorkloadError
 from secateur.testing.examples import workload
 
@@ -105,10 +105,23 @@ def test_hessian_products_of_least_squares():
     torch.testing.assert_close(found, expected / scale)
 
 
-def test_hessian_products_of_a_network():
+class Folded(nn.Module):
+    """A convolution and a linear layer that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.twice = nn.Conv1d(1, 2, 1), nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = self.first(x[:, None]).tanh().mean(1)
+        return self.twice(self.twice(x).tanh())[:, :1]
+
+
+@pytest.mark.parametrize("model", [two_layers(nn.Tanh()), Folded()])
+def test_hessian_products_of_a_network(model):
     """Against the whole Hessian."""
-    model = two_layers(nn.Tanh())
-    weights = weights_in(model)
+    weights = {name: own.weight for name, own in model.named_modules() if isinstance(own, nn.Linear | nn.Conv1d)}
     found = hessian_products(model, weights, made(model))
     names = [f"{name}.weight" for name in weights]
 
@@ -125,6 +138,22 @@ def test_hessian_products_of_a_network():
     expected = hessian @ flat
     scale = (torch.cat([v.flatten() for v in values]) * expected).square().mean().sqrt()
     torch.testing.assert_close(torch.cat([found[name].flatten() for name in weights]), expected / scale)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_second_backward_pass_holds_no_part_of_a_weights_derivative():
+    """What is found of a weight is added at once: only zeros reach it, from however many places."""
+    model = Folded()
+    inputs, caught = weights_in(model) | {"first": model.first.weight}, {}
+    gradients = torch.autograd.grad(nn.functional.mse_loss(model(X), Y), [*inputs.values()], create_graph=True)
+    slope = sum(gradient.square().sum() / 2 for gradient in gradients)
+    expected = torch.autograd.grad(slope, [*inputs.values()], retain_graph=True)
+    for edge in _edges(slope, inputs):
+        edge.caught(caught)
+    slope.backward(inputs=[*inputs.values()])
+    for (name, weight), own in zip(inputs.items(), expected, strict=True):
+        torch.testing.assert_close(caught[name], own)
+        assert not weight.grad.any()
 
 
 def test_fused_attention_has_a_second_derivative_too():

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from secateur.compression.compensation.readers import Reader, before_each, columns, readers
-from secateur.compression.tensor_files import write_tensors
 from secateur.errors import WorkloadError
 from secateur.records import Group, Workload
 from secateur.workloads.calls import calling
@@ -25,35 +22,6 @@ BATCH = 32
 
 Grams = Mapping[str, Tensor]
 """Layer name → (groups, columns + 1, columns + 1), float32: mean of [x, 1] [x, 1]ᵀ over the rows x that its weights meet."""
-
-
-class GramFile(Mapping[str, Tensor]):
-    """Gram matrices in a file. One is mapped when it is asked for, and lies in memory while somebody holds it."""
-
-    def __init__(self, path: Path) -> None:
-        """path: of a safetensors file, which must stay where it is."""
-        self._path = path
-        with safe_open(path, "pt") as file:
-            self._names = frozenset(file.keys())
-
-    @classmethod
-    def written(cls, path: Path, grams: dict[str, Tensor]) -> GramFile:
-        """These in a new file. Raises StateError where the disk does not take it."""
-        write_tensors(path, grams)
-        return cls(path)
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        with safe_open(self._path, "pt") as file:
-            gram: Tensor = file.get_tensor(name)
-        return gram
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def grams_of(model: nn.Module, groups: Sequence[Group], workload: Workload, images: int) -> dict[str, Tensor]:
