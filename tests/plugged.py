@@ -9,10 +9,11 @@ from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.definition import DEVICE_KINDS
 from secateur.evaluators import METRICS
 from secateur.evaluators.runtimes import RUNTIMES
+from secateur.recovery.trainers import TRAINERS
 from secateur.search.samplers import SAMPLERS
 from secateur.workloads import WORKLOADS
 
-REGISTRIES = (METHODS, WEIGHT_METHODS, METRICS, SAMPLERS, RUNTIMES, WORKLOADS, DEVICE_KINDS)
+REGISTRIES = (METHODS, WEIGHT_METHODS, METRICS, SAMPLERS, RUNTIMES, WORKLOADS, TRAINERS, DEVICE_KINDS)
 
 THINGS = """
 from typing import Literal
@@ -42,6 +43,10 @@ class Cable(Declared):
 
 DEVICE = DeviceKind(Cable, lambda block, root: [LocalTransport(root)], "over a cable")
 
+def train(model, teacher, data, budget, save):
+    '''Nothing at all.'''
+    return model
+
 def workload():
     '''A small network and noise.'''
     from conftest import make_workload
@@ -70,6 +75,7 @@ POINTS = {
     "samplers": {"noise": "things_of_test:SAMPLER"},
     "devices": {"cable": "things_of_test:DEVICE"},
     "workloads": {"tiny-noise": "things_of_test:workload"},
+    "trainers": {"nothing": "things_of_test:train"},
     "runtimes": {"zero": "runtime_of_test:RUNTIME"},
 }
 

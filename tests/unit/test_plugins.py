@@ -75,6 +75,7 @@ def test_listings_name_the_distribution(installed, tmp_path):
         ("runtimes", "zero"),
         ("devices", "cable"),
         ("workloads", "tiny-noise"),
+        ("trainers", "nothing"),
     ):
         entries = {entry["name"]: entry for entry in CATALOGUE[listing](tmp_path)}
         assert entries[name]["from"] == "things 1.2", listing

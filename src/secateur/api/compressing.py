@@ -17,7 +17,8 @@ from secateur.compression.storage import weights_digest
 from secateur.definition import LENGTHS
 from secateur.errors import WorkloadError
 from secateur.records import DataRoles, Direction, Workload
-from secateur.workloads.live import LIVE, digest_of, held
+from secateur.recovery.trainers import Function
+from secateur.workloads.live import LIVE, digest_of, held, held_trainer
 from secateur.workloads.loading import build_model, guarded_workload
 from secateur.workloads.pairs import arguments
 from secateur.workloads.roles import drawn, split_roles
@@ -43,6 +44,7 @@ def compress(
     evaluator: str | Mapping[str, Any] = "local_cpu",
     trials: int = 60,
     epochs: int = 3,
+    trainer: Function | None = None,
     set: Overrides | None = None,  # noqa: A002 # the name that the command line has
     project: str | Path | None = None,
     device: str = "cpu",
@@ -57,8 +59,8 @@ def compress(
     `augment`, …). name: of the runs. objectives, constraints: replace those of the evaluator. search_space, evaluator: a name, a
     path, or a mapping as YAML has it. trials: candidates of the search. epochs: fine-tuning of each finalist; 0 leaves it out. set:
     any other key of a pipeline, `{"recover.learning_rate": 0.01}`; one that says how long finalists are trained goes before
-    `epochs`. The rest is as in `secateur.run`; the run lies in `mlruns/` of
-    the project, by default the working directory.
+    `epochs`. trainer: a training of your own in place of the built-in one, as `recover.trainer` names one in a file. The rest is as
+    in `secateur.run`; the run lies in `mlruns/` of the project, by default the working directory.
 
     Candidates are evaluated in this process, one after the other: worker processes could not rebuild the module. So there is no
     limit of time or memory for a candidate, and one that crashes the interpreter ends the run. The same call goes on with an
@@ -92,7 +94,9 @@ def compress(
         changes["evaluator.objectives"] = dict(objectives)
     if constraints is not None:
         changes["evaluator.constraints"] = {metric: dict(goals) for metric, goals in constraints.items()}
-    with held(live, key):
+    with held(live, key), held_trainer(trainer) as trainer_name:
+        if trainer_name is not None:
+            changes["recover.trainer"] = trainer_name
         finished = run(
             definition,
             set={**changes, **(set or {})},

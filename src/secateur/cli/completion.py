@@ -45,7 +45,7 @@ def listings(incomplete: str) -> list[str]:
     return _fitting(incomplete, LISTINGS)
 
 
-LISTINGS = ("methods", "samplers", "runtimes", "devices", "metrics", "workloads", "pipelines")
+LISTINGS = ("methods", "samplers", "runtimes", "devices", "metrics", "workloads", "trainers", "pipelines")
 """The keys of `secateur.pipelines.catalogue.CATALOGUE`, which is slow to import."""
 
 

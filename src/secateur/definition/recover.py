@@ -39,6 +39,12 @@ class GatesDefinition(Declared):
 class RecoverDefinition(Declared):
     """How the finalists are fine-tuned."""
 
+    trainer: str | None = Field(
+        None,
+        description="A training of your own, `module:attribute`, `path/to/file.py:attribute` or a plug-in's name: "
+        "train(model, teacher, data, budget, save) -> model. The built-in trainer's keys then concern rungs alone.",
+    )
+
     epochs: int | None = Field(
         3,
         ge=1,
@@ -173,6 +179,10 @@ class RecoverDefinition(Declared):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if self.trainer is not None and self.masks != "kept":
+            raise ValueError(
+                f"'masks: {self.masks}' chooses zeros in the steps of the built-in trainer: leave one of 'masks' and 'trainer' out"
+            )
         if self.masks != "kept" and (self.steps > 1 or self.rewind):
             raise ValueError(
                 f"'masks: {self.masks}' sets more and more weights to zero while it trains: 'steps' and 'rewind' are another way. "

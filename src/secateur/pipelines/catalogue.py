@@ -18,6 +18,7 @@ from secateur.evaluators.devices import DEVICES
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.plugins import OURS, Registry
 from secateur.records import Edit
+from secateur.recovery.trainers import TRAINERS
 from secateur.search.samplers import SAMPLERS
 from secateur.search_spaces import all_methods
 from secateur.workloads import SHIPPED, WORKLOADS
@@ -86,6 +87,11 @@ def _workloads() -> Entries:
     return [*ours, *_listed(WORKLOADS, lambda made: {"what": (made.__doc__ or "").partition("\n")[0], "extra": ""})]
 
 
+def _trainers() -> Entries:
+    ours = [{"name": "null", "what": "the built-in trainer: the keys of `recover`", "extra": "", "from": OURS}]
+    return [*ours, *_listed(TRAINERS, lambda train: {"what": (train.__doc__ or "").partition("\n")[0], "extra": ""})]
+
+
 def _pipelines(project: Path) -> Entries:
     """Those of the project, then those that come with the package; what cannot be read is listed with the reason."""
     own, ours = project / "pipelines", shipped("pipelines")
@@ -114,6 +120,7 @@ CATALOGUE: dict[str, Callable[[Path], Entries]] = {
     "devices": lambda _: _devices(),
     "metrics": lambda _: _listed(METRICS, lambda m: {"what": m.summary, "usual direction": m.direction, "extra": ""}),
     "workloads": lambda _: _workloads(),
+    "trainers": lambda _: _trainers(),
     "pipelines": _pipelines,
 }
 """listing → its entries, given the project's folder; `extra` names the optional dependency that an entry needs."""

@@ -199,7 +199,10 @@ def _estimate(prepared: Prepared, before: float, seconds: float) -> str:
         rungs = share_of_rungs(definition.search.fidelities) if definition.recover.minutes is None else 0.0
         every = definition.recover.finalists * definition.recover.steps * (1 + rungs)
         recover = every * _training_seconds(prepared, definition.recover)
-        parts.append(f"recovery at most {_minutes(recover)} on the CPU")
+        if prepared.trainer is None:
+            parts.append(f"recovery at most {_minutes(recover)} on the CPU")
+        else:
+            parts.append(f"recovery {_minutes(recover)} if {prepared.trainer.name} were the built-in trainer")
     text = f"{_minutes(sparse + before + search + recover)}: {', '.join(parts)}"
     if definition.search.engine == "nni":
         text += "; besides some seconds for each trial of NNI's, which starts a process and prepares the workload"

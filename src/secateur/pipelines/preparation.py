@@ -42,6 +42,7 @@ from secateur.pipelines.names import check_names
 from secateur.pipelines.state import STATE
 from secateur.records import GroupSummary, Workload
 from secateur.recovery.sparsity import NEEDS, PENALTIES, penalised
+from secateur.recovery.trainers import Trainer, trainer_of
 from secateur.search_spaces import SearchSpace, build_space
 from secateur.workloads.inspection import inspect_workload
 from secateur.workloads.loading import build_model, load_workload
@@ -59,7 +60,8 @@ LEAST_VALUES = 2
 class Prepared:
     """Everything that the later stages work with, checked. Whoever prepares it closes it.
 
-    looked_at: data role → (samples looked at, samples there are); empty in a worker. seconds: it took to prepare.
+    looked_at: data role → (samples looked at, samples there are); empty in a worker. seconds: it took to prepare. trainer: of
+    finalists, the user's own; None in a worker too.
     """
 
     definition: PipelineDefinition
@@ -70,6 +72,7 @@ class Prepared:
     evaluator: Evaluator
     looked_at: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     seconds: float = 0.0
+    trainer: Trainer | None = None
 
     @property
     def costs(self) -> LayerCosts:
@@ -106,7 +109,9 @@ def prepare(
     measurements in the project's state, where there is one, and use those that are there. step: told what begins.
     """
     started = time.monotonic()
-    own_metrics = check_names(definition, root)
+    own_metrics, trainer = check_names(definition, root), None
+    if definition.recover is not None and dense_onnx is None:  # a worker trains no finalist
+        trainer = trainer_of(definition.recover, root)
     step("loading the workload")
     workload = load_workload(definition.workload, root)
     available = len(workload.data.search)  # type: ignore[arg-type] # map-style datasets have a length
@@ -142,7 +147,8 @@ def prepare(
     step("exporting the dense model")
     dense = DenseModel(model, workload, found.costs, dense_onnx)
     evaluator = Evaluator(definition.evaluator, dense, place, own_metrics)
-    return Prepared(definition, workload, model, found, space, evaluator, looked_at, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Prepared(definition, workload, model, found, space, evaluator, looked_at, seconds, trainer)
 
 
 def _check_sparse_training(definition: PipelineDefinition, space: SearchSpace, model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.pipelines.tuning import OnEpoch, Tuning
 from secateur.records import CompressedModel, Recovered, earlier
 from secateur.recovery.fine_tune import Tuned
+from secateur.recovery.trainers import TRAINING
 from secateur.workloads.roles import collect
 
 _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
@@ -113,6 +115,8 @@ class Recovery:
         except OWN_FAULTS as error:
             for file in self._folder(finalist).rglob("checkpoint.safetensors"):
                 file.unlink()
+            for folder in self._folder(finalist).rglob(TRAINING):
+                shutil.rmtree(folder, ignore_errors=True)
             return partial(self._kept, finalist, replace(recovered, failure=str(error)))
         self.step(f"measuring {finalist.name}")
         asked = None if beside is None else beside.submit(evaluator.ask, network, ROLE, evaluator.everything)

@@ -74,15 +74,16 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
     ):
         if run.identity != _identity(prepared):
             raise StateError(
-                f"Run {run.run_id} was started with other weights or on another device, so its trials do not count here. Start a "
-                f"new one: secateur run {run.pipeline}"
+                f"Run {run.run_id} was started with other weights, on another device or with another trainer, so what it has done "
+                f"does not count here. Start a new one: secateur run {run.pipeline}"
             )
         return _drive(prepared, run, device, listener)
 
 
 def _identity(prepared: Prepared) -> str:
-    """What must be the same for a run to go on: the weights, and what the figures are measured on."""
-    return f"{weights_digest(prepared.model)[:16]} on {prepared.evaluator.device}"
+    """What must be the same for a run to go on: the weights, what the figures are measured on, and the text of a trainer."""
+    trained = "" if prepared.trainer is None else f" with {prepared.trainer.name} {prepared.trainer.digest}"
+    return f"{weights_digest(prepared.model)[:16]} on {prepared.evaluator.device}{trained}"
 
 
 def _drive(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> Outcome:

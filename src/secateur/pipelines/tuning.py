@@ -22,6 +22,7 @@ from secateur.pipelines.ranking import scores_of
 from secateur.records import Candidate, CompressedModel, Edit, Group, Plan
 from secateur.recovery.fine_tune import Training, Tuned, fine_tune
 from secateur.recovery.masks import kept, learned
+from secateur.recovery.trainers import train_with
 
 OnEpoch = Callable[[int, float], None]
 
@@ -53,15 +54,28 @@ class Tuning:
         on_epoch: OnEpoch,
     ) -> tuple[CompressedModel, Tuned]:
         """One step of training, which goes on where it was begun. goal: what is to be done to the network in the end."""
+        prepared, seed = self.prepared, self.prepared.definition.search.seed
+        if prepared.trainer is not None:
+            training = Training(self.device, seed, checkpoint, on_epoch)
+            tuned = train_with(
+                prepared.trainer,
+                network.module,
+                prepared.model,
+                prepared.workload,
+                settings,
+                training,
+                network.plan.masked,
+            )
+            return CompressedModel(goal, network.plan, tuned.module), tuned
         masks, edited = kept(network.plan.masked), list[tuple[Group, Edit]]()
         if settings.masks != "kept":
             edited = self._masked(goal, network.plan)
             masks = learned(edited, settings.masks)
-        training = Training(self.device, self.prepared.definition.search.seed, checkpoint, on_epoch, masks)
-        tuned = fine_tune(network.module, self.prepared.model, self.prepared.workload, settings, training)
+        training = Training(self.device, seed, checkpoint, on_epoch, masks)
+        tuned = fine_tune(network.module, prepared.model, prepared.workload, settings, training)
         plan = network.plan
         if edited:
-            plan = composed(self.prepared.model, plan, _zeros(tuned.module, [group for group, _ in edited]))
+            plan = composed(prepared.model, plan, _zeros(tuned.module, [group for group, _ in edited]))
         return CompressedModel(goal, plan, tuned.module), tuned
 
     def _candidate(self, finalist: Finalist, step: int) -> Candidate:

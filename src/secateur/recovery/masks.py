@@ -61,12 +61,14 @@ class KeptMasks:
 
     def graded(self) -> None:
         """Weights that are zero have no gradient: it would count in the norm that is clipped."""
+        self._follow()
         for weight, zeros in self._zeros:
             if weight.grad is not None:
                 weight.grad.masked_fill_(zeros, 0.0)
 
     def stepped(self) -> None:
         """Back to zero: weight decay and momenta of what was there before may have moved them."""
+        self._follow()
         keep_zero(self._zeros)
 
     def state(self) -> dict[str, Tensor]:
@@ -75,6 +77,10 @@ class KeptMasks:
 
     def restore(self, _state: Mapping[str, Tensor]) -> None:
         """Nothing."""
+
+    def _follow(self) -> None:
+        """To the weights' device: a user's own training moves the network where it likes."""
+        self._zeros = [(weight, zeros.to(weight.device)) for weight, zeros in self._zeros]
 
 
 class LearnedMasks:

@@ -63,6 +63,8 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
     trained = "not fine-tuned"
     if finalist.epochs:
         trained = f"fine-tuned for {finalist.epochs} epochs against the dense model as teacher"
+    if trainer := (record.definition.get("recover") or {}).get("trainer"):
+        trained = f"trained by the project's `{trainer}`"
     lines = [
         f"**{finalist.name}**: {record.workload} with channels removed, {trained}. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
     ]

@@ -10,7 +10,7 @@ They need pytest, which secateur does not install. The entries of secateur itsel
 
 import pytest
 
-for _module in ("criteria", "metrics", "runtimes", "samplers", "transforms", "transports", "workloads"):
+for _module in ("criteria", "metrics", "runtimes", "samplers", "trainers", "transforms", "transports", "workloads"):
     pytest.register_assert_rewrite(f"secateur.testing.{_module}")  # so that a failure shows both sides
 
 from secateur.testing.criteria import (  # noqa: E402 # after the registration
@@ -21,6 +21,7 @@ from secateur.testing.criteria import (  # noqa: E402 # after the registration
 from secateur.testing.metrics import MetricContract  # noqa: E402
 from secateur.testing.runtimes import RuntimeContract  # noqa: E402
 from secateur.testing.samplers import SamplerContract  # noqa: E402
+from secateur.testing.trainers import TrainerContract  # noqa: E402
 from secateur.testing.transforms import TransformContract  # noqa: E402
 from secateur.testing.transports import DeviceContract, TransportContract  # noqa: E402
 from secateur.testing.workloads import WorkloadContract  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = [
     "MetricContract",
     "RuntimeContract",
     "SamplerContract",
+    "TrainerContract",
     "TransformContract",
     "TransportContract",
     "WeightCriterionContract",

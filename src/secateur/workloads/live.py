@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from secateur.workloads.samples import collate_of
 LIVE = "secateur:compress"
 """Stands for the factory in the definition of such a run."""
 _HELD: dict[str, Workload] = {}
+_TRAINERS: dict[str, Callable[..., Any]] = {}
 
 
 @contextlib.contextmanager
@@ -27,6 +29,35 @@ def held(workload: Workload, key: str) -> Iterator[None]:
         yield
     finally:
         del _HELD[key]
+
+
+@contextlib.contextmanager
+def held_trainer(function: Callable[..., Any] | None) -> Iterator[str | None]:
+    """Let `found_trainer` find a function until the end of the block, by the name that is given for the definition."""
+    if function is None:
+        yield None
+        return
+    name = f"{LIVE}.{getattr(function, '__qualname__', type(function).__name__)}"
+    _TRAINERS[name] = function
+    try:
+        yield name
+    finally:
+        del _TRAINERS[name]
+
+
+def found_trainer(name: str) -> Callable[..., Any] | None:
+    """The trainer of a definition where `compress` was given it, None where it is named otherwise.
+
+    Raises WorkloadError where it has gone with the process that had it.
+    """
+    if not name.startswith(LIVE):
+        return None
+    if name not in _TRAINERS:
+        raise WorkloadError(
+            "This run was started from Python by secateur.compress: its trainer is in no file. To go on with it, call "
+            "secateur.compress with the same trainer."
+        )
+    return _TRAINERS[name]
 
 
 def is_live(reference: WorkloadReference) -> bool:

@@ -30,6 +30,7 @@ from secateur.pipelines.finalists import finalist_of, renewed, small_dense_of
 from secateur.pipelines.recovering import Recovery
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.records import Candidate, CompressedModel, Edit, Evaluation, Measurement, Plan, Trial
+from secateur.recovery.trainers import Trainer
 from secateur.search_spaces import build_space
 
 SCORES = Scores(2, per_sample=True, values=np.array([0.0, 1.0]))
@@ -100,7 +101,13 @@ def case(tmp_path, space):
     )
     costs = SimpleNamespace(after=lambda _: 1000)
     prepared = SimpleNamespace(
-        model=model, workload=workload, space=space, definition=definition, costs=costs, evaluator=Evaluator(model)
+        model=model,
+        workload=workload,
+        space=space,
+        definition=definition,
+        costs=costs,
+        evaluator=Evaluator(model),
+        trainer=None,
     )
     run = RunFolder(tmp_path, "r", "p", "d", str(tmp_path), "now", "w", {})
     scores = {g.name: {"l2": torch.arange(g.width).float()} for g in space.groups}
@@ -426,3 +433,43 @@ def test_new_weights_leave_gates_as_they_always_begin():
         assert not block.gate.weight.any()
         assert (block.norm.weight.item(), block.norm.bias.item()) == (SPREAD, OPEN)
     assert not torch.equal(renewed(model, plan, 0).conv1.weight, model.conv1.weight)
+
+
+def with_trainer(case, function):
+    prepared = SimpleNamespace(**{**vars(case.recovery.prepared), "trainer": Trainer("mine.py:train", function, "d1")})
+    return SimpleNamespace(**{**vars(case), "recovery": replace(case.recovery, prepared=prepared)})
+
+
+def test_a_trainer_of_the_users_own_trains_finalists_and_leaves_no_files(case):
+    def train(model, _teacher, _data, budget, save):
+        with torch.no_grad():
+            model.linear.bias.add_(1.0)
+        save(model, {"epoch": budget.epochs, "loss": 0.5})
+        return model
+
+    found = tuned(with_trainer(case, train))
+    assert (found.epochs, found.losses, found.failure) == (1, (0.5,), None)
+    assert not [*case.recovery.run.path.rglob("training")]
+
+
+def test_a_trainer_that_fails_costs_its_finalist_alone(case):
+    def train(model, *_):
+        raise ValueError("no luck")
+
+    own = with_trainer(case, train)
+    found = tuned(own)
+    assert found.failure.startswith("The trainer mine.py:train raised ValueError: no luck (at ")
+    assert not [*case.recovery.run.path.rglob("training")]
+    assert tuned(own) == found
+
+
+def test_the_text_of_a_trainer_belongs_to_a_run(case):
+    from secateur.pipelines.run import _identity
+
+    def of(trainer):
+        return _identity(
+            SimpleNamespace(model=case.evaluator.model, evaluator=SimpleNamespace(device="here"), trainer=trainer)
+        )
+
+    kinds = {of(None), of(Trainer("a:b", len, "1")), of(Trainer("a:b", len, "2")), of(Trainer("a:c", len, "1"))}
+    assert len(kinds) == 4
