@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import threading
 from importlib.metadata import version
+from urllib.request import Request, urlopen
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import uvicorn
 
 from end_to_end.conftest import call, make_project
+from nets import network
 from secateur import load_compressed
 from secateur.pipelines.verifying import verify
 from tracking import tracking_at
+from waiting import LIMIT, until
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +66,6 @@ def test_the_files_of_a_finalist_agree_with_each_other_and_with_their_figures(
     project, _ = finished
     monkeypatch.chdir(project)
     from conftest import make_workload
-    from nets import network
     from secateur.workloads.roles import collect
 
     workload = make_workload(network("residual"))
@@ -132,6 +137,35 @@ def test_a_version_is_fetched_and_measured_anew(finished, record):
     for file, text in written.items():
         file.write_text(text)
     assert altered == ("compressed/compressed.json",)
+
+
+def test_a_served_version_answers_as_the_torch_module_does(tracking, run_folder, record):
+    """By the server that `mlflow models serve` starts, here in a thread."""
+    from mlflow.pyfunc import scoring_server
+
+    best = next(f for f in record["finalists"] if f["name"] == record["knee"])
+    x = np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    app = scoring_server.init(tracking.pyfunc.load_model("models:/tiny-model@candidate"))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            until(lambda: server.started, "the server")
+            asked = Request(
+                f"http://127.0.0.1:{listening.getsockname()[1]}/invocations",
+                json.dumps({"inputs": x.tolist()}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urlopen(asked, timeout=LIMIT) as answer:
+                predicted = json.load(answer)["predictions"]["output"]
+        finally:
+            server.should_exit = True
+            thread.join()
+    module = load_compressed(run_folder / best["folder"] / "compressed", network("residual"))
+    with torch.no_grad():
+        np.testing.assert_allclose(predicted, module(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_runs_and_versions_in_mlflow_tell_the_same_story(tracking, record):
