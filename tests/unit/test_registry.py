@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from finished import RECORD, finalist, make
-from secateur.records import Measurement
+from secateur.records import Candidate, Measurement, Quantized
 from secateur.registry import Target
-from secateur.registry.contents import finalist_points, run_points, status
+from secateur.registry.contents import finalist_parameters, finalist_points, run_points, status
 from secateur.registry.model_card import model_card, run_description
 from secateur.registry.publishing import _from_here, _Publisher
 
@@ -112,6 +112,27 @@ def test_a_model_card_says_what_how_and_where_it_ends():
     assert len(card) < 5000
     broken = replace(best, failure="it broke")
     assert model_card(make([broken], None), broken).endswith("Reason: it broke")
+
+
+def test_a_card_of_an_int8_model_says_what_it_was_made_of_and_that_torch_does_not_run_it():
+    off = Measurement(0.0123, "relative squared error", "measured", 100)
+    made = finalist("f1-aa-int8", 0.87, 0.2, quantized=Quantized("f1-aa", "f1-aa", off), searched={})
+    alone = replace(
+        made, name="dense-int8", trial=None, candidate=Candidate({}), epochs=0, quantized=Quantized("dense", "dense")
+    )
+    record = make([*RECORD.finalists, made, alone], "f1-aa-int8")
+    card = model_card(record, made, Target("m", "candidate", None))
+    assert (
+        "w, with channels removed, fine-tuned for 3 epochs against the dense model as teacher, then quantized to int8."
+        in card
+    )
+    assert "made of `f1-aa` after its training" in card
+    assert "the squared error on selection data is 1.23 % of the spread" in card
+    assert "Torch runs no int8 model: that is its float32 twin, `f1-aa`." in card
+    assert "w, the original network, then quantized to int8." in model_card(record, alone)
+    assert "Run `r-1`; 0 of 2 groups cut" in model_card(record, alone)
+    assert finalist_parameters(record, made)["precision"] == "int8"
+    assert finalist_parameters(record, RECORD.finalists[0])["precision"] == "float32"
 
 
 def test_a_run_whose_finalists_test_data_refuses_does_not_say_that_none_passed():

@@ -107,10 +107,12 @@ class Run:
     def module(self, name: str | None = None, *, dense: nn.Module | None = None) -> nn.Module:
         """A finalist as a torch module, float32, on the CPU, in evaluation mode. name: by default the best one's.
 
+        Torch runs no int8 model: of one, this is the float32 twin that it was made of.
+
         dense: the dense module, where the workload's factory cannot build it. Raises NothingBetter, DefinitionError for an unknown
         name, WorkloadError.
         """
-        return load_compressed(self.path / self._named(name).folder / "compressed", dense or self.dense())
+        return load_compressed(self.path / self._named(name).compressed, dense or self.dense())
 
     def onnx(self, name: str | None = None) -> Path:
         """A finalist's ONNX file. name: by default the best one's."""

@@ -19,6 +19,7 @@ def finalists_table(record: RunRecord) -> tuple[Rows, str]:
     rows: Rows = [
         {
             "model": "dense",
+            "precision": "float32",
             "constraints": None,
             "front": None,
             "passed": True,
@@ -30,6 +31,7 @@ def finalists_table(record: RunRecord) -> tuple[Rows, str]:
     rows += [
         {
             "model": finalist.name,
+            "precision": finalist.precision,
             "constraints": constraints(record, finalist),
             "front": place(record, finalist),
             "passed": finalist in record.registered,

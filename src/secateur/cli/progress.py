@@ -26,6 +26,7 @@ STAGES = {
     "search": "searching",
     "recover": "fine-tuning the finalists",
     "refit": "refitting the finalists, without training",
+    "quantize": "quantizing the finalists to int8",
     "gate": "judging on selection data",
     "register": "registering in MLflow",
 }
@@ -34,6 +35,7 @@ DONE = {
     "search": "searched",
     "recover": "finalists fine-tuned and measured",
     "refit": "finalists refitted and measured",
+    "quantize": "finalists quantized and measured",
     "gate": "judged on selection data",
     "register": "registered in MLflow",
 }
@@ -42,6 +44,7 @@ SHORT = {
     "search": "searching",
     "recover": "fine-tuning",
     "refit": "refitting",
+    "quantize": "quantizing",
     "gate": "judging",
     "register": "registering",
 }
@@ -195,11 +198,14 @@ class Terminal(Listener):
         if finalist.failure is not None:
             self._print(f"  {finalist.name} failed: {finalist.failure}", "yellow")
             return
-        accuracy, before = finalist.measurements["accuracy"], finalist.searched["accuracy"]
+        accuracy = finalist.measurements["accuracy"]
+        before = finalist.searched.get("accuracy")
         latency = finalist.measurements.get("latency")
         speed = f", {1 / latency.value:.2f}× faster" if latency else ""
-        scores = f"{score(before.value, self.score_unit)} → {score(accuracy.value, self.score_unit)}"
-        self._print(f"  {finalist.name}: score {scores}{speed}")
+        first = (
+            "" if before is None else f"{score(before.value, self.score_unit)} → "
+        )  # an int8 twin was not in the search
+        self._print(f"  {finalist.name}: score {first}{score(accuracy.value, self.score_unit)}{speed}")
         if finalist.stopped:
             self._print(f"    fine-tuning stopped early: {finalist.stopped}", "yellow")
 

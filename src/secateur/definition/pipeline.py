@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from secateur.definition.declared import Declared, Name
 from secateur.definition.evaluator import EvaluatorDefinition
@@ -30,9 +30,28 @@ class PipelineDefinition(Declared):
     recover: RecoverDefinition | None = Field(
         default_factory=lambda: RecoverDefinition(), description="Fine-tuning of the finalists; null for none."
     )
+    quantize: list[Literal["none", "int8"]] = Field(
+        ["none"],
+        description="`[none, int8]`: of each finalist, after its training, and of the original there is one in int8 too, which is "
+        "measured and judged as the others are.",
+    )
     register_as: RegisterDefinition | None = Field(
         None, alias="register", description="Registration in MLflow; left out, the models stay in the run's folder."
     )
+
+    @field_validator("quantize")
+    @classmethod
+    def _beside_float32(cls, value: list[str]) -> list[str]:
+        if sorted(value) not in (["none"], ["int8", "none"]):
+            raise ValueError(
+                "allowed are [none] and [none, int8]: an int8 model is made of the float32 one and compared with it"
+            )
+        return value
+
+    @property
+    def int8(self) -> bool:
+        """Whether finalists in int8 are wanted."""
+        return "int8" in self.quantize
 
     @model_validator(mode="after")
     def _training_is_declared(self) -> PipelineDefinition:

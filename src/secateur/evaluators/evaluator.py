@@ -74,7 +74,7 @@ class Evaluator:
         self.host = host_for(definition.runtime, definition.runtime_options, definition.threads)
         self.runtime = RUNTIMES[definition.runtime]
         self.files = ModelFiles(dense, self.host, suffix=self.runtime.format, batch=definition.batch)
-        self.measuring = Measuring(definition, dense.workload.data, self.files.dense, place)
+        self.measuring = Measuring(definition, dense.workload.data, self.files, place)
         self._scoring = Scoring(dense.workload, self.host, definition.batch, self.files)
         self.cutting = Cutting(self.model, dense.workload)
         self._uncut: Network | None = None
@@ -240,6 +240,13 @@ class Evaluator:
         names = list(dict.fromkeys(names))
         view, context = self._seen(network, role, self.ask(network, role, names))
         return view.figures(context, names)
+
+    def deviation(self, network: Network, other: Network, role: str) -> Measurement:
+        """How far a network's outputs on a data role are from another one's: `relative_error`. Raises EvaluationFailed."""
+        samples, output = self._scoring.samples(role), self.workload.output
+        own, others = (output(self._scoring.outputs(self.files.session(n), samples.batches)) for n in (network, other))
+        error = relative_error(own, others)
+        return Measurement(error, "relative squared error", "measured", len(own), None, self.host.fingerprint)
 
     def _seen(self, network: Network, role: str, answer: Answer | None) -> tuple[View, Context]:
         """A network with its outputs on a whole data role."""

@@ -65,7 +65,7 @@ FORMATS: dict[str, Format] = {
 def convert(suffix: str, module: nn.Module, inputs: PyTree) -> bytes:
     """A network's file in one of `FORMATS`. inputs: of the batch that it will take. Raises EvaluationFailed."""
     try:
-        with _quiet():
+        with quiet():
             flat = FlatModule(module.cpu().eval(), inputs)
             return FORMATS[suffix].convert(flat, tuple(tensors(inputs)))
     except Exception as error:  # converters raise whatever they meet
@@ -73,8 +73,8 @@ def convert(suffix: str, module: nn.Module, inputs: PyTree) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Converters log their progress through Python and behind its back."""
+def quiet() -> Iterator[None]:
+    """What converters print and log of their progress, through Python and behind its back, is not shown."""
     disabled, kept = logging.root.manager.disable, os.dup(2)
     logging.disable(logging.WARNING)
     try:

@@ -8,22 +8,23 @@ from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
 import numpy as np
-import torch
 
 from secateur.agent.latency import Protocol
 from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.gates import gated_blocks
 from secateur.definition import EvaluatorDefinition
+from secateur.evaluators import int8
 from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.work import Batches
-from secateur.evaluators.model_files import Network
+from secateur.evaluators.model_files import ModelFiles, Network
 from secateur.evaluators.on_device import FIGURES, SAMPLED, Answer, OnDevice, Sample
+from secateur.evaluators.parity import TORCH
 from secateur.evaluators.prediction import Predictor
 from secateur.evaluators.waiting import FINALIST, Loan, WaitingBudget
 from secateur.records import DataRoles
-from secateur.workloads.pytrees import PyTree, call, filled, length, tensors
+from secateur.workloads.pytrees import PyTree, filled, length, tensors
 from secateur.workloads.roles import collect
 
 TIMED_BATCHES = 4
@@ -65,14 +66,16 @@ class Measuring:
     predictor: fitted on the device before the search, where the definition asks for one.
     """
 
-    def __init__(self, definition: EvaluatorDefinition, data: DataRoles, dense: Network, place: Place) -> None:
+    def __init__(self, definition: EvaluatorDefinition, data: DataRoles, files: ModelFiles, place: Place) -> None:
         """The device is not touched before something is measured on it."""
-        self._definition, self._data, self._place = definition, data, place
+        self._definition, self._data, self._files, self._place = definition, data, files, place
         self._inputs, _ = collect(data.calibration, 1)
         rounding = RUNTIMES[definition.runtime].rounding(definition.runtime_options)
 
-        def on_device(batches: int, reference: bytes = dense.file, kept: Kept | None = place.kept) -> OnDevice:
-            return OnDevice(place.devices, reference, self._timed(batches), kept, rounding)
+        def on_device(batches: int, reference: bytes | None = None, *, quantized: bool = False) -> OnDevice:
+            kept = place.kept if reference is None else None
+            allowed = (int8.ROUNDING, "this host") if quantized else (rounding, TORCH)
+            return OnDevice(place.devices, reference or files.dense.file, self._timed(batches), kept, *allowed)
 
         self.on_device = on_device(TIMED_BATCHES)
         self._with = on_device
@@ -127,13 +130,13 @@ class Measuring:
         sample: Sample | None = None,
         reference: bytes | None = None,
     ) -> Answer:
-        on_device = self.on_device if reference is None else self._with(TIMED_BATCHES, reference, None)
+        on_device, batches = self.on_device, TIMED_BATCHES
         if gated_blocks(network.module):
-            stream = math.ceil(STREAM_SAMPLES / self._definition.batch)
-            on_device = self._with(stream) if reference is None else self._with(stream, reference, None)
+            batches = math.ceil(STREAM_SAMPLES / self._definition.batch)
             timing = replace(timing, whole=True, block=STREAM_BLOCK)
-        with torch.no_grad():
-            expected = call(network.module, filled(self._inputs, on_device.parity_inputs))
+        if batches != TIMED_BATCHES or network.quantized or reference is not None:
+            on_device = self._with(batches, reference, quantized=network.quantized)
+        expected = self._files.answers(network, filled(self._inputs, on_device.parity_inputs))
         return on_device.measure(network.file, expected, names, timing, sample)
 
     def _timing(self, role: str) -> Protocol:

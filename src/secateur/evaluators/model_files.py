@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import zstandard
+from numpy.typing import NDArray
 from torch import nn
 
 from secateur.compression.costs import LayerCosts
 from secateur.compression.plan import is_bypassed
 from secateur.errors import EvaluationFailed, ModelError
+from secateur.evaluators import int8
 from secateur.evaluators.cutting import failing
 from secateur.evaluators.formats import ONNX, convert
 from secateur.evaluators.onnx_export import export
@@ -46,12 +49,14 @@ class Network:
     """A network under test.
 
     onnx: what is scored on this host. macs: for one sample. converted: the same for a device whose runtime reads another format.
+    quantized: whether the file is in int8; the module is in float32.
     """
 
     module: nn.Module
     onnx: bytes
     macs: int
     converted: bytes | None = None
+    quantized: bool = False
 
     @property
     def file(self) -> bytes:
@@ -87,6 +92,7 @@ class ModelFiles:
             dense.model, workload.example_inputs, dense.onnx, workload.dynamic_axes
         )
         self._examples, self._axes = workload.example_inputs, workload.dynamic_axes
+        self._calibration = workload.data.calibration
         self._host, self._suffix = host, suffix
         self._batch = mapped(lambda x: torch.cat([x[:1]] * batch), self._examples)
         # An example of zeros says little: most weights do not show in its outputs.
@@ -127,6 +133,18 @@ class ModelFiles:
         """A finalist: exported properly, in seconds. Raises as `rewritten` does, and ModelError."""
         return self._network(module, self._exported(module), macs)
 
+    def quantized(self, network: Network) -> Network:
+        """A network in int8, in seconds. Its file must answer everywhere as on this host. Raises EvaluationFailed."""
+        inputs, _ = collect(self._calibration, int8.SAMPLES)
+        return replace(network, onnx=int8.quantized(network.onnx, _arrays(inputs)), quantized=True)
+
+    @torch.no_grad()
+    def answers(self, network: Network, inputs: PyTree) -> PyTree:
+        """What every runtime must answer: torch's outputs; of an int8 file, which torch does not run, this host's, in order."""
+        if network.quantized:
+            return [torch.from_numpy(x) for x in self.session(network).run(_arrays(inputs))]
+        return call(network.module, inputs)
+
     def _exported(self, module: nn.Module) -> bytes:
         onnx = export(module, self._examples, self._axes)
         self._check(self._expected(module), onnx)
@@ -159,5 +177,9 @@ class ModelFiles:
         session = self._host.open(file)
         self._opened = file, session
         for inputs, wanted in zip(self._compared, expected, strict=True):
-            outputs = session.run([np.ascontiguousarray(x.numpy()) for x in tensors(inputs)])
-            check_parity(outputs, wanted, "the exported model")
+            check_parity(session.run(_arrays(inputs)), wanted, "the exported model")
+
+
+def _arrays(inputs: PyTree) -> list[NDArray[Any]]:
+    """As sessions take them."""
+    return [np.ascontiguousarray(x.numpy()) for x in tensors(inputs)]

@@ -14,7 +14,7 @@ from secateur.evaluators.devices.kept import Kept
 from secateur.evaluators.devices.pool import Devices
 from secateur.evaluators.devices.report import Report
 from secateur.evaluators.devices.work import Batches, Work
-from secateur.evaluators.parity import check_parity
+from secateur.evaluators.parity import TORCH, check_parity
 from secateur.evaluators.prediction import Prediction
 from secateur.workloads.pytrees import PyTree, length
 
@@ -52,24 +52,30 @@ class OnDevice:
     """Candidates of one dense network, measured against it on the devices of a definition."""
 
     def __init__(
-        self, devices: Devices, reference: bytes, inputs: Batches, kept: Kept | None, rounding: float = ROUNDING
+        self,
+        devices: Devices,
+        reference: bytes,
+        inputs: Batches,
+        kept: Kept | None,
+        rounding: float = ROUNDING,
+        than: str = TORCH,
     ) -> None:
         """reference: the dense model's file. inputs: batches for timing, the first one for parity too.
 
-        kept: earlier measurements, None to measure everything anew. rounding: see parity.
+        kept: earlier measurements, None to measure everything anew. rounding, than: see parity.
         """
         self.devices, self._reference, self._inputs, self._kept = devices, reference, inputs, kept
-        self._rounding = rounding
+        self._rounding, self._than = rounding, than
 
     @property
     def parity_inputs(self) -> tuple[Tensor, ...]:
-        """What both torch and the device are asked: (batch, …) tensors, in order."""
+        """What the device is asked, and what it is compared with: (batch, …) tensors, in order."""
         return tuple(torch.from_numpy(x) for x in self._inputs[0])
 
     def measure(
         self, file: bytes, expected: PyTree, names: Collection[str], timing: Protocol, sample: Sample | None = None
     ) -> Answer:
-        """What is behind the named metrics. file: in the runtime's format. expected: torch's outputs for `parity_inputs`.
+        """What is behind the named metrics. file: in the runtime's format. expected: the outputs for `parity_inputs`.
 
         sample: what the device is to score itself.
 
@@ -83,7 +89,7 @@ class OnDevice:
         if keeps is not None and sample is None and (kept := keeps.get(work, answer.device)) is not None:
             return replace(answer, report=replace(kept, waited=0.0))
         measured = self.devices.measure(work if sample is None else replace(work, sample=sample.batches))
-        check_parity(measured.parity[0], expected, "the device", self._rounding)
+        check_parity(measured.parity[0], expected, "the device", self._rounding, self._than)
         if keeps is not None and measured.report is not None and not measured.report.disturbed:
             keeps.put(work, answer.device, measured.report)
         answer = replace(answer, report=measured.report)

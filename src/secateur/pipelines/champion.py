@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from secateur.compression.storage import load_compressed
 from secateur.definition import GateDefinition
 from secateur.errors import DeviceLost, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
 from secateur.judging.champion import RATIO, Margins, cost_check, score_check, size_ratio, slice_check
-from secateur.pipelines.exporting import stored_network
+from secateur.pipelines.exporting import network_of
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
 from secateur.records import Comparison, GateCheck, Measurement, Recovered
@@ -37,21 +36,12 @@ def compared(prepared: Prepared, run: RunFolder, best: Recovered) -> Comparison 
             champion = serving(run.state, target, gate.against, Path(folder), suffix)
             if champion is None:
                 return Comparison(best.name, gate.against, None)
-            checks = _checks(prepared, gate, _network(prepared, run, best), champion)
+            checks = _checks(prepared, gate, network_of(prepared, best, run), champion)
             return Comparison(best.name, gate.against, champion.number, checks)
         except DeviceLost:
             raise
         except (EvaluationFailed, ModelError, WorkloadError) as error:
             return Comparison(best.name, gate.against, champion.number if champion else "?", failure=str(error))
-
-
-def _network(prepared: Prepared, run: RunFolder, best: Recovered) -> Network:
-    folder = run.path / best.folder
-    module = load_compressed(folder / "compressed", prepared.model)
-    network = stored_network(prepared, folder, module, int(best.measurements["macs"].value))
-    if network is None:
-        raise EvaluationFailed(f"the files of {best.name} are gone from {folder}")
-    return network
 
 
 def _checks(prepared: Prepared, gate: GateDefinition, network: Network, champion: Serving) -> tuple[GateCheck, ...]:

@@ -20,6 +20,7 @@ from secateur.pipelines.budgets import check_budgets
 from secateur.pipelines.gathering import give_grams, refitted
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.preparation import Prepared, check_device, prepare, summaries
+from secateur.pipelines.quantizing import give_int8
 from secateur.pipelines.ranking import ranked, scored
 from secateur.pipelines.reading import prior_front
 from secateur.pipelines.rungs import share_of_rungs
@@ -62,14 +63,15 @@ def check_pipeline(definition: PipelineDefinition, root: Path, listener: Listene
     with closing(prepare(definition, root, step=listener.step)) as prepared, TemporaryDirectory() as folder:
         adapted(prepared, prior)
         check_device(prepared)
-        return _checked(prepared, Path(folder) / "grams.safetensors", listener.step)
+        return _checked(prepared, Path(folder), listener.step)
 
 
-def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Checked:
+def _checked(prepared: Prepared, folder: Path, step: Callable[[str], None]) -> Checked:
+    """folder: for what is thrown away."""
     definition = prepared.definition
     evaluator = prepared.evaluator
     step("gathering what layers read")
-    _, gathering = _timed(lambda: give_grams(prepared, grams, most=DRY_IMAGES))
+    _, gathering = _timed(lambda: give_grams(prepared, folder / "grams.safetensors", most=DRY_IMAGES))
     step("computing saliency")
     saliencies, ranking = _timed(lambda: ranked(prepared))
     space = scored(prepared.space, saliencies)
@@ -101,6 +103,7 @@ def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Ch
         for role in ("train", "calibration", "search", "selection", "test")
     }
     parameters, macs = within_reach(prepared.model, space.groups, prepared.costs)
+    int8 = _int8(prepared, folder, step)
     step("timing a few training steps")
     facts = {
         "workload": f"{prepared.workload.name}; samples: "
@@ -120,6 +123,7 @@ def _checked(prepared: Prepared, grams: Path, step: Callable[[str], None]) -> Ch
         **_gate(prepared, goals),
         **_zeros(prepared),
         **_sparse(prepared),
+        **int8,
         "layers to refit": str(refitted(prepared)),
         "files of candidates": "rewritten from one export"
         if evaluator.files.exports == 0
@@ -168,6 +172,15 @@ def _sparse(prepared: Prepared) -> dict[str, str]:
         f"{len(groups)} groups that may lose channels; with strength {settings.strength:g} a channel's norm or scale shrinks by at "
         f"most {shrinks:.2g}. Candidates are cut from what it gives and compared with the original; this check has cut the original"
     }
+
+
+def _int8(prepared: Prepared, folder: Path, step: Callable[[str], None]) -> Mapping[str, str]:
+    """What is made in int8, after trying it with the original. Raises ModelError."""
+    if not prepared.definition.int8:
+        return {}
+    step("quantizing the original")
+    _, seconds = _timed(lambda: give_int8(prepared, folder))
+    return {"int8": f"each finalist and the original once more, quantized in some {seconds:.0f} s each, then measured"}
 
 
 def _looked_through(looked_at: Mapping[str, tuple[int, int]]) -> str:

@@ -34,7 +34,8 @@ def show_finalists(run: RunFolder, record: RunRecord, report: Path) -> None:
     for finalist in record.finalists:
         test, dense = _tested(record, finalist), record.dense["selection"]
         board.add_note(finalist.trial, finalist_note(finalist, test, dense, status(record, finalist)))
-        board.later(finalist.trial, later_attributes(finalist, test, [*record.objectives], None))
+        if finalist.trial is not None and finalist.quantized is None:  # a trial has those of one network
+            board.later(finalist.trial, later_attributes(finalist, test, [*record.objectives], None))
         onnx = run.path / finalist.folder / "model.onnx"
         if onnx.is_file():
             board.attach(finalist.trial, f"{finalist.name}.onnx", onnx.read_bytes())
@@ -48,7 +49,8 @@ def show_registered(run: RunFolder, record: RunRecord, published: Published) -> 
     for finalist in record.finalists:
         run_id = published.runs.get(finalist.name)
         attributes = later_attributes(finalist, _tested(record, finalist), [*record.objectives], run_id)
-        board.later(finalist.trial, attributes)
+        if finalist.trial is not None and finalist.quantized is None:  # a trial has those of one network
+            board.later(finalist.trial, attributes)
         if run_id is not None:
             board.add_note(finalist.trial, f"MLflow run: `{run_id}`{versions.get(finalist.name, ', not registered')}")
 

@@ -24,6 +24,7 @@ from secateur.pipelines.judgement import elect, judge, score_on_test
 from secateur.pipelines.listener import Listener
 from secateur.pipelines.original import dense_figures, save_digests, save_example
 from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.quantizing import give_int8, int8_twins, name_of
 from secateur.pipelines.ranking import scored
 from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Judged, Results, Searched, record_of
@@ -33,6 +34,7 @@ from secateur.pipelines.sparse_training import give_sparse
 from secateur.pipelines.stages import problem_of, saliencies_of
 from secateur.pipelines.state import DATABASE, RunFolder, Stopwatch
 from secateur.records import Comparison, Measurement, Recovered, RunRecord, Trial
+from secateur.registry import DENSE
 from secateur.report.page import write_report
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger, Problem
@@ -70,10 +72,15 @@ class Driver:
             saliencies = saliencies_of(prepared, run)
             prepared = self._prepared = replace(prepared, space=scored(prepared.space, saliencies))
             calibrate(prepared, saliencies, run)
+            if prepared.definition.int8:
+                self._listener.step("quantizing the original")
+                give_int8(prepared, run.folder("finalists", name_of(DENSE)))
         with workers(prepared, run, self._device) as pool:  # they prepare while the dense model is measured
             problem = self._problem(saliencies)
             searched = self._search(engine, problem, pool)
         finalists = self._recover(saliencies, searched.chosen)
+        if prepared.definition.int8:
+            finalists += self._quantize(finalists)
         run.grams.unlink(missing_ok=True)
         judged = self._judge(finalists, problem.dense)
         comparison = self._compared(judged)
@@ -122,6 +129,18 @@ class Driver:
                 finalists.append(finalist)
         return finalists
 
+    def _quantize(self, finalists: Sequence[Recovered]) -> list[Recovered]:
+        """The int8 twins of finalists and of the original."""
+        listener = self._listener
+        twins: list[Recovered] = []
+        listener.stage("quantize")
+        with self._watch.stage("recover"):
+            recovery = Recovery(self._prepared, self._run, self._device, self._watch, listener.step)
+            for twin in int8_twins(recovery, finalists):
+                listener.recovered(twin)
+                twins.append(twin)
+        return twins
+
     def _judge(self, finalists: Sequence[Recovered], dense_search: Figures) -> Judged:
         prepared, run = self._prepared, self._run
         self._listener.stage("gate")
@@ -160,7 +179,7 @@ class Driver:
         self._listener.stage("recover")
         knee = next(f for f in judged.finalists if f.name == judged.best)
         with self._watch.stage("recover"):
-            baseline = small_dense_of(self._prepared, knee, self._run.path / knee.folder / "compressed")
+            baseline = small_dense_of(self._prepared, knee, self._run.path / knee.compressed)
             alone = Recovery(self._prepared, self._run, self._device, self._watch, self._listener.step)
             (trained,) = alone.recovered([baseline], lambda _: partial(self._listener.epoch, 1, 1))
         return replace(trained, measurements=widened(trained.measurements, missing(judged.self_comparison)))

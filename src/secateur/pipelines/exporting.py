@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from secateur.compression.storage import load_compressed
+from secateur.errors import EvaluationFailed
 from secateur.evaluators import Network
 from secateur.evaluators.onnx_sparsity import misses
 from secateur.files import write
 from secateur.pipelines.preparation import Prepared
-from secateur.records import N_M, Candidate, Group
+from secateur.pipelines.state import RunFolder
+from secateur.records import N_M, Candidate, Group, Recovered
 
 
 def stored_network(prepared: Prepared, folder: Path, module: nn.Module, macs: int) -> Network | None:
@@ -21,6 +25,16 @@ def stored_network(prepared: Prepared, folder: Path, module: nn.Module, macs: in
         return None
     other = converted.read_bytes() if converted.is_file() and converted != onnx else None
     return Network(module, onnx.read_bytes(), macs, other)
+
+
+def network_of(prepared: Prepared, finalist: Recovered, run: RunFolder) -> Network:
+    """A measured finalist with its files. Raises WorkloadError or EvaluationFailed where they are gone."""
+    module = load_compressed(run.path / finalist.compressed, prepared.model)
+    folder, macs = run.path / finalist.folder, int(finalist.measurements["macs"].value)
+    network = stored_network(prepared, folder, module, macs)
+    if network is None:
+        raise EvaluationFailed(f"the files of {finalist.name} are gone from {folder}")
+    return replace(network, quantized=finalist.quantized is not None)
 
 
 def export_into(prepared: Prepared, folder: Path, module: nn.Module, macs: int) -> Network:

@@ -30,7 +30,7 @@ class Finalist:
     """
 
     name: str
-    trial: int
+    trial: int | None
     candidate: Candidate
     searched: Mapping[str, Measurement]
     settings: RecoverDefinition | None

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from secateur.compression.storage import load_compressed
 from secateur.errors import DataUnreadable, EvaluationFailed, WorkloadError
-from secateur.evaluators import Measured, Network
+from secateur.evaluators import Measured
 from secateur.evaluators.paired import change
 from secateur.evaluators.sample_scores import Scores, load_scores, save_scores
 from secateur.judging.gate import Bar, Contender, judged, veto
+from secateur.pipelines.exporting import network_of
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder
@@ -126,9 +126,4 @@ def _kept(file: Path, score: Callable[[], Scores]) -> Scores:
 
 def _measured_again(prepared: Prepared, finalist: Recovered, run: RunFolder, role: str) -> Measured:
     """The score of a finalist as it lies on disk. Raises EvaluationFailed."""
-    return prepared.evaluator.score(_network(prepared, finalist, run.path / finalist.folder), role, ["accuracy"])
-
-
-def _network(prepared: Prepared, finalist: Recovered, folder: Path) -> Network:
-    module = load_compressed(folder / "compressed", prepared.model)
-    return Network(module, (folder / "model.onnx").read_bytes(), int(finalist.measurements["macs"].value))
+    return prepared.evaluator.score(network_of(prepared, finalist, run), role, ["accuracy"])

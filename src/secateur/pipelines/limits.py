@@ -21,6 +21,8 @@ SCORES = (SCORE, SAMPLED)
 """Metrics whose direction is that of the workload's score."""
 GATED_RUNTIME = "onnxruntime"
 """What models with gates are tested on."""
+INT8_RUNTIME = "onnxruntime"
+"""What int8 models are made by and tested on, on the CPU."""
 
 
 @contextmanager
@@ -96,6 +98,29 @@ def check_gates(definition: PipelineDefinition, blocks: Sequence[Group]) -> None
         raise DefinitionError(
             f"{recover.where('gates')}: this model has no residual block that can be left out, so nothing can have a gate. "
             "Leave 'gates' out."
+        )
+
+
+def check_int8(definition: PipelineDefinition) -> None:
+    """Raises DefinitionError where finalists are wanted in int8 and the runtime takes no such files, or gates hide their layers."""
+    if not definition.int8:
+        return
+    evaluator, where = definition.evaluator, definition.where("quantize")
+    if evaluator.runtime != INT8_RUNTIME:
+        raise DefinitionError(
+            f"{where}: int8 models run in {INT8_RUNTIME} on the CPU, and {evaluator.where('runtime')} says {evaluator.runtime}. "
+            f"Allowed there: [none]. Change one of the two."
+        )
+    provider = RUNTIMES[INT8_RUNTIME].chosen(evaluator.runtime_options)["provider"]
+    if provider != "cpu":
+        raise DefinitionError(
+            f"{where}: int8 models run on the CPU, and {evaluator.where('runtime_options', 'provider')} says {provider}. Allowed "
+            "there: [none]. Change one of the two."
+        )
+    if definition.recover is not None and definition.recover.gates is not None:
+        raise DefinitionError(
+            f"{where}: blocks with a gate ({definition.recover.where('gates')}) lie in an `If` of the file, where ONNX Runtime "
+            "quantizes nothing. Allowed with gates: [none]. Change one of the two."
         )
 
 

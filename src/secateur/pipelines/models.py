@@ -63,10 +63,12 @@ def export_finalist(
 ) -> list[Path]:
     """Write a finalist so that it can be used without this package: ONNX, safetensors with JSON, and `load.py`.
 
+    Torch runs no int8 model: beside the ONNX file of one, the torch module is its float32 twin.
+
     test: its score on test data. dense: the original module. Returns the files. Raises WorkloadError where something of the
     finalist is missing, ModelError where what `load.py` makes of another copy of the original does not compute the same.
     """
-    smaller = load_compressed(run.path / finalist.folder / "compressed", dense)
+    smaller = load_compressed(run.path / finalist.compressed, dense)
     converted = sorted(onnx_file(run, finalist).parent.glob("model.*"))
     contents = {file.name: file.read_bytes() for file in converted}
     contents["model.safetensors"] = save({n: t.detach().clone().contiguous() for n, t in smaller.state_dict().items()})
@@ -82,6 +84,7 @@ def export_finalist(
         "format": 1,
         "run": run.run_id,
         "finalist": finalist.name,
+        "precision": {"model.onnx": finalist.precision, "model.safetensors": "float32"},
         "sha256": {name: sha256_of(folder / name) for name in contents if not name.endswith(".py")},
         "measurements": {name: asdict(m) for name, m in finalist.measurements.items()},
         "test": None if test is None else asdict(test),

@@ -62,6 +62,7 @@ def _plain(record: RunRecord, finalist: Recovered) -> dict[str, Any]:
     tested = verdict.test if verdict else None
     return {
         "name": finalist.name,
+        "precision": finalist.precision,
         "passed": finalist in record.registered,
         "failure": finalist.failure,
         "measurements": {name: m.value for name, m in finalist.measurements.items()},

@@ -34,6 +34,7 @@ from secateur.pipelines.limits import (
     check_batch,
     check_direction,
     check_gates,
+    check_int8,
     check_recovery,
     check_sizes,
     check_threads,
@@ -110,6 +111,7 @@ def prepare(
     """
     started = time.monotonic()
     own_metrics, trainer = check_names(definition, root), None
+    check_int8(definition)
     if definition.recover is not None and dense_onnx is None:  # a worker trains no finalist
         trainer = trainer_of(definition.recover, root)
     step("loading the workload")

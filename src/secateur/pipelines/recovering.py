@@ -101,9 +101,8 @@ class Recovery:
 
     def _begun(self, finalist: Finalist, on_epoch: OnEpoch, beside: Executor | None) -> Callable[[], Recovered]:
         """A finalist that is trained and exported. Returns what remains: its figures, or what it failed of, kept for good."""
-        done = self._folder(finalist) / "result.json"
-        if done.is_file():
-            return partial(_read, done)
+        if (done := self.done(finalist.name)) is not None:
+            return lambda: done
         recovered, evaluator = self._empty(finalist), self.prepared.evaluator
         try:
             recovered, compressed = self._trained(finalist, on_epoch)
@@ -117,13 +116,19 @@ class Recovery:
                 file.unlink()
             for folder in self._folder(finalist).rglob(TRAINING):
                 shutil.rmtree(folder, ignore_errors=True)
-            return partial(self._kept, finalist, replace(recovered, failure=str(error)))
+            return partial(self.kept, replace(recovered, failure=str(error)))
         self.step(f"measuring {finalist.name}")
         asked = None if beside is None else beside.submit(evaluator.ask, network, ROLE, evaluator.everything)
-        return lambda: self._kept(finalist, self._measured(finalist, recovered, network, asked))
+        return lambda: self.kept(self.measured(recovered, network, asked))
 
-    def _kept(self, finalist: Finalist, recovered: Recovered) -> Recovered:
-        write(self._folder(finalist) / "result.json", _RECOVERED.dump_json(recovered, indent=1))
+    def done(self, name: str) -> Recovered | None:
+        """What became of a finalist, where that is on disk."""
+        file = self.run.folder("finalists", name) / "result.json"
+        return _read(file) if file.is_file() else None
+
+    def kept(self, recovered: Recovered) -> Recovered:
+        """What became of a finalist, on disk for good."""
+        write(self.run.path / recovered.folder / "result.json", _RECOVERED.dump_json(recovered, indent=1))
         return recovered
 
     def _trained(self, finalist: Finalist, on_epoch: OnEpoch) -> tuple[Recovered, CompressedModel]:
@@ -168,10 +173,8 @@ class Recovery:
         with self.watch.stage("recover.training"):
             return self._tuning.trained(network, finalist.settings, finalist.candidate, checkpoint, on_epoch)
 
-    def _measured(
-        self, finalist: Finalist, recovered: Recovered, network: Network, asked: Future[Answer | None] | None
-    ) -> Recovered:
-        """A tuned network with its figures on selection data and its score on the search data once more, or with its failure.
+    def measured(self, recovered: Recovered, network: Network, asked: Future[Answer | None] | None = None) -> Recovered:
+        """A network as it ships with its figures on selection data and its score on the search data once more, or with its failure.
 
         asked: what the device says of it, where it is asked already.
         """
@@ -185,7 +188,7 @@ class Recovery:
             raise
         except OWN_FAULTS as error:
             return replace(recovered, failure=str(error))
-        save_scores(measured.scores, scores_file(self._folder(finalist), ROLE))
+        save_scores(measured.scores, scores_file(self.run.path / recovered.folder, ROLE))
         return replace(recovered, measurements=measured.measurements, on_search=on_search)
 
     def _empty(self, finalist: Finalist) -> Recovered:

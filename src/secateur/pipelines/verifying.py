@@ -106,7 +106,7 @@ def _measured(prepared: Prepared, version: Registered, record: RunRecord, files:
     module = load_compressed(files.compressed, prepared.model)
     macs = int(finalist.measurements["macs"].value)
     converted = files.converted.read_bytes() if files.converted else None
-    network = Network(module, files.onnx.read_bytes(), macs, converted)
+    network = Network(module, files.onnx.read_bytes(), macs, converted, finalist.quantized is not None)
     wanted = dict.fromkeys([SCORE, *record.objectives, *(goal.metric for goal in record.goals), "size"])
     names = [name for name in wanted if name in finalist.measurements]
     now = prepared.evaluator.score(network, ROLE, names).measurements

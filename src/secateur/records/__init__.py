@@ -15,7 +15,7 @@ from secateur.records.evaluations import (
     Provenance,
     gain,
 )
-from secateur.records.finalists import Check, Comparison, GateCheck, Recovered, Verdict, Version
+from secateur.records.finalists import Check, Comparison, GateCheck, Quantized, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side, Weights
 from secateur.records.plans import (
     BLOCKS,
@@ -92,6 +92,7 @@ __all__ = [
     "Plan",
     "PredictionAudit",
     "Provenance",
+    "Quantized",
     "Recovered",
     "Refitted",
     "Remove",

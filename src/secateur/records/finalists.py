@@ -10,18 +10,32 @@ from secateur.records.plans import Candidate
 
 
 @dataclass(frozen=True)
+class Quantized:
+    """What a network in int8 was made of.
+
+    of: name of its float32 twin, `dense` for the original. folder: the twin's, relative to the run's. deviation: squared error of
+    its outputs against the twin's on selection data, relative to the spread of the latter; None where it could not be measured.
+    """
+
+    of: str
+    folder: str
+    deviation: Measurement | None = None
+
+
+@dataclass(frozen=True)
 class Recovered:
     """A finalist after fine-tuning, re-measured on data that the search never saw.
 
-    trial: its number in the search. searched: its figures there (search data), before recovery. measurements: after recovery
-    (selection data). on_search: its score on search data after recovery. epochs, seconds, losses (mean of each epoch): of
-    fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None. failure: why it could not be measured
-    or compared, or None. patterns: N:M → (layers of its file that have it as sparse tensor cores read it, layers that were to have
-    it); the others have too few input channels, or a number of them that is no multiple of M, or several groups.
+    trial: its number in the search, None for the original. searched: its figures there (search data), before recovery; none for an
+    int8 twin. measurements: after recovery (selection data). on_search: its score on search data after recovery. epochs, seconds,
+    losses (mean of each epoch): of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None.
+    failure: why it could not be measured or compared, or None. patterns: N:M → (layers of its file that have it as sparse tensor
+    cores read it, layers that were to have it); the others have too few input channels, or a number of them that is no multiple of
+    M, or several groups. quantized: None for one in float32.
     """
 
     name: str
-    trial: int
+    trial: int | None
     candidate: Candidate
     searched: Mapping[str, Measurement]
     measurements: Mapping[str, Measurement]
@@ -33,6 +47,17 @@ class Recovered:
     on_search: Measurement | None = None
     losses: tuple[float, ...] = ()
     patterns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    quantized: Quantized | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of its numbers: `float32` or `int8`."""
+        return "float32" if self.quantized is None else "int8"
+
+    @property
+    def compressed(self) -> str:
+        """The folder of its torch module, relative to the run's. Torch runs no int8 file: there it is the float32 twin's."""
+        return f"{(self.quantized or self).folder}/compressed"
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,13 @@ class RunRecord:
         to_beat = {a.arm: a.at_equal.value if a.comparable and a.at_equal else whole for a in self.arms}
         return [a for a in self.arms if a.arm != SEARCH and a.networks and a.hypervolume >= to_beat[a.arm]]
 
+    def twin_latency(self, finalist: Recovered) -> Measurement | None:
+        """Of the float32 network that an int8 one was made of; None for one in float32, and where it was not measured."""
+        if finalist.quantized is None:
+            return None
+        measured = {f.name: f.measurements for f in self.finalists}
+        return measured.get(finalist.quantized.of, self.dense["selection"]).get("latency")
+
     @property
     def registered(self) -> list[Recovered]:
         """The finalists that passed the gate: feasible, and on the front of the recovered ones."""

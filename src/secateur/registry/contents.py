@@ -93,8 +93,8 @@ def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]
 
 
 def finalist_parameters(record: RunRecord, finalist: Recovered) -> dict[str, str]:
-    """What stays of every group, and the method that chose it."""
-    texts = {}
+    """The precision of its numbers, what stays of every group, and the method that chose it."""
+    texts = {"precision": finalist.precision}
     for group in record.groups:
         texts[f"{group.name}.channels"] = str(finalist.candidate.width(group.name, group.width))
         for edit in finalist.candidate.edits.get(group.name, ()):
@@ -111,11 +111,13 @@ def version_tags(package: Package, finalist: Recovered) -> dict[str, str]:
         "secateur.run_id": record.run_id,
         "secateur.started": record.started,
         "secateur.finalist": finalist.name,
+        "secateur.precision": finalist.precision,
         "secateur.device": record.device,
         "secateur.rule": "knee of the front" if finalist.name == record.knee else "on the front",
         "secateur.status": status(record, finalist),
     }
-    tags |= {sha256_tag(name): sha256_of(file) for name, file in files_of(package.folder / finalist.folder).items()}
+    files = files_of(package.folder / finalist.folder, package.folder / finalist.compressed)
+    tags |= {sha256_tag(name): sha256_of(file) for name, file in files.items()}
     tags |= {SELECTION: package.digests["selection"]} if "selection" in package.digests else {}
     if record.comparison is not None:
         knee = finalist.name == record.comparison.finalist

@@ -51,22 +51,17 @@ def dense_description(record: RunRecord) -> str:
 def model_description(record: RunRecord, target: Target) -> str:
     """The registered model, over all of its versions."""
     return (
-        f"Compressed versions of **{record.workload}** from the pipeline `{record.name}`: ONNX, float32. `@{target.alias}` is the "
-        "knee of the latest run's front: the version with the best compromise of its objectives among those that meet all "
-        "constraints. Each version's description is its model card."
+        f"Compressed versions of **{record.workload}** from the pipeline `{record.name}`: ONNX, in float32 or int8 (tag "
+        f"`secateur.precision`). `@{target.alias}` is the knee of the latest run's front: the version with the best compromise of "
+        "its objectives among those that meet all constraints. Each version's description is its model card."
     )
 
 
 def model_card(record: RunRecord, finalist: Recovered, target: Target | None = None) -> str:
     """A finalist and its version. target: where it is registered, None where it is not."""
     state = status(record, finalist)
-    trained = "not fine-tuned"
-    if finalist.epochs:
-        trained = f"fine-tuned for {finalist.epochs} epochs against the dense model as teacher"
-    if trainer := (record.definition.get("recover") or {}).get("trainer"):
-        trained = f"trained by the project's `{trainer}`"
     lines = [
-        f"**{finalist.name}**: {record.workload} with channels removed, {trained}. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
+        f"**{finalist.name}**: {record.workload}, {_done(record, finalist)}. {_STATUS[state][0].upper()}{_STATUS[state][1:]}."
     ]
     verdict = record.verdicts.get(finalist.name)
     if verdict is not None and verdict.veto is not None:
@@ -79,7 +74,7 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
     if record.comparison is not None and record.comparison.finalist == finalist.name:
         lines += ["### Gate", _gate(record.comparison, record.score_unit)]
     if target is not None:
-        lines += ["### Load", _loading(target)]
+        lines += ["### Load", _loading(target, finalist)]
     lines += ["### Made from", _lineage(record, finalist)]
     lines += [
         "### Data",
@@ -87,6 +82,22 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
     ]
     lines += ["### Measured how", _method(record), "### Limits", _limits(record)]
     return "\n\n".join(lines)
+
+
+def _done(record: RunRecord, finalist: Recovered) -> str:
+    """What was done to the original."""
+    trainer = (record.definition.get("recover") or {}).get("trainer")
+    if not finalist.candidate.edits:
+        parts = ["the original network"]
+    elif trainer:
+        parts = ["with channels removed", f"trained by the project's `{trainer}`"]
+    elif finalist.epochs:
+        parts = ["with channels removed", f"fine-tuned for {finalist.epochs} epochs against the dense model as teacher"]
+    else:
+        parts = ["with channels removed", "not fine-tuned"]
+    if finalist.quantized is not None:
+        parts.append("then quantized to int8")
+    return ", ".join(parts)
 
 
 def _table(record: RunRecord, finalist: Recovered, verdict: Verdict) -> str:
@@ -138,24 +149,45 @@ def _in_short(record: RunRecord, finalist: Recovered) -> str:
     return f"{record.score_name} {accuracy}{faster}"
 
 
-def _loading(target: Target) -> str:
+def _loading(target: Target, finalist: Recovered) -> str:
+    module = "As a torch module: download `compressed/` of the source run and call `secateur.load_compressed(folder)`."
+    if finalist.quantized is not None:
+        module += f" Torch runs no int8 model: that is its float32 twin, `{finalist.quantized.of}`."
     return (
         "```python\nimport mlflow\n\n"
         f'model = mlflow.pyfunc.load_model("models:/{target.name}@{target.alias}")  # or models:/{target.name}/VERSION\n'
         "model.predict(x)  # a float32 array, or a dict of one array per input\n```\n\n"
-        "As a torch module: download `compressed/` of the source run and call `secateur.load_compressed(folder)`."
+        f"{module}"
     )
 
 
 def _lineage(record: RunRecord, finalist: Recovered) -> str:
     cut = len(finalist.candidate.edits)
+    trial = "" if finalist.trial is None else f", trial {finalist.trial}"
     commit = record.environment.get("git_commit")
     return (
-        f"Run `{record.run_id}`, trial {finalist.trial}; {cut} of {len(record.groups)} groups cut (the run's parameters "
+        f"Run `{record.run_id}`{trial}; {cut} of {len(record.groups)} groups cut (the run's parameters "
         f"say which, and by which criterion); torch {record.environment.get('torch', 'unknown')}"
         + (f"; commit `{commit[:12]}`" if commit else "")
         + "."
         + (f" {patterns(finalist.patterns)}" if finalist.patterns else "")
+        + _eight_bits(finalist)
+    )
+
+
+def _eight_bits(finalist: Recovered) -> str:
+    made = finalist.quantized
+    if made is None:
+        return ""
+    off = (
+        ""
+        if made.deviation is None
+        else f"; the squared error on selection data is {number(100 * made.deviation.value)} % of the spread"
+    )
+    return (
+        "\n\nInt8: weights and activations in eight bits (ONNX Runtime's static quantization, QDQ, a scale for each output "
+        f"channel, ranges from calibration data), made of `{made.of}` after its training. Inputs and outputs are float32. Its "
+        f"outputs are not those of `{made.of}`{off}."
     )
 
 

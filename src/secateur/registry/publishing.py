@@ -133,7 +133,7 @@ class _Publisher:
             return run, sent.get(_MODEL, "")
         folder, model = self.package.folder / finalist.folder, ""
         if finalist.failure is None:
-            self.server.log_file(run, folder / "compressed", "compressed")
+            self.server.log_file(run, self.package.folder / finalist.compressed, "compressed")
             for converted in set(folder.glob("model.*")) - {folder / "model.onnx"}:
                 self.server.log_file(run, converted)
             named = {"secateur.status": status(record, finalist), "secateur.run_id": record.run_id}

@@ -21,10 +21,10 @@ def sha256_tag(name: str) -> str:
     return "secateur.onnx_sha256" if name == ONNX else f"secateur.sha256.{name}"
 
 
-def files_of(folder: Path) -> dict[str, Path]:
-    """The files of a finalist's folder that are registered with it, by the name that they have there."""
-    found = [*folder.glob("model.*"), *folder.glob("compressed/*")]
-    return {file.relative_to(folder).as_posix(): file for file in sorted(found)}
+def files_of(folder: Path, compressed: Path) -> dict[str, Path]:
+    """The files that are registered with a finalist, by the name that they have there. folder, compressed: its own."""
+    modules = {f"compressed/{file.name}": file for file in sorted(compressed.glob("*"))}
+    return modules | {file.name: file for file in sorted(folder.glob("model.*"))}
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ def front_figure(record: RunRecord, axis: str) -> go.Figure:
         figure.add_trace(_trials(broken, record, axis, name="infeasible", marker=marker))
     finalists = [f for f in record.finalists if {axis, "accuracy"} <= f.measurements.keys()]
     for finalist in finalists:
-        if axis in finalist.searched:
-            figure.add_trace(_path(finalist, record, axis))
+        if (begin := _before(finalist, record, axis)) is not None:
+            figure.add_trace(_path(begin, _place(finalist.measurements, record.dense["selection"], axis)))
     for name, passed in FINALISTS.items():
         if members := [f for f in finalists if (f in record.registered) == passed]:
             figure.add_trace(_recovered(members, record, axis, name=name, symbol="circle" if passed else "circle-open"))
@@ -107,13 +107,25 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _path(finalist: Recovered, record: RunRecord, axis: str) -> go.Scatter:
-    """A line from a finalist's place in the search to its place after recovery."""
-    before = _share(finalist.searched[axis], record.dense["search"][axis], axis)[0]
-    after = _share(finalist.measurements[axis], record.dense["selection"][axis], axis)[0]
+def _before(finalist: Recovered, record: RunRecord, axis: str) -> tuple[float, float] | None:
+    """Where a finalist was in the search; of one in int8, where its float32 twin is."""
+    if finalist.quantized is not None:
+        measured = {f.name: f.measurements for f in record.finalists}
+        dense = record.dense["selection"]
+        return _place(measured.get(finalist.quantized.of, dense), dense, axis)
+    return _place(finalist.searched, record.dense["search"], axis) if axis in finalist.searched else None
+
+
+def _place(measurements: Mapping[str, Measurement], dense: Mapping[str, Measurement], axis: str) -> tuple[float, float]:
+    """Cost, as a share of the dense model's, and score."""
+    return _share(measurements[axis], dense[axis], axis)[0], measurements["accuracy"].value
+
+
+def _path(begin: tuple[float, float], end: tuple[float, float]) -> go.Scatter:
+    """A line from one place to another."""
     return go.Scatter(
-        x=[before, after],
-        y=[finalist.searched["accuracy"].value, finalist.measurements["accuracy"].value],
+        x=[begin[0], end[0]],
+        y=[begin[1], end[1]],
         mode="lines",
         line={"color": COLOURS["before"], "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
@@ -139,12 +151,17 @@ def _recovered(finalists: Sequence[Recovered], record: RunRecord, axis: str, *, 
             "symbol": symbol,
             "line": {"width": 2, "color": COLOURS["recovered"]},
         },
-        text=[f.name.split("-")[0] for f in finalists],
+        text=[_named(f) for f in finalists],
         textposition="top left",
         textfont={"size": 11, "color": COLOURS["recovered"]},
         customdata=[_hover(f.name, f.measurements, record.score_unit) for f in finalists],
         hovertemplate="%{customdata}<extra>selection data, after recovery</extra>",
     )
+
+
+def _named(finalist: Recovered) -> str:
+    """A name as there is room for."""
+    return finalist.name.split("-")[0] + (" int8" if finalist.quantized is not None else "")
 
 
 def _dense(record: RunRecord) -> go.Scatter:

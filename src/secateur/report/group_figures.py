@@ -21,8 +21,9 @@ def cuts_figure(record: RunRecord) -> go.Figure:
     """What was cut: a strip per finalist, a bar per group (the share of it that is gone), coloured by method."""
     names = [g.name for g in record.groups]
     widths = {g.name: g.width for g in record.groups}
-    methods = sorted({edit.method for f in record.finalists for edits in f.candidate.edits.values() for edit in edits})
-    finalists = sorted(record.finalists, key=lambda f: -_kept_share(f.candidate, widths))
+    whole = [f for f in record.finalists if f.quantized is None]  # an int8 twin is cut as its float32 one
+    methods = sorted({edit.method for f in whole for edits in f.candidate.edits.values() for edit in edits})
+    finalists = sorted(whole, key=lambda f: -_kept_share(f.candidate, widths))
     figure = make_subplots(
         rows=len(finalists), cols=1, shared_xaxes=True, vertical_spacing=0.18 / len(finalists),
         figure=empty(),

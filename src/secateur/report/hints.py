@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from secateur.formatting import patterns, times
 from secateur.records import GroupSummary, Recovered, RunRecord
+from secateur.report.int8 import latencies, slower
 from secateur.report.summary import knee_of
 from secateur.report.zeros import MASKS, no_kernel
 
@@ -40,6 +41,7 @@ def hints(record: RunRecord) -> list[Hint]:
         _bottleneck(record, shown),
         _fixed(shown),
         _zeros(record, shown),
+        _int8(record),
     )
     return [hint for hint in candidates if hint is not None]
 
@@ -150,6 +152,28 @@ def _zeros(record: RunRecord, finalist: Recovered) -> Hint | None:
     return Hint(
         "Zeros without a kernel",
         f"Does not apply: channels are removed whole, so the {speed} need no kernel for sparse weights.",
+    )
+
+
+def _int8(record: RunRecord) -> Hint | None:
+    """Int8 that takes longer than float32."""
+    cause = "Int8 without fast kernels"
+    pairs = {f.name: pair for f in record.finalists if (pair := latencies(record, f)) is not None}
+    if not pairs:
+        return None
+    behind = [
+        f"{name} ({times(own.value / twin.value)} the time of its float32 twin)"
+        for name, (own, twin) in pairs.items()
+        if slower(own, twin)
+    ]
+    if not behind:
+        return Hint(cause, f"Does not apply: none of the {len(pairs)} int8 models is slower than its float32 twin.")
+    return Hint(
+        cause,
+        f"{len(behind)} of {len(pairs)} int8 models are slower on this device: {_listed(behind)}. Between layers that are computed "
+        "in int8 and others (normalisation, softmax, GELU), numbers are converted back and forth, and a processor without "
+        "instructions for products of eight bits gains nothing in the layers themselves.",
+        "Take the float32 twin here, or measure the int8 file on the device that it is meant for.",
     )
 
 

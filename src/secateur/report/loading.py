@@ -56,8 +56,10 @@ def _mlflow(record: RunRecord, version: Version) -> str:
 
 
 def _torch(finalist: Recovered) -> str:
+    twin = f"# torch runs no int8 model: this is {finalist.quantized.of} in float32\n" if finalist.quantized else ""
     return (
+        f"{twin}"
         "# in the run's folder; relative paths of the workload are taken from the working directory\n"
         "import secateur\n\n"
-        f'module = secateur.load_compressed("{finalist.folder}/compressed")  # torch.nn.Module, float32, eval mode'
+        f'module = secateur.load_compressed("{finalist.compressed}")  # torch.nn.Module, float32, eval mode'
     )

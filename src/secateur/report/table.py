@@ -17,6 +17,7 @@ from secateur.formatting import (
 )
 from secateur.records import Measurement, Recovered, RunRecord
 from secateur.report.grid import Column, Row, Table
+from secateur.report.int8 import against_twin
 
 COLUMNS = (
     Column("model", 0, text=True),
@@ -144,6 +145,8 @@ def notes(record: RunRecord, finalist: Recovered) -> list[str]:
             remarks.append(f"no alias: {verdict.veto}")
     if finalist.stopped is not None:
         remarks.append(f"fine-tuning stopped early: {finalist.stopped}")
+    if (compared := against_twin(record, finalist)) is not None:
+        remarks.append(compared)
     return remarks
 
 

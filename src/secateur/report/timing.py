@@ -17,6 +17,7 @@ NAMES = {
     "recover.refitting": "cutting and refitting",
     "recover.training": "fine-tuning",
     "recover.export": "export to ONNX",
+    "recover.quantizing": "quantizing to int8",
     "recover.measuring": "scoring and measuring",
     "recover.waiting": "waiting for a quiet machine",
 }

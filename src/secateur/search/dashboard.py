@@ -119,15 +119,9 @@ def finalist_note(finalist: Recovered, test: Measurement | None, dense: Figures,
     """
     lines = [f"### {finalist.name}: {status}"]
     lines.append(f"Fine-tuned for {finalist.epochs} epochs, {finalist.seconds:.0f} s.")
-    lines.append(
-        _table(
-            {
-                "before (search data)": finalist.searched,
-                "after (selection data)": finalist.measurements,
-                "dense model (selection data)": dense,
-            }
-        )
-    )
+    columns = {"before (search data)": finalist.searched} if finalist.searched else {}
+    columns |= {"after (selection data)": finalist.measurements, "dense model (selection data)": dense}
+    lines.append(_table(columns))
     if test is not None:
         lines.append(f"Test data: {_figure(test)}")
     return "\n\n".join(lines)

@@ -124,6 +124,9 @@ def test_the_bar_moves_while_a_finalist_is_exported_and_measured():
     terminal.recovered(finalist("f2", 0.8, 0.5, stopped="the loss became NaN"))
     assert terminal.shown[:2] == (6, 6), "epochs that were not needed are over, too"
     assert "  f1: score 68.0 % → 88.0 %, 2.50× faster" in terminal.lines
+    terminal.stage("quantize")
+    terminal.recovered(finalist("f1-int8", 0.87, 0.2, searched={}))
+    assert "  f1-int8: score 87.0 %, 5.00× faster" in terminal.lines
     assert "    fine-tuning stopped early: the loss became NaN" in terminal.lines
 
 

@@ -82,6 +82,8 @@ def test_shipped_pipelines_are_valid(name, tmp_path, monkeypatch):
         ("  trials: 20", "  trials: 20\nrecover: {epochs: 2, minutes: 5}", "pipelines/mine.yaml:7: recover: one of epochs, training_steps, minutes says how long"),
         ("  trials: 20", "  trials: 20\nrecover: {epochs: null}", "here none would"),
         ("  trials: 20", "  trials: 20\nrecover: {optimizer: adam}", "pipelines/mine.yaml:7: 'recover.optimizer' is 'adam'; allowed: 'sgd' or 'adamw'."),
+        ("  trials: 20", "  trials: 20\nquantize: [int8]", "pipelines/mine.yaml:7: quantize: allowed are [none] and [none, int8]: an int8 model is made of"),
+        ("  trials: 20", "  trials: 20\nquantize: [none, int4]", "pipelines/mine.yaml:7: 'quantize.1' is 'int4'; allowed: 'none' or 'int8'."),
         ("  trials: 20", "  trials: 20\nregister: {nam: x}", "pipelines/mine.yaml:7: unknown key 'nam'. Did you mean 'name'?"),
         ("  trials: 20", "  trials: 20\nregister: {name: x, tracking_uri: 'https://me:secret@host/'}", "pipelines/mine.yaml:7: 'register.tracking_uri' carries credentials in a URL"),
     ],

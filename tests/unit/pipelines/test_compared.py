@@ -55,7 +55,7 @@ def gated(tmp_path, monkeypatch):
 
         network = SimpleNamespace(onnx=b"the finalist", file=b"the finalist")
         monkeypatch.setattr(champion, "serving", serving)
-        monkeypatch.setattr(champion, "_network", lambda *_: network)
+        monkeypatch.setattr(champion, "network_of", lambda *_: network)
         written = {"name": "m", "gate": {}} if register is None else register
         definition = RegisterDefinition.model_validate(written)
         prepared = SimpleNamespace(

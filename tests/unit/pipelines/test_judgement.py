@@ -64,7 +64,7 @@ def stage(tmp_path, monkeypatch):
     """Finalists by name: (latency, samples that they get wrong on selection data, on test data)."""
 
     def staged(**networks):
-        monkeypatch.setattr(judgement, "_network", lambda _p, finalist, _f: finalist.name)
+        monkeypatch.setattr(judgement, "network_of", lambda _p, finalist, _f: finalist.name)
         evaluator = Evaluator({name: test for name, (_, _, test) in networks.items()})
         definition = SimpleNamespace(
             evaluator=SimpleNamespace(

@@ -9,11 +9,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from secateur.definition import EvaluatorDefinition, GatesDefinition, RecoverDefinition, SearchDefinition
+from secateur.definition import (
+    EvaluatorDefinition,
+    GatesDefinition,
+    PipelineDefinition,
+    RecoverDefinition,
+    SearchDefinition,
+)
 from secateur.errors import DefinitionError, EvaluationFailed, MeterFailed, ModelError
 from secateur.evaluators.runtimes import host_for
 from secateur.pipelines.devices import measure_file
-from secateur.pipelines.limits import check_batch, check_gates, check_recovery, check_threads
+from secateur.pipelines.limits import check_batch, check_gates, check_int8, check_recovery, check_threads
 from secateur.pipelines.stages import dense_on
 from secateur.records import Group
 
@@ -112,3 +118,26 @@ def test_gates_need_blocks_and_a_runtime_that_is_tested():
         check_gates(wants("onnxruntime"), [])
     with pytest.raises(DefinitionError, match="says openvino"):
         check_gates(wants("openvino"), [block])
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "recover", "reason"),
+    [
+        ({"runtime": "openvino"}, {}, r"run in onnxruntime on the CPU, and definition says openvino\. Allowed there: \[none\]"),
+        ({"runtime_options": {"provider": "cuda"}}, {}, r"run on the CPU, and definition says cuda\. Allowed there: \[none\]"),
+        ({}, {"gates": {"budget": 0.5}}, r"ONNX Runtime quantizes nothing\. Allowed with gates: \[none\]"),
+        ({}, None, None),
+    ],
+)  # fmt: skip
+def test_int8_needs_a_runtime_that_takes_it_and_layers_that_can_be_seen(evaluator, recover, reason):
+    given = {
+        "name": "mine",
+        "workload": {"factory": "made:made"},
+        "search_space": {"groups": [{"methods": ["l2"]}]},
+        "evaluator": {"objectives": {"accuracy": "maximize"}, **evaluator},
+        "recover": recover,
+    }
+    check_int8(PipelineDefinition.model_validate(given))
+    wanted = PipelineDefinition.model_validate({**given, "quantize": ["none", "int8"]})
+    with nullcontext() if reason is None else pytest.raises(DefinitionError, match=reason):
+        check_int8(wanted)

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from finished import CUT, RECORD, figures, finalist, make
-from secateur.records import BASELINES, Arm, Edit, Evaluation, Sensitivity, Trial
+from secateur.records import BASELINES, Arm, Edit, Evaluation, Quantized, Sensitivity, Trial
 from secateur.report.front_figure import ARM_NAMES, AXES, SYMBOLS, front_figure
 from secateur.report.group_figures import cuts_figure, sensitivity_figure
 from secateur.report.style import COLOURS
@@ -28,6 +28,22 @@ def test_figures_hold_the_numbers():
     assert list(bars[0].y) == [0.5]
     curve = sensitivity_figure(RECORD).data[0]
     assert (list(curve.x), list(curve.y)) == ([0.0, 0.5], [0.0, 0.3])
+
+
+def test_int8_twins_are_points_of_the_front_with_a_line_from_where_they_come():
+    made = {"searched": {}, "candidate": CUT}
+    twins = [
+        finalist("f1-aa-int8", 0.87, 0.2, quantized=Quantized("f1-aa", "f1"), **made),
+        finalist("dense-int8", 0.89, 0.5, quantized=Quantized("dense", "dense"), **made),
+    ]
+    record = make([finalist("f1-aa", 0.88, 0.4), *twins], "f1-aa")
+    traces = front_figure(record, "latency").data
+    passed = next(trace for trace in traces if trace.name == "finalist, passed the gate")
+    assert list(passed.text) == ["f1", "f1 int8", "dense int8"]
+    lines = [[*zip(trace.x, trace.y, strict=True)] for trace in traces if trace.mode == "lines"]
+    assert lines[1:] == [[(0.4, 0.88), (0.2, 0.87)], [(1.0, 0.9), (0.5, 0.89)]]
+    rows = {trace.hovertemplate.split("</b>")[0] for trace in cuts_figure(record).data}
+    assert rows == {"<b>f1-aa"}
 
 
 def test_infeasible_trials_are_crossed_out_and_in_no_arm():

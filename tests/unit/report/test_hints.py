@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from finished import DENSE, RECORD, figures, finalist, make
 from invented import narrowed
-from secateur.records import Candidate, Edit, GroupSummary, Measurement
+from secateur.records import Candidate, Edit, GroupSummary, Measurement, Quantized
 from secateur.report.hints import hints
 
 GROUPS = (
@@ -106,3 +106,15 @@ def test_a_pattern_is_said_with_the_layers_of_the_file_that_have_it():
     found = hints(replace(make([shown], "f1"), definition={"evaluator": {"runtime": "onnxruntime"}}))
     (zeros,) = [hint for hint in found if hint.cause == ZEROS]
     assert zeros.seen.endswith("2:4 as sparse tensor cores read it: 8 of 10 layers.")
+
+
+def test_int8_that_takes_longer_than_float32_is_named():
+    twins = [finalist("f1", 0.88, 0.4), finalist("f1-int8", 0.87, 0.5, quantized=Quantized("f1", "f1"))]
+    fast = finalist("dense-int8", 0.89, 0.6, quantized=Quantized("dense", "dense"))
+    said = {hint.cause: hint.seen for hint in hints(make([*twins, fast], "f1"))}["Int8 without fast kernels"]
+    assert said.startswith(
+        "1 of 2 int8 models are slower on this device: f1-int8 (1.25× the time of its float32 twin)."
+    )
+    said = {hint.cause: hint.seen for hint in hints(make([twins[0], fast], "f1"))}["Int8 without fast kernels"]
+    assert said == "Does not apply: none of the 1 int8 models is slower than its float32 twin."
+    assert "Int8 without fast kernels" not in {hint.cause for hint in hints(make(twins[:1], "f1"))}

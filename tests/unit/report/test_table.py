@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from finished import RECORD, figures, finalist, make
 from secateur.formatting import UNKNOWN
-from secateur.records import Measurement
+from secateur.records import Measurement, Quantized
 from secateur.report import before_and_after, headline
 from secateur.report.audit import audit_facts
 from secateur.report.front_figure import front_figure
@@ -94,6 +94,19 @@ def test_what_was_not_shown_and_what_test_data_refuses_are_notes():
     assert headline(record) == (
         "1 of 2 finalists passed the gate. Test data contradicts the constraints for each of them: none gets the alias."
     )
+
+
+def test_an_int8_model_is_compared_with_its_float32_twin():
+    off = Measurement(0.0123, "relative squared error", "measured", 100)
+    slow = finalist("a-int8", 0.87, 0.45, quantized=Quantized("a", "a", off), searched={})
+    fast = finalist("dense-int8", 0.89, 0.5, quantized=Quantized("dense", "dense"), searched={})
+    same = finalist("b-int8", 0.87, 0.41, quantized=Quantized("a", "a"), searched={})
+    rows = {r.cells[0]: r.notes for r in before_and_after(make([finalist("a", 0.88, 0.4), slow, fast, same], "a")).rows}
+    assert rows["a"] == ()
+    said = "int8 of a, outputs 1.23 % off (squared error over their spread), slower on this device: 1.12× the time"
+    assert rows["a-int8"] == (said,)
+    assert rows["dense-int8"] == ("int8 of dense, 2.00× faster",)
+    assert rows["b-int8"] == ("int8 of a, as fast, within what could be measured",)
 
 
 def test_a_change_that_was_taken_sample_by_sample_has_its_interval():
