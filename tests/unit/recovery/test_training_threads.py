@@ -25,7 +25,7 @@ def _three():
 
 @pytest.mark.parametrize(("kept_busy", "expected"), [(0.5, 1), (1.5, 1), (2.5, 2), (9.0, 3)])
 def test_a_training_has_the_threads_that_its_batches_keep_busy(kept_busy, expected, monkeypatch):
-    workload = make_workload()
+    workload = make_workload(samples=200)
     teacher = workload.build_model()
     macs = layer_costs(teacher, workload.example_inputs).total * SETTINGS.batch
     monkeypatch.setattr(threads, "MACS_OF_A_THREAD", macs / kept_busy)

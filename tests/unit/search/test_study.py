@@ -137,9 +137,13 @@ def test_what_a_planned_trial_was_is_read_from_its_record_and_not_from_its_label
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_two_studies_share_a_database_without_meeting(sampler, tmp_path):
-    one = run(tmp_path, 15, name="one", sampler=sampler)
-    two = run(tmp_path, 15, name="two", sampler=sampler)
+def test_every_sampler_goes_through_a_whole_search(sampler, tmp_path, in_memory):
+    assert run(tmp_path, 15, sampler=sampler).evaluated == 15
+
+
+def test_two_studies_share_a_database_without_meeting(tmp_path):
+    one = run(tmp_path, 15, name="one", sampler="tpe")
+    two = run(tmp_path, 15, name="two", sampler="nsga2")
     assert one.evaluated == two.evaluated == 15
 
 
