@@ -1,7 +1,8 @@
 """Which way of choosing zeros loses least when very few weights are left, at the same training.
 
-All layers lose weights by one threshold of the criterion, so that a layer's share is its own; those that training chooses (gradual,
-movement, tickets, magnitude in five steps) take the shares of `magnitude`. Networks of criteria are refitted and recalibrated as
+All layers lose weights by one threshold of the criterion, so that a layer's share is its own; those whose scores do not compare
+between layers (wanda, obs) and those that training chooses (gradual, movement, tickets, magnitude in five steps) take the shares of
+`magnitude`. Networks of criteria are refitted and recalibrated as
 candidates of a search are. Then each is trained for the same number of steps in all, distilled from the original; a ticket's five
 trainings share them, and start from early weights where the workload has some; its zeros with new weights are trained as the ticket
 is in the end. A seed draws calibration samples, training samples and their order, and the scores of `random`.
@@ -29,6 +30,7 @@ from common import add_model, arguments, loaded_pipeline, write_json
 from criteria import calibrated, spread
 from secateur.compression.compensation.gram import grams_of
 from secateur.compression.costs import nonzero_after
+from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies
 from secateur.evaluators.cutting import Cutting
@@ -53,6 +55,11 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 
 NEW = "new weights"
+
+
+def comparable(criterion: str) -> bool:
+    """Whether one threshold on its scores says how much each layer loses."""
+    return criterion not in WEIGHT_METHODS or WEIGHT_METHODS[criterion].comparable
 
 
 class Arms:
@@ -80,8 +87,8 @@ class Arms:
         return {name: {f"{WEIGHTS}/random": torch.rand(size, generator=generator)} for name, size in sizes.items()}
 
     def candidate(self, criterion: str, zeros: float, scores: Saliencies) -> Candidate:
-        """One threshold for all layers; of each a thousandth of its weights stays at least."""
-        by_group: dict[str, Tensor] = {name: own[f"{WEIGHTS}/{criterion}"] for name, own in scores.items()}
+        """One threshold for all layers; of each a thousandth of its weights stays at least. scores: that give the shares."""
+        by_group: dict[str, Tensor] = {name: next(iter(own.values())) for name, own in scores.items()}
         every = torch.cat([*by_group.values()])
         threshold = every.kthvalue(round(zeros * len(every))).values
         kept = {name: float((own > threshold).float().mean()) for name, own in by_group.items()}
@@ -100,7 +107,7 @@ class Arms:
             plan = resolve(candidate, self.groups, scores)
             return CompressedModel(candidate, plan, self.cutting.cut(plan, images))
 
-        candidate = self.candidate(criterion, zeros, scores)
+        candidate = self.candidate(criterion, zeros, scores if comparable(criterion) else self.scores("magnitude"))
         settings = RECIPE.model_copy(update=changed)
         finalist = Finalist(name, 0, candidate, {}, settings, begun)
         untuned = begun(candidate).module

@@ -168,7 +168,10 @@ WEIGHT_METHODS: Registry[WeightMethod] = Registry(
             wanda, "value times what it reads, compared within its row", needs_grams=True, comparable=False
         ),
         "obs": WeightMethod(
-            obs, "error of the layer's output where its other weights make up for it", needs_grams=True
+            obs,
+            "error of the layer's output where its other weights make up for it",
+            needs_grams=True,
+            comparable=False,  # an error of one layer's output says nothing of another's
         ),
         "snip": WeightMethod(snip, "first-order change of the loss, on calibration data", gradients="loss"),
         "grasp": WeightMethod(
