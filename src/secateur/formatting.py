@@ -6,9 +6,9 @@ else is a plain number with its unit behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from secateur.records import SHARE, Comparison, Measurement
+from secateur.records import SHARE, Comparison, GatePath, Measurement
 
 UNKNOWN = "–"
 
@@ -134,3 +134,22 @@ def patterns(found: Mapping[str, tuple[int, int]]) -> str:
     return " ".join(
         f"{name} as sparse tensor cores read it: {has} of {of} layers." for name, (has, of) in found.items()
     )
+
+
+def path_name(path: GatePath, paths: Sequence[GatePath]) -> str:
+    """Which gates are closed on one of a network's paths; the last of them closes all."""
+    if not path.closed:
+        return "every gate open"
+    return "every gate closed" if path == paths[-1] else f"{path.closed[0]} closed"
+
+
+def gated_costs(paths: Sequence[GatePath]) -> str:
+    """That the figures of a network with gates are averages, and what its ends take; empty without gates."""
+    if not paths:
+        return ""
+    ends = (
+        f"{path_name(path, paths)}: {short(path.macs)} MACs"
+        + (f", latency {ratio(path.latency)} of dense" if path.latency else "")
+        for path in (paths[0], paths[-1])
+    )
+    return f"gates choose the blocks of each sample: latency and MACs are averages over calibration samples; {'; '.join(ends)}"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from finished import RECORD, finalist, make
-from secateur.records import Candidate, Measurement, Quantized
+from secateur.records import Candidate, GatePath, Measurement, Quantized
 from secateur.registry import Target
 from secateur.registry.contents import finalist_parameters, finalist_points, run_points, status
 from secateur.registry.model_card import model_card, run_description
@@ -110,6 +110,13 @@ def test_a_model_card_says_what_how_and_where_it_ends():
     assert "- test: 100 samples, used once, on what is registered" in card
     assert "Latency and memory hold for this device" in card
     assert len(card) < 5000
+    assert "gates" not in card
+    gated = model_card(RECORD, replace(RECORD.finalists[0], paths=(GatePath((), 9), GatePath(("a",), 2))))
+    assert (
+        "× the dense model's speed on average. **f1-aa**: w, with channels removed, with gates before its blocks"
+        in gated
+    )
+    assert "are averages over calibration samples; every gate open: 9 MACs; every gate closed: 2 MACs." in gated
     broken = replace(best, failure="it broke")
     assert model_card(make([broken], None), broken).endswith("Reason: it broke")
 

@@ -69,7 +69,11 @@ def accuracy(context: Context) -> Measurement:
 
 def latency(context: Context) -> Measurement:
     """Time of one run as a ratio to the dense model's, measured alternately. Milliseconds are in the details."""
-    answer = context.device
+    return latency_in(context.device)
+
+
+def latency_in(answer: Answer | None) -> Measurement:
+    """The same, of what a device has said. Raises EvaluationFailed where it said nothing of it."""
     if answer is not None and answer.report is None and answer.prediction is not None:
         prediction = answer.prediction
         return Measurement(

@@ -52,18 +52,22 @@ def opened(block: str) -> str:
     return f"{block}.open"
 
 
+def prices_in(model: onnx.ModelProto) -> Prices | None:
+    """What the blocks of a settled file cost; None of a file without gates."""
+    return next((Prices(**json.loads(entry.value)) for entry in model.metadata_props if entry.key == _PRICES), None)
+
+
 def with_decisions(content: bytes) -> tuple[bytes, Prices]:
     """A settled file with the decision of each gate as a further output, in the order of the prices, and the prices.
 
     Raises ModelError where there are none.
     """
     model = onnx.load_model_from_string(content)
-    entries = [entry.value for entry in model.metadata_props if entry.key == _PRICES]
-    if not entries:
+    prices = prices_in(model)
+    if prices is None:
         raise ModelError(
             "This ONNX file has no gates: it was not exported from a model that was trained with 'recover.gates'."
         )
-    prices = Prices(**json.loads(entries[0]))
     for block in prices.blocks:
         model.graph.output.append(onnx.helper.make_tensor_value_info(opened(block), onnx.TensorProto.BOOL, []))
     return model.SerializeToString(), prices

@@ -22,23 +22,25 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from secateur.compression.gates import gated_blocks
 from secateur.compression.storage import save_compressed, stored
 from secateur.definition import LocalDevice
 from secateur.errors import DataUnreadable, EvaluationFailed, ModelError, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.measuring import STREAM_SAMPLES
+from secateur.evaluators.metrics import latency_in
 from secateur.evaluators.on_device import Answer
 from secateur.evaluators.sample_scores import save_scores
 from secateur.files import write
+from secateur.gating import closings, file_on_path, module_on_path, prices_of
 from secateur.gating.placing import decisions
-from secateur.gating.prices import prices_of
 from secateur.pipelines.exporting import export_into, patterns_in, stored_network
 from secateur.pipelines.finalists import Finalist
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.pipelines.tuning import OnEpoch, Tuning
-from secateur.records import CompressedModel, Recovered, earlier
+from secateur.records import CompressedModel, GatePath, Recovered, earlier
 from secateur.recovery.fine_tune import Tuned
 from secateur.recovery.trainers import TRAINING
 from secateur.workloads.roles import collect
@@ -47,6 +49,9 @@ _RECOVERED: TypeAdapter[Recovered] = TypeAdapter(Recovered)
 
 OWN_FAULTS = (EvaluationFailed, ModelError, WorkloadError)
 """What is one finalist's failure: it does not export, or the user's loss, score or metric raises over it. The others go on."""
+
+_Asked = tuple[Answer | None, tuple[GatePath, ...]]
+"""What a device has said of a network, and of its single paths."""
 
 ROLE = "selection"
 """The data role that finalists are measured on."""
@@ -103,7 +108,7 @@ class Recovery:
         """A finalist that is trained and exported. Returns what remains: its figures, or what it failed of, kept for good."""
         if (done := self.done(finalist.name)) is not None:
             return lambda: done
-        recovered, evaluator = self._empty(finalist), self.prepared.evaluator
+        recovered = self._empty(finalist)
         try:
             recovered, compressed = self._trained(finalist, on_epoch)
             network = self._exported(finalist, compressed)
@@ -118,7 +123,7 @@ class Recovery:
                 shutil.rmtree(folder, ignore_errors=True)
             return partial(self.kept, replace(recovered, failure=str(error)))
         self.step(f"measuring {finalist.name}")
-        asked = None if beside is None else beside.submit(evaluator.ask, network, ROLE, evaluator.everything)
+        asked = None if beside is None else beside.submit(self._asked, network)
         return lambda: self.kept(self.measured(recovered, network, asked))
 
     def done(self, name: str) -> Recovered | None:
@@ -173,7 +178,7 @@ class Recovery:
         with self.watch.stage("recover.training"):
             return self._tuning.trained(network, finalist.settings, finalist.candidate, checkpoint, on_epoch)
 
-    def measured(self, recovered: Recovered, network: Network, asked: Future[Answer | None] | None = None) -> Recovered:
+    def measured(self, recovered: Recovered, network: Network, asked: Future[_Asked] | None = None) -> Recovered:
         """A network as it ships with its figures on selection data and its score on the search data once more, or with its failure.
 
         asked: what the device says of it, where it is asked already.
@@ -181,7 +186,7 @@ class Recovery:
         evaluator = self.prepared.evaluator
         try:
             with self._measuring():
-                answer = None if asked is None else asked.result()
+                answer, paths = (None, self._paths(network)) if asked is None else asked.result()
                 measured = evaluator.score(network, ROLE, evaluator.everything, answer)
                 on_search = evaluator.measure(network, "search", ["accuracy"])["accuracy"]
         except DataUnreadable:
@@ -189,7 +194,28 @@ class Recovery:
         except OWN_FAULTS as error:
             return replace(recovered, failure=str(error))
         save_scores(measured.scores, scores_file(self.run.path / recovered.folder, ROLE))
-        return replace(recovered, measurements=measured.measurements, on_search=on_search)
+        return replace(recovered, measurements=measured.measurements, on_search=on_search, paths=paths)
+
+    def _asked(self, network: Network) -> _Asked:
+        """All that the device says of a network."""
+        evaluator = self.prepared.evaluator
+        return evaluator.ask(network, ROLE, evaluator.everything), self._paths(network)
+
+    def _paths(self, network: Network) -> tuple[GatePath, ...]:
+        """What single paths through a network with gates take."""
+        if not gated_blocks(network.module):
+            return ()
+        evaluator, prices = self.prepared.evaluator, prices_of(network.module, self.prepared.workload.example_inputs)
+        timed = "latency" in evaluator.everything
+
+        def taken(closed: tuple[str, ...]) -> GatePath:
+            macs = prices.of(prices.blocks.keys() - set(closed))
+            if not timed:
+                return GatePath(closed, macs)
+            fixed = Network(module_on_path(network.module, closed), file_on_path(network.onnx, prices, closed), macs)
+            return GatePath(closed, macs, latency_in(evaluator.ask(fixed, ROLE, ["latency"])))
+
+        return tuple(map(taken, closings(prices)))
 
     def _empty(self, finalist: Finalist) -> Recovered:
         """A finalist of which nothing is known yet."""

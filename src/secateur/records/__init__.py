@@ -15,7 +15,7 @@ from secateur.records.evaluations import (
     Provenance,
     gain,
 )
-from secateur.records.finalists import Check, Comparison, GateCheck, Quantized, Recovered, Verdict, Version
+from secateur.records.finalists import Check, Comparison, GateCheck, GatePath, Quantized, Recovered, Verdict, Version
 from secateur.records.groups import Excluded, Group, Member, Side, Weights
 from secateur.records.plans import (
     BLOCKS,
@@ -81,6 +81,7 @@ __all__ = [
     "Fidelity",
     "Gate",
     "GateCheck",
+    "GatePath",
     "Goal",
     "Group",
     "GroupSummary",

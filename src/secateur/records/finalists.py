@@ -23,6 +23,18 @@ class Quantized:
 
 
 @dataclass(frozen=True)
+class GatePath:
+    """A path through a network with gates. closed: blocks that are passed by. macs: of a sample that takes it.
+
+    latency: of a run in which every sample takes it, as a ratio to the dense model's; None where latency is not measured.
+    """
+
+    closed: tuple[str, ...]
+    macs: int
+    latency: Measurement | None = None
+
+
+@dataclass(frozen=True)
 class Recovered:
     """A finalist after fine-tuning, re-measured on data that the search never saw.
 
@@ -31,7 +43,8 @@ class Recovered:
     losses (mean of each epoch): of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None.
     failure: why it could not be measured or compared, or None. patterns: N:M → (layers of its file that have it as sparse tensor
     cores read it, layers that were to have it); the others have too few input channels, or a number of them that is no multiple of
-    M, or several groups. quantized: None for one in float32.
+    M, or several groups. quantized: None for one in float32. paths: of a network with gates: all of them open, each closed alone,
+    all closed; its measurements are averages over samples.
     """
 
     name: str
@@ -48,6 +61,7 @@ class Recovered:
     losses: tuple[float, ...] = ()
     patterns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     quantized: Quantized | None = None
+    paths: tuple[GatePath, ...] = ()
 
     @property
     def precision(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.formatting import compared, difference_with_interval, number, outcome, patterns
+from secateur.formatting import compared, difference_with_interval, gated_costs, number, outcome, patterns
 from secateur.records import ROLES, SHARE, Comparison, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.contents import status
 from secateur.registry.package import Target
@@ -80,7 +80,7 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
         "### Data",
         "\n".join(f"- {r}: {record.samples[r]} samples, {_USE[r]}" for r in ROLES if r in record.samples),
     ]
-    lines += ["### Measured how", _method(record), "### Limits", _limits(record)]
+    lines += ["### Measured how", _method(record, finalist), "### Limits", _limits(record)]
     return "\n\n".join(lines)
 
 
@@ -95,6 +95,8 @@ def _done(record: RunRecord, finalist: Recovered) -> str:
         parts = ["with channels removed", f"fine-tuned for {finalist.epochs} epochs against the dense model as teacher"]
     else:
         parts = ["with channels removed", "not fine-tuned"]
+    if finalist.paths:
+        parts.insert(1, "with gates before its blocks")
     if finalist.quantized is not None:
         parts.append("then quantized to int8")
     return ", ".join(parts)
@@ -146,7 +148,8 @@ def _in_short(record: RunRecord, finalist: Recovered) -> str:
     accuracy = _figure(finalist.measurements["accuracy"], record.score_unit)
     latency = finalist.measurements.get("latency")
     faster = f", {1 / latency.value:.2f}× the dense model's speed" if latency is not None and latency.value > 0 else ""
-    return f"{record.score_name} {accuracy}{faster}"
+    average = " on average" if faster and finalist.paths else ""
+    return f"{record.score_name} {accuracy}{faster}{average}"
 
 
 def _loading(target: Target, finalist: Recovered) -> str:
@@ -191,10 +194,12 @@ def _eight_bits(finalist: Recovered) -> str:
     )
 
 
-def _method(record: RunRecord) -> str:
+def _method(record: RunRecord, finalist: Recovered) -> str:
+    gates = gated_costs(finalist.paths)
     return (
         f"On {record.device}. Figures are of the exported ONNX file on selection data, after recovery; intervals are 95 %. "
         "Latency is the ratio to the dense model's, both timed in turns in the same measurement."
+        + (f" {gates[0].upper()}{gates[1:]}." if gates else "")
     )
 
 

@@ -21,6 +21,7 @@ from secateur.report.group_figures import cuts_figure, sensitivity_figure
 from secateur.report.hints import hints
 from secateur.report.loading import snippets
 from secateur.report.method import definition_text, facts
+from secateur.report.paths import paths_table
 from secateur.report.summary import cards, result, warnings
 from secateur.report.table import before_and_after, gate_table
 from secateur.report.timing import spent
@@ -74,6 +75,7 @@ def _context(record: RunRecord, versions: Sequence[Version] | None) -> dict[str,
         "gate": gate_table(record),
         "snippets": snippets(record, versions or ()),
         "device": device_table(record),
+        "paths": paths_table(record),
         "hints": hints(record),
         "arm_names": ARM_NAMES,
         "audit": audit_facts(record),

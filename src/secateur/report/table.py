@@ -9,6 +9,7 @@ from secateur.formatting import (
     compared,
     difference,
     difference_with_interval,
+    gated_costs,
     kilobytes,
     of_dense,
     score_with_interval,
@@ -147,7 +148,7 @@ def notes(record: RunRecord, finalist: Recovered) -> list[str]:
         remarks.append(f"fine-tuning stopped early: {finalist.stopped}")
     if (compared := against_twin(record, finalist)) is not None:
         remarks.append(compared)
-    return remarks
+    return [*remarks, *filter(None, [gated_costs(finalist.paths)])]
 
 
 def status(record: RunRecord, finalist: Recovered) -> str:

@@ -12,7 +12,7 @@ from nets import images, network
 from secateur.compression.gates import gated, gated_blocks, set_threshold
 from secateur.errors import ModelError
 from secateur.evaluators.onnx_export import export
-from secateur.gating import GatedSession, prices_of
+from secateur.gating import GatedSession, closings, file_on_path, module_on_path, prices_of
 from secateur.gating.onnx_graph import THRESHOLD, settled
 from secateur.gating.placing import decisions
 
@@ -96,3 +96,16 @@ def test_a_file_without_gates_is_refused(dense_onnx, model):
         GatedSession(dense_onnx)
     with pytest.raises(ModelError, match="kept 0 of 3 gates"):
         settled(dense_onnx, prices_of(model, (images(),)))
+
+
+@torch.no_grad()
+def test_a_file_and_a_module_that_take_one_path_whatever_they_are_given(model, file):
+    prices, inputs = prices_of(model, (images(),)), varied(20, 4)
+    assert closings(prices) == [(), *((name,) for name in GATES), tuple(GATES)]
+    for closed in closings(prices):
+        expected = module_on_path(model, closed)
+        assert all((opened == (name not in closed)).all() for name, opened in decisions(expected, inputs).items())
+        frame = GatedSession(file_on_path(file, prices, closed)).frame({"input": inputs.numpy()})
+        assert frame.opened == tuple(name for name in GATES if name not in closed)
+        assert np.allclose(frame.outputs["output"], expected(inputs), rtol=1e-3, atol=1e-4)
+    assert not np.isinf([block.threshold for block in gated_blocks(model).values()]).any()

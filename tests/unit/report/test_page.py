@@ -11,7 +11,7 @@ import pytest
 from plotly.offline import get_plotlyjs_version
 
 from finished import RECORD, finalist, make
-from secateur.records import Audit, Refitted, Rung, Version
+from secateur.records import Audit, GatePath, Refitted, Rung, Version
 from secateur.report.page import code, write_report
 
 VERSIONS = [
@@ -86,6 +86,9 @@ def test_the_contents_lead_to_the_sections_that_are_there(tmp_path):
     assert [link.removeprefix("#") for link in bare.links] == [i for i in bare.ids if i.startswith("section-")]
     assert "#section-sensitivity" in page.links
     assert "#section-sensitivity" not in bare.links
+    assert "#section-paths" not in page.links
+    gated = replace(RECORD, finalists=(finalist("f1-aa", 0.88, 0.4, paths=(GatePath((), 9), GatePath(("a",), 2))),))
+    assert "#section-paths" in page_of(gated, tmp_path).links
 
 
 def test_nothing_is_fetched_and_the_browser_is_told_so(tmp_path):

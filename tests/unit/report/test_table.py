@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from finished import RECORD, figures, finalist, make
 from secateur.formatting import UNKNOWN
-from secateur.records import Measurement, Quantized
+from secateur.records import GatePath, Measurement, Quantized
 from secateur.report import before_and_after, headline
 from secateur.report.audit import audit_facts
 from secateur.report.front_figure import front_figure
+from secateur.report.paths import paths_table
 from secateur.report.table import status
 
 
@@ -144,3 +145,32 @@ def test_exact_latency_has_no_interval_to_divide_by():
     record = make([finalist("a", 0.88, 0.5, measurements=figures(0.88, 0.5, 5e5) | {"latency": exact})], "a")
     assert cells(record)["a"]["speed-up"] == "2.00× (2.00–2.00)"
     assert cells(record)["a"]["ms (dense model)"] == "–"
+
+
+def test_a_model_with_gates_has_its_ends_as_a_note_and_its_paths_in_a_table():
+    def path(closed, macs, latency):
+        details = {"min_ms": latency, "dense_min_ms": 1.0}
+        return GatePath(
+            closed, macs, Measurement(latency, "of dense", "measured", 8, (latency, latency), "cpu", details)
+        )
+
+    paths = (path((), 9e6, 1.2), path(("a",), 5e6, 0.8), path(("b",), 6e6, 0.9), path(("a", "b"), 2e6, 0.5))
+    record = make([finalist("f1", 0.88, 0.7, paths=paths), finalist("f2", 0.88, 0.6)], "f2")
+    rows = {row.cells[0]: row for row in before_and_after(record).rows}
+    (note,) = rows["f1"].notes
+    assert note.startswith(
+        "gates choose the blocks of each sample: latency and MACs are averages over calibration samples; "
+    )
+    assert note.endswith(
+        "every gate open: 9 M MACs, latency 1.200 ± 0.000 of dense; every gate closed: 2 M MACs, latency 0.500 ± 0.000 of dense"
+    )
+    assert rows["f2"].notes == ()
+    assert [row.cells for row in paths_table(record).rows] == [
+        ("f1", "every gate open", "9 M", "1.200 ± 0.000", "1.200", "1.000"),
+        ("f1", "a closed", "5 M", "0.800 ± 0.000", "0.800", "1.000"),
+        ("f1", "b closed", "6 M", "0.900 ± 0.000", "0.900", "1.000"),
+        ("f1", "every gate closed", "2 M", "0.500 ± 0.000", "0.500", "1.000"),
+    ]
+    untimed = make([finalist("f1", 0.88, 0.7, paths=tuple(replace(path, latency=None) for path in paths))], "f1")
+    assert paths_table(untimed).rows[0].cells == ("f1", "every gate open", "9 M")
+    assert paths_table(make([finalist("f2", 0.88, 0.6)], "f2")) is None
