@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from secateur.agent.runtimes import Available, Runtime
-from secateur.compression.criteria import METHODS, Method
-from secateur.compression.criteria.blocks import BLOCK_METHODS, BlockMethod
-from secateur.compression.criteria.weights import WEIGHT_METHODS, WeightMethod
+from secateur.compression.criteria import CRITERIA, Criterion
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import DEVICE_KINDS, EvaluatorDefinition, PipelineDefinition, SearchSpaceDefinition, shipped
 from secateur.errors import PluginError
@@ -40,32 +38,18 @@ def _listed(registry: Registry[T], row: Callable[[T], dict[str, str]]) -> Entrie
     return [{heading: entry.get(heading, "") for heading in headings} for entry in listed]
 
 
-def _method(method: Method) -> dict[str, str]:
-    needs = "calibration data" if method.needs_data else "batch norm" if method.needs_batch_norm else ""
-    return {"what": method.summary, "needs": needs, "extra": method.extra}
+def _criterion(criterion: Criterion) -> dict[str, str]:
+    return {"what": criterion.summary, "needs": criterion.needs, "extra": criterion.extra}
 
 
 def _methods() -> Entries:
     """Each kind of edit with each criterion of what it takes: channels, weights, blocks."""
-    criteria = {
-        "channels": _listed(METHODS, _method),
-        "weights": _listed(WEIGHT_METHODS, _weight_method),
-        "residual blocks": _listed(BLOCK_METHODS, _block_method),
-    }
+    criteria = {unit: _listed(registry, _criterion) for unit, registry in CRITERIA.items()}
     return [
         {**entry, "name": Edit(name, 0, entry["name"]).method}
         for name, transform in TRANSFORMS.items()
         for entry in criteria[transform.unit]
     ]
-
-
-def _weight_method(method: WeightMethod) -> dict[str, str]:
-    needs = "calibration data" if method.needs_data else ""
-    return {"what": method.summary, "needs": needs, "extra": method.extra}
-
-
-def _block_method(method: BlockMethod) -> dict[str, str]:
-    return {"what": method.summary, "needs": "calibration data", "extra": ""}
 
 
 def _runtime(runtime: Runtime) -> dict[str, str]:

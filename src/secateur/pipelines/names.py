@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from secateur.agent.runtimes import Unavailable, check_options
-from secateur.compression.criteria import METHODS
-from secateur.compression.criteria.weights import WEIGHT_METHODS
+from secateur.compression.criteria import CRITERIA, Criterion
+from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import (
     UPPER_GOALS,
     ConstraintDefinition,
@@ -22,7 +22,7 @@ from secateur.evaluators import METRICS, Metric
 from secateur.evaluators.formats import FORMATS, ONNX
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import SCORES, check_direction, check_threads
-from secateur.records import DEPTH, Direction, named
+from secateur.records import Direction, named
 from secateur.search.samplers import SAMPLERS, refusal
 from secateur.workloads.loading import load_attribute
 
@@ -60,9 +60,9 @@ def _check_methods(definition: PipelineDefinition) -> None:
     for i, rule in enumerate(definition.search_space.groups):
         for j, name in enumerate(rule.methods):
             (transform, criterion), where = named(name), definition.search_space.where("groups", i, "methods", j)
-            if transform == DEPTH or criterion not in (known := WEIGHT_METHODS if "/" in name else METHODS):
-                continue
-            method = known[criterion]
+            if transform not in TRANSFORMS or criterion not in (known := CRITERIA[TRANSFORMS[transform].unit]):
+                continue  # said where the space is built
+            method: Criterion = known[criterion]
             if method.extra and importlib.util.find_spec(method.extra) is None:  # it is named after its package
                 raise DefinitionError(
                     f"{where}: '{name}' needs the extra {method.extra}: pip install 'secateur[{method.extra}]'"

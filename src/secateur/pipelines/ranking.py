@@ -10,10 +10,11 @@ from torch import nn
 
 from secateur.compression.block_saliency import block_saliencies
 from secateur.compression.compensation.gram import Grams
+from secateur.compression.criteria import CRITERIA
 from secateur.compression.proof import Proof
 from secateur.compression.resolution import resolve
 from secateur.compression.saliency import Saliencies, compute_saliencies, raising
-from secateur.compression.transforms import TRANSFORMS, Unit
+from secateur.compression.transforms import TRANSFORMS
 from secateur.compression.weight_saliency import weight_saliencies
 from secateur.errors import ModelError, NotFinite
 from secateur.pipelines.preparation import Prepared
@@ -59,7 +60,7 @@ def scores_of(
 
     A group without members has no channels that may go. Raises what the criteria raise.
     """
-    criteria: dict[Unit, list[str]] = {"channels": [], "weights": [], "residual blocks": []}
+    criteria = {unit: list[str]() for unit in CRITERIA}
     for transform, criterion in map(named, methods):
         asked = criteria[TRANSFORMS[transform].unit]
         asked += [criterion] if criterion not in asked else []

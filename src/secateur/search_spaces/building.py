@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from secateur.compression.criteria import available_methods
+from secateur.compression.criteria import CRITERIA, Criterion
 from secateur.compression.groups import FoundGroups
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import GroupRule, SearchSpaceDefinition, one_of
@@ -105,12 +105,9 @@ def _choice(group: Group, rule: GroupRule, multiple: int) -> Choice:
 
 def _suits(group: Group, method: str) -> bool:
     """Whether a method says anything about a group."""
-    transform, criterion = named(method)
-    if TRANSFORMS[transform].unit == "residual blocks":
-        return group.block
-    if TRANSFORMS[transform].unit == "weights":
-        return bool(group.weights)
-    return bool(group.removable) and criterion in available_methods(group, [criterion])
+    transform, name = named(method)
+    criterion: Criterion = CRITERIA[TRANSFORMS[transform].unit][name]
+    return criterion.fits(group)
 
 
 def _check_fitting(definition: SearchSpaceDefinition, choices: Mapping[str, Choice]) -> None:

@@ -6,19 +6,18 @@ stepped parameter (Gaussian processes take seconds over those) and equal options
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.compression.criteria import METHODS
-from secateur.compression.criteria.blocks import BLOCK_METHODS
+from secateur.compression.criteria import CRITERIA
 from secateur.compression.criteria.channel_tensors import WRITING
 from secateur.compression.criteria.weights import WEIGHT_METHODS
 from secateur.compression.saliency import Saliencies
-from secateur.compression.transforms import TRANSFORMS, Unit
+from secateur.compression.transforms import TRANSFORMS
 from secateur.records import CHANNELS, DEPTH, Candidate, Edit, Excluded, Group, named, scored_as
 from secateur.search_spaces.choice import Choice, Option
 
@@ -207,15 +206,10 @@ class SearchSpace:
 
 def all_methods() -> list[str]:
     """Every method by name, transform by transform: the criteria of channels, then those of weights, then those of blocks."""
-    criteria: dict[Unit, Iterable[str]] = {
-        "channels": METHODS,
-        "weights": WEIGHT_METHODS,
-        "residual blocks": BLOCK_METHODS,
-    }
     return [
         Edit(name, 0, criterion).method
         for name, transform in TRANSFORMS.items()
-        for criterion in criteria[transform.unit]
+        for criterion in CRITERIA[transform.unit]
     ]
 
 

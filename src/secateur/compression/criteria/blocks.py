@@ -5,12 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from torch import Tensor
 
 from secateur.plugins import Registry
+from secateur.records import Group
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,13 @@ class BlockMethod:
     score: Callable[[BlockPass], Tensor]
     summary: str
     needs_gradients: bool = False
+    extra: ClassVar[str] = ""
+    needs: ClassVar[str] = "calibration data"
+    needs_grams: ClassVar[bool] = False
+
+    def fits(self, group: Group) -> bool:
+        """Whether it says anything about a group: it stands for a residual block."""
+        return group.block
 
 
 def influence(seen: BlockPass) -> Tensor:

@@ -39,6 +39,21 @@ class Method:
         """Whether it sees calibration data."""
         return self.needs_gradients or self.needs_sample_gradients or self.needs_grams or self.needs_activations
 
+    @property
+    def needs(self) -> str:
+        """What it needs, in words; empty for the weights alone."""
+        return "calibration data" if self.needs_data else "batch norm" if self.needs_batch_norm else ""
+
+    def fits(self, group: Group) -> bool:
+        """Whether it says anything about a group: some need a batch norm in it, some a layer that reads it."""
+        reading = {member.kind for member in group.members if member.side == "in"}
+        return (
+            bool(group.removable)
+            and (not self.needs_batch_norm or any(member.kind == "batch norm" for member in group.members))
+            and (not self.needs_grams or bool(reading & {"convolution", "linear"}))
+            and (not self.needs_activations or bool(reading - {RECURRENT}))
+        )
+
 
 def _nni(pruner: str, tensors: ChannelTensors) -> Tensor:
     from secateur.compression.criteria import nni_pruners  # an extra, and seconds of imports
@@ -85,15 +100,5 @@ METHODS: Registry[Method] = Registry(
 
 
 def available_methods(group: Group, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the methods that say anything about this group: some need a batch norm in it, some a layer that reads it."""
-    has_norm = any(member.kind == "batch norm" for member in group.members)
-    reading = {member.kind for member in group.members if member.side == "in"}
-
-    def applies(method: Method) -> bool:
-        return (
-            (has_norm or not method.needs_batch_norm)
-            and (bool(reading & {"convolution", "linear"}) or not method.needs_grams)
-            and (bool(reading - {RECURRENT}) or not method.needs_activations)
-        )
-
-    return tuple(name for name in names if applies(METHODS[name]))
+    """Those of the methods that say anything about this group."""
+    return tuple(name for name in names if METHODS[name].fits(group))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from secateur.plugins import Registry
+from secateur.records import Group
 
 RIDGE = 1e-2
 """Of the mean diagonal of a Gram matrix, as for channels."""
@@ -69,6 +70,15 @@ class WeightMethod:
     def needs_data(self) -> bool:
         """Whether it sees calibration data."""
         return self.needs_grams or self.gradients in ("loss", "hessian product")
+
+    @property
+    def needs(self) -> str:
+        """What it needs, in words; empty for the weights alone."""
+        return "calibration data" if self.needs_data else ""
+
+    def fits(self, group: Group) -> bool:
+        """Whether it says anything about a group: some layer writes it with weights of its own."""
+        return bool(group.weights)
 
 
 def magnitude(weights: LayerWeights) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.compression.transforms.base import STAGES, Stage, Transform, Unit
+from secateur.compression.transforms.base import STAGES, Stage, Transform
 from secateur.compression.transforms.blocks import Blocks
 from secateur.compression.transforms.channels import Channels
 from secateur.compression.transforms.depth import Depth
@@ -13,4 +13,4 @@ TRANSFORMS: dict[str, Transform] = {
     transform.name: transform for transform in (Channels(), Weights(), NM(), Blocks(), Depth())
 }
 
-__all__ = ["STAGES", "TRANSFORMS", "Stage", "Transform", "Unit"]
+__all__ = ["STAGES", "TRANSFORMS", "Stage", "Transform"]

@@ -7,14 +7,13 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
+from secateur.compression.criteria import Unit
 from secateur.definition import GroupRule
 from secateur.records import Edit, Group, Level, Plan, Step
 
 Stage = Literal["structure", "pattern", "numbers"]
 """When a transform takes its turn: what a network consists of, which of its weights are zero, how numbers are written."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
-Unit = Literal["channels", "weights", "residual blocks"]
-"""What criteria rank for a transform: one score for each channel of a group, for each of its weights, or for a whole block."""
 
 
 class Transform(Protocol):

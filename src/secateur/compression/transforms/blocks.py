@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from secateur.compression.criteria import Unit
 from secateur.compression.masks import mask_of
-from secateur.compression.transforms.base import Stage, Unit
+from secateur.compression.transforms.base import Stage
 from secateur.compression.transforms.weights import LADDER, lowest, scored
 from secateur.definition import GroupRule
 from secateur.records import BLOCKS, PER_MILLE, Edit, Group, Level, Plan, Step, scored_as

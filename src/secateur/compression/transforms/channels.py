@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
+from secateur.compression.criteria import Unit
 from secateur.compression.plan import united
-from secateur.compression.transforms.base import Stage, Unit
+from secateur.compression.transforms.base import Stage
 from secateur.definition import GroupRule
 from secateur.records import CHANNELS, Edit, Group, Level, Plan, Remove, Step
 

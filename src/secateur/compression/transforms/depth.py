@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from secateur.compression.transforms.base import Stage, Unit
+from secateur.compression.criteria import Unit
+from secateur.compression.transforms.base import Stage
 from secateur.definition import GroupRule
 from secateur.records import DEPTH, Bypass, Edit, Group, Level, Plan, Step
 

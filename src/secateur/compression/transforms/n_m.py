@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from torch import Tensor
 
+from secateur.compression.criteria import Unit
 from secateur.compression.masks import mask_of
-from secateur.compression.transforms.base import Stage, Unit
+from secateur.compression.transforms.base import Stage
 from secateur.compression.transforms.weights import scored
 from secateur.definition import GroupRule
 from secateur.records import N_M, Edit, Group, Level, Plan, Step, scored_as

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from secateur.compression.criteria import Unit
 from secateur.compression.masks import mask_of
-from secateur.compression.transforms.base import Stage, Unit
+from secateur.compression.transforms.base import Stage
 from secateur.definition import GroupRule
 from secateur.records import PER_MILLE, WEIGHTS, Edit, Group, Level, Plan, Step, scored_as
 from secateur.records import Weights as LayerWeights
