@@ -32,6 +32,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sgd, ema 0.999": {"ema": 0.999},
     "adamw 0.01": {"optimizer": "adamw", "learning_rate": 0.01},
     "adamw 0.001": {"optimizer": "adamw", "learning_rate": 0.001},
+    "sgd, attention 1000": {"distill": {"attention": ["layer1", "layer2", "layer3"], "attention_weight": 1000.0}},
+    "sgd, attention 100": {"distill": {"attention": ["layer1", "layer2", "layer3"], "attention_weight": 100.0}},
+    "sgd, attention 10": {"distill": {"attention": ["layer1", "layer2", "layer3"], "attention_weight": 10.0}},
     "adamw 0.003": {"optimizer": "adamw", "learning_rate": 0.003},
     "adamw 0.001, ema 0.99": {"optimizer": "adamw", "learning_rate": 0.001, "ema": 0.99},
 }

@@ -23,6 +23,15 @@ class DistillDefinition(Declared):
     weight: float = Field(
         0.9, ge=0.0, le=1.0, description="Share of the distillation loss; the rest is the workload's loss."
     )
+    attention: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="Layers, by name or glob, whose attention maps are to be the dense model's: where they are strong, over all "
+        "channels (Zagoruyko & Komodakis 2017, arXiv:1612.03928). Outputs (n, channels, height, width) or (n, tokens, channels).",
+    )
+    attention_weight: float = Field(
+        10.0, ge=0.0, le=1e9, description="Factor of the mean squared distance of these maps, beside the two shares."
+    )
 
 
 class GatesDefinition(Declared):

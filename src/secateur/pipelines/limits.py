@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.transforms import TRANSFORMS
 from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, PipelineDefinition, RecoverDefinition
-from secateur.errors import DefinitionError, MeterFailed
+from secateur.errors import DefinitionError, MeterFailed, nearest
 from secateur.evaluators.formats import ONNX
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_inputs import MOST_BYTES
 from secateur.records import SCORE, Direction, Group, Workload, named
+from secateur.recovery.attention import layers_of, unmapped
 
 SCORES = (SCORE, SAMPLED)
 """Metrics whose direction is that of the workload's score."""
@@ -122,6 +123,22 @@ def check_int8(definition: PipelineDefinition) -> None:
             f"{where}: blocks with a gate ({definition.recover.where('gates')}) lie in an `If` of the file, where ONNX Runtime "
             "quantizes nothing. Allowed with gates: [none]. Change one of the two."
         )
+
+
+def check_attention(settings: RecoverDefinition, model: nn.Module, workload: Workload) -> None:
+    """Raises DefinitionError where layers whose attention maps shall be learnt are not there, or have none."""
+    patterns = settings.distill.attention if settings.distill else ()
+    names = [name for name, _ in model.named_modules() if name]
+    for i, pattern in enumerate(patterns):
+        assert settings.distill is not None  # noqa: S101 # it has patterns
+        where = settings.distill.where("attention", i)
+        if not layers_of(model, [pattern]):
+            raise DefinitionError(f"{where}: no layer is called '{pattern}'.{nearest(pattern, names)}")
+        for name, shape in unmapped(model, [pattern], workload.example_inputs):
+            raise DefinitionError(
+                f"{where}: '{name}' gives {shape}, which has no attention map: (n, channels, height, width) or "
+                "(n, tokens, channels) is needed. Name another layer."
+            )
 
 
 def check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:

@@ -31,6 +31,7 @@ from secateur.evaluators.onnx_export import check_size
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import (
     SCORES,
+    check_attention,
     check_batch,
     check_direction,
     check_gates,
@@ -145,6 +146,7 @@ def prepare(
     space = build_space(definition.search_space, found, multiple)
     if definition.recover is not None:
         check_recovery(definition.recover, workload, space.methods)
+        check_attention(definition.recover, model, workload)
     _check_sparse_training(definition, space, model)
     step("exporting the dense model")
     dense = DenseModel(model, workload, found.costs, dense_onnx)

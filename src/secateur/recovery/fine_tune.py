@@ -16,6 +16,7 @@ from secateur.compression.gates import gated_blocks
 from secateur.definition import RecoverDefinition
 from secateur.gating.prices import prices_of
 from secateur.records import Workload
+from secateur.recovery.attention import Attention
 from secateur.recovery.batches import Batches, read
 from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.loop import Loop, learner_for, length_of
@@ -82,6 +83,8 @@ def fine_tune(
     state = Checkpoint(learner, training.checkpoint, settings.checkpoint_minutes, training.clock)
     progress, length = state.progress, length_of(workload, settings)
     terms = terms_of(workload, teacher, settings.distill)
+    maps = Attention(student, teacher, settings.distill)
+    terms += maps.terms
     if training.penalty is not None:
         terms = (*terms, training.penalty(student))
     if settings.gates and prices:
@@ -89,7 +92,7 @@ def fine_tune(
     batches = Batches(workload.data.train, length.batch, length.parts * length.in_a_pass, training.seed)
     ahead = read(batches, length.parts * progress.steps, settings.workers, pinned=training.device == "cuda")
     busy = threads_for(teacher, workload.example_inputs, length.batch) if training.device == "cpu" else nullcontext()
-    with closing(ahead), busy:
+    with closing(ahead), closing(maps), busy:
         loop = Loop(learner, workload, terms, settings, length, training.seed, ahead, progress, training.clock)
         while not loop.over:
             with seeded(training.seed):

@@ -27,6 +27,7 @@ from secateur.files import disk_errors, write
 from secateur.gating.prices import prices_of
 from secateur.plugins import Registry
 from secateur.records import Workload
+from secateur.recovery.attention import Attention
 from secateur.recovery.fine_tune import Training, Tuned
 from secateur.recovery.masks import KeptMasks
 from secateur.recovery.randomness import seeded
@@ -174,7 +175,7 @@ def train_with(
 
 
 def _data(workload: Workload, student: nn.Module, teacher: nn.Module, settings: RecoverDefinition) -> TrainingData:
-    terms = terms_of(workload, teacher, settings.distill)
+    terms = terms_of(workload, teacher, settings.distill) + Attention(student, teacher, settings.distill).terms
     if settings.gates and gated_blocks(student):
         terms += gate_terms(student, prices_of(student, workload.example_inputs), settings.gates)
     roles, pair = workload.data, collate_of(workload.data.train)
