@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from end_to_end.conftest import make_project, secateur
+from end_to_end.conftest import call, make_project
 from nets import images, network
 from secateur import load_compressed
 from secateur.compression.gates import gated_blocks
@@ -27,7 +27,7 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("gates"))
-    done = secateur(project, "run", "tiny", *(word for option in OPTIONS for word in ("--set", option)))
+    done = call(project, "run", "tiny", *(word for option in OPTIONS for word in ("--set", option)))
     assert done.returncode == 0, done.stderr
     (folder,) = (project / "mlruns" / "runs").iterdir()
     return project, folder, json.loads((folder / "record.json").read_text())
@@ -77,12 +77,12 @@ def test_single_paths_are_timed_and_shown(run, finalist, module):
     page = (folder / "report.html").read_text()
     assert "Paths through gates" in page
     assert f"{names[0]} closed" in page
-    assert "averages over calibration samples" in " ".join(secateur(project, "show").stdout.split())
+    assert "averages over calibration samples" in " ".join(call(project, "show").stdout.split())
 
 
 def test_what_is_exported_answers_as_the_module(run, finalist, module, tmp_path):
     project, _, record = run
-    done = secateur(project, "export", record["run_id"], finalist["name"], "--to", str(tmp_path / "out"))
+    done = call(project, "export", record["run_id"], finalist["name"], "--to", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     load = runpy.run_path(str(tmp_path / "out" / "load.py"))
     x = images(16, 5)
