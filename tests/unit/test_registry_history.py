@@ -70,9 +70,32 @@ def test_after_a_rollback_another_version_is_promoted_and_taken_back(server, req
     assert holder(server, name) == "1"
 
 
+def test_rollbacks_do_not_go_in_circles(server, request):
+    """1, 2, 1, 2, and each of them undone."""
+    name = request.node.name
+    for number in "1212":
+        promote(server, name, number)
+    for expected in "121":
+        rollback(server, name)
+        assert holder(server, name) == expected
+    with pytest.raises(DefinitionError, match="before version 1"):
+        rollback(server, name)
+
+
+def test_an_alias_that_was_moved_by_hand_in_between_is_given_back_to_who_had_it_then(server, request):
+    name = request.node.name
+    promote(server, name, "1")
+    server.point(name, "champion", "3")
+    with pytest.raises(DefinitionError, match="before version 3"):
+        rollback(server, name)
+    promote(server, name, "2")
+    rollback(server, name)
+    assert holder(server, name) == "3"
+
+
 def test_a_version_that_failed_the_gate_is_promoted_only_by_force(server, request):
     name = request.node.name
-    server.tag_version(name, "2", STATUS, "failed")
+    server._client.set_model_version_tag(name, "2", STATUS, "failed")
     with pytest.raises(DefinitionError, match="has failed the gate"):
         promote(server, name, "2")
     assert moves(server, name) == []

@@ -15,7 +15,7 @@ from secateur.api.running import Overrides, run
 from secateur.compression.copies import copied
 from secateur.compression.storage import weights_digest
 from secateur.definition import LENGTHS
-from secateur.errors import WorkloadError
+from secateur.errors import DefinitionError, WorkloadError
 from secateur.records import DataRoles, Direction, Workload
 from secateur.recovery.trainers import Function
 from secateur.workloads.live import LIVE, digest_of, held, held_trainer
@@ -94,6 +94,10 @@ def compress(
         changes["evaluator.objectives"] = dict(objectives)
     if constraints is not None:
         changes["evaluator.constraints"] = {metric: dict(goals) for metric, goals in constraints.items()}
+    if trainer is not None and not epochs:
+        raise DefinitionError(
+            "compress: epochs=0 leaves training out, and a trainer is given. Give epochs, or no trainer."
+        )
     with held(live, key), held_trainer(trainer) as trainer_name:
         if trainer_name is not None:
             changes["recover.trainer"] = trainer_name

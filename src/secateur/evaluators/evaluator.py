@@ -220,7 +220,7 @@ class Evaluator:
         return self._scoring.scores(self._scoring.samples(role).dense_outputs, role)
 
     def compared(self, files: tuple[bytes, bytes], role: str) -> dict[str, tuple[Scores, Scores]]:
-        """What two ONNX files score on a data role: on all of it by the name "", and on each of its slices.
+        """What two ONNX files score on a data role: on all of it by the name "", and on each of its slices that has a score.
 
         Raises EvaluationFailed where one of them does not run on it, WorkloadError where the workload's functions fail.
         """
@@ -233,7 +233,14 @@ class Evaluator:
             some = torch.tensor(numbers)
             return scores_of(self.workload, rows(answers, some), rows(samples.targets, some))
 
-        return {name: (scored(outputs[0], numbers), scored(outputs[1], numbers)) for name, numbers in slices.items()}
+        found: dict[str, tuple[Scores, Scores]] = {}
+        for name, numbers in slices.items():
+            try:
+                found[name] = scored(outputs[0], numbers), scored(outputs[1], numbers)
+            except WorkloadError:
+                if not name:
+                    raise  # some scores are none for a few samples: an area under a curve, of one class
+        return found
 
     def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`). Raises EvaluationFailed."""

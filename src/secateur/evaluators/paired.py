@@ -108,8 +108,9 @@ def tango(won: int, lost: int, samples: int, confidence: float = CONFIDENCE) -> 
         q = (sqrt(max(b * b + 4 * a * lost * delta * (1 - delta), 0.0)) - b) / (2 * a)
         return won - lost - samples * delta + sign * z * sqrt(max(samples * (2 * q + delta * (1 - delta)), 0.0))
 
-    high = float(brentq(beyond, value, 1.0, args=(1.0,))) if value < 1 else 1.0
-    low = float(brentq(beyond, -1.0, value, args=(-1.0,))) if value > -1 else -1.0
+    inside = 1 - 1e-9  # where all samples differ one way, the variance at the difference itself is nought
+    high = float(brentq(beyond, max(value, -inside), 1.0, args=(1.0,))) if value < 1 else 1.0
+    low = float(brentq(beyond, -1.0, min(value, inside), args=(-1.0,))) if value > -1 else -1.0
     return Interval(value, low, high)
 
 

@@ -226,6 +226,12 @@ def check_device(prepared: Prepared) -> None:
             f"{definition.where('device')}: this device is emulated: its timings mean nothing, so {', '.join(timed)} cannot be an "
             "objective or a constraint there. Measure on a real one."
         )
+    register = prepared.definition.register_as
+    if device.machine.emulated and register is not None and register.gate is not None:
+        raise DefinitionError(
+            f"{register.where('gate')}: this device is emulated: its timings mean nothing, and the gate compares latency. Leave "
+            "'gate' out, or measure on a real one."
+        )
     for name in wanted:
         if reason := prepared.evaluator.unavailable(name):
             part = "objectives" if name in definition.objectives else "constraints"

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from secateur.compression.storage import save_compressed
-from secateur.errors import EvaluationFailed, ModelError
+from secateur.errors import DataUnreadable, EvaluationFailed, ModelError
 from secateur.evaluators import Network
 from secateur.files import write
 from secateur.pipelines.exporting import network_of
 from secateur.pipelines.preparation import Prepared
-from secateur.pipelines.recovering import ROLE, Recovery
+from secateur.pipelines.recovering import OWN_FAULTS, ROLE, Recovery
 from secateur.records import CompressedModel, Plan, Quantized, Recovered
 from secateur.registry import DENSE
 
@@ -48,7 +48,7 @@ def _original(recovery: Recovery) -> Recovered:
     prepared, run = recovery.prepared, recovery.run
     compressed = CompressedModel(prepared.space.dense(), Plan(), prepared.model)
     folder = run.folder(DENSE)
-    if not (folder / "compressed").is_dir():
+    if not (folder / "compressed" / "compressed.json").is_file():  # written last
         save_compressed(compressed, prepared.model, prepared.definition.workload.as_written, folder / "compressed")
     return Recovered(DENSE, None, compressed.candidate, {}, {}, DENSE, epochs=0, seconds=0.0)
 
@@ -67,6 +67,8 @@ def _twin(recovery: Recovery, finalist: Recovered) -> Recovered:
         searched={},
         measurements={},
         losses=(),
+        stopped=None,
+        on_search=None,
         patterns={},
         quantized=made,
     )
@@ -78,7 +80,9 @@ def _twin(recovery: Recovery, finalist: Recovered) -> Recovered:
         with recovery.watch.stage("recover.quantizing"):
             quantized = _quantized(recovery.prepared, network, folder)
             deviation = evaluator.deviation(quantized, network, ROLE)
-    except EvaluationFailed as error:
+    except DataUnreadable:
+        raise
+    except OWN_FAULTS as error:
         return recovery.kept(replace(twin, failure=str(error)))
     recovery.step(f"measuring {name}")
     return recovery.kept(recovery.measured(replace(twin, quantized=replace(made, deviation=deviation)), quantized))

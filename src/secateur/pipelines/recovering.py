@@ -165,6 +165,7 @@ class Recovery:
             )
             write(folder / "trained.json", _RECOVERED.dump_json(recovered, indent=1))
             (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            shutil.rmtree(folder / TRAINING, ignore_errors=True)  # of a trainer of the user's own
         assert before is not None  # noqa: S101 # there is one step at least
         return recovered, before
 

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from secateur.agent.runtimes import RUNTIMES
 from secateur.compression.storage import load_compressed
-from secateur.definition import load_pipeline
-from secateur.errors import DefinitionError, GateFailed
+from secateur.definition import Override, load_pipeline
+from secateur.errors import DefinitionError, EvaluationFailed, GateFailed
 from secateur.evaluators import Network
-from secateur.files import sha256_of
 from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.reading import record_from
 from secateur.pipelines.state import STATE
 from secateur.records import SCORE, Measurement, RunRecord
 from secateur.registry import registry
 from secateur.registry.history import version_of
-from secateur.registry.serving import ONNX, SELECTION, sha256_tag
+from secateur.registry.serving import ONNX, SELECTION, Fetched, fetched
 from secateur.registry.tracking import Registered
+from secateur.workloads.live import LIVE
 from secateur.workloads.roles import digest
 
 ROLE = "selection"
@@ -38,7 +39,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is left of a version's claims. altered: files whose sha256 is another. notes: what differs from when it was made."""
+    """What is left of a version's claims.
+
+    altered: files whose sha256 is another, or that are gone. notes: what differs from when it was made.
+    """
 
     version: str
     altered: tuple[str, ...]
@@ -57,56 +61,49 @@ class Verification:
 def verify(root: Path, name: str, number: str, tracking_uri: str | None) -> Verification:
     """Fetch a version and measure it. root: the project, whose workload and device are used. number: or `@alias`.
 
-    Raises DefinitionError where there is no such version, or where it was not made by secateur, and what `prepare` raises.
+    Files that are not those that were registered are named, and then nothing is measured. Raises DefinitionError where there is no
+    such version, or where it was not made by secateur from a project, GateFailed where it cannot be run any more, and what
+    `prepare` raises.
     """
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with registry(root / STATE, tracking_uri) as server:
             version = version_of(server, name, number)
-            named = f"'{name}' version {version.number}"
-            files, parent = server.files_of(version, folder / "version"), server.parent(version.run)
-            compressed = server.file_of_run(version.run, "compressed", folder / "run")
-            about = [
-                server.file_of_run(parent, file, folder) if parent else None
+            named, parent = f"'{name}' version {version.number}", server.parent(version.run)
+            about = {
+                file: server.file_of_run(parent, file, folder) if parent else None
                 for file in ("definition.yaml", "record.json")
-            ]
-            definition_file, record_file = about
-            if files is None or compressed is None or definition_file is None or record_file is None:
+            }
+            if about["definition.yaml"] is None or about["record.json"] is None:
                 raise DefinitionError(
-                    f"{named} cannot be verified: it was not registered by secateur, or its files are gone."
+                    f"{named} cannot be verified: it was not registered by secateur, or its run is gone."
                 )
-            record = record_from(record_file)
-            definition, _ = load_pipeline(str(definition_file), project=root)
-            with closing(prepare(definition, root)) as prepared:
-                check_device(prepared)
-                suffix = prepared.evaluator.runtime.format
-                converted = (
-                    server.file_of_run(version.run, f"model.{suffix}", folder / "run") if suffix != "onnx" else None
+            record = record_from(about["record.json"])
+            if record.definition["workload"]["factory"] == LIVE:
+                raise DefinitionError(
+                    f"{named} cannot be verified: its workload is in the program that called secateur.compress."
                 )
-                return _measured(prepared, version, record, _Files(files / ONNX, compressed, converted), named)
+            without_training = [Override.parse("recover=null")]
+            definition, _ = load_pipeline(str(about["definition.yaml"]), without_training, root)
+            found = fetched(server, version, folder, RUNTIMES[definition.evaluator.runtime].format)
+        missing = {ONNX, "compressed/compressed.json"} - found.files.keys()
+        if missing or found.altered:
+            return Verification(named, (*found.altered, *sorted(missing)), (), ())
+        with closing(prepare(definition, root)) as prepared:
+            check_device(prepared)
+            try:
+                return _measured(prepared, version, record, found, named)
+            except EvaluationFailed as error:
+                raise GateFailed(f"{named} does not run here as it was registered: {error}.") from error
 
 
-@dataclass(frozen=True)
-class _Files:
-    onnx: Path
-    compressed: Path
-    converted: Path | None
-
-    @property
-    def named(self) -> dict[str, Path]:
-        """All of them by the names under which they were registered."""
-        found = {ONNX: self.onnx, **{f"compressed/{file.name}": file for file in sorted(self.compressed.iterdir())}}
-        return found | ({self.converted.name: self.converted} if self.converted else {})
-
-
-def _measured(prepared: Prepared, version: Registered, record: RunRecord, files: _Files, named: str) -> Verification:
-    hashes = {name: sha256_of(file) for name, file in files.named.items()}
-    altered = tuple(name for name, sha256 in hashes.items() if version.tags.get(sha256_tag(name), sha256) != sha256)
+def _measured(prepared: Prepared, version: Registered, record: RunRecord, found: Fetched, named: str) -> Verification:
     finalist = next(f for f in record.finalists if f.name == version.tags["secateur.finalist"])
-    module = load_compressed(files.compressed, prepared.model)
+    module = load_compressed(found.files["compressed/compressed.json"].parent, prepared.model)
     macs = int(finalist.measurements["macs"].value)
-    converted = files.converted.read_bytes() if files.converted else None
-    network = Network(module, files.onnx.read_bytes(), macs, converted, finalist.quantized is not None)
+    converted = found.files.get(f"model.{prepared.evaluator.runtime.format}")
+    other = converted.read_bytes() if converted is not None and converted != found.files[ONNX] else None
+    network = Network(module, found.files[ONNX].read_bytes(), macs, other, finalist.quantized is not None)
     wanted = dict.fromkeys([SCORE, *record.objectives, *(goal.metric for goal in record.goals), "size"])
     names = [name for name in wanted if name in finalist.measurements]
     now = prepared.evaluator.score(network, ROLE, names).measurements
@@ -117,7 +114,7 @@ def _measured(prepared: Prepared, version: Registered, record: RunRecord, files:
         )
         for name in names
     )
-    return Verification(named, altered, tuple(figures), tuple(notes.values()))
+    return Verification(named, (), tuple(figures), tuple(notes.values()))
 
 
 def _differences(prepared: Prepared, version: Registered, record: RunRecord) -> Mapping[str, str]:

@@ -99,6 +99,9 @@ def fine_tune(
                 reason = loop.epoch(state.now_and_then)
             if reason is not None:
                 learner.end_with(state.before)
+                if settings.ema is not None:  # the statistics are of other weights than the average
+                    with seeded(training.seed):
+                        settle(student, workload, settings.batch, training.device)
                 return Tuned(_finished(student), progress.epochs, progress.seconds, reason, progress.losses)
             state.finish()
             training.on_epoch(progress.epochs, progress.losses[-1])

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import inspect
 import io
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +121,8 @@ def source_digest(function: Callable[..., Any]) -> str:
     """Hash of the file that a function is written in, of its own text where it is in none, and of what a partial has set."""
     given = ""
     while isinstance(function, partial):
-        given, function = f"{given}{function.args}{sorted(function.keywords.items())}", function.func
+        values = (*function.args, *(value for pair in sorted(function.keywords.items()) for value in pair))
+        given, function = given + ",".join(map(_told_apart, values)), function.func
     written: Any = inspect.unwrap(function) if inspect.isroutine(function) else type(function)
     try:
         source = Path(inspect.getsourcefile(written) or "").read_bytes()
@@ -132,6 +132,14 @@ def source_digest(function: Callable[..., Any]) -> str:
         except (TypeError, OSError):  # typed into an interpreter
             source = getattr(getattr(written, "__code__", None), "co_code", b"")
     return hashlib.sha256(source + given.encode()).hexdigest()[:12]
+
+
+def _told_apart(value: object) -> str:
+    """What tells a partial's arguments apart in every process: an address does not."""
+    if callable(value):
+        return source_digest(value)
+    text = repr(value)
+    return type(value).__qualname__ if " at 0x" in text else text
 
 
 def train_with(
@@ -170,8 +178,7 @@ def train_with(
         torch.set_num_threads(threads)
     seconds = state.spent()
     trained = _accepted(returned, student, masked, what)
-    shutil.rmtree(folder, ignore_errors=True)
-    return Tuned(trained, len(state.losses), seconds, None, tuple(state.losses))
+    return Tuned(trained, len(state.losses), seconds, None, tuple(state.losses.values()))
 
 
 def _data(workload: Workload, student: nn.Module, teacher: nn.Module, settings: RecoverDefinition) -> TrainingData:
@@ -196,12 +203,12 @@ def _data(workload: Workload, student: nn.Module, teacher: nn.Module, settings: 
 
 
 class _Saved:
-    """What a trainer saves. progress, seconds, losses: of earlier attempts; the model gets their weights."""
+    """What a trainer saves. progress, seconds, losses (by epoch): of earlier attempts; the model gets their weights."""
 
     def __init__(self, model: nn.Module, file: Path, training: Training) -> None:
         self._file, self._training, self._began = file, training, training.clock()
         self.progress: Any = None
-        self.seconds, self.losses = 0.0, list[float]()
+        self.seconds, self.losses = 0.0, dict[int, float]()
         if file.is_file():
             kept = torch.load(file, map_location="cpu", weights_only=True)
             model.load_state_dict(kept["weights"])
@@ -215,7 +222,7 @@ class _Saved:
         """Raises WorkloadError where the progress holds what cannot be kept, StateError where the disk does not take it."""
         told = _told(progress)
         if told is not None:
-            self.losses.append(told[1])
+            self.losses[told[0]] = told[1]
         kept = {"weights": model.state_dict(), "progress": progress, "seconds": self.spent(), "losses": self.losses}
         buffer = io.BytesIO()
         try:

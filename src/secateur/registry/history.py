@@ -8,9 +8,9 @@ from __future__ import annotations
 import getpass
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -105,14 +105,25 @@ def rollback(server: Tracking, name: str, *, alias: str = CHAMPION, why: str = "
     A second rollback goes one further back. Raises DefinitionError where no earlier version is known, or where it is gone.
     """
     holder = version_of(server, name, f"@{alias}")
-    ways = [m for m in moves(server, name) if (m.alias, m.version, m.state) == (alias, holder.number, "done")]
-    before = next((m.before for m in reversed(ways) if m.action != "rollback"), None)
+    before = _before(holder.number, [m for m in moves(server, name) if (m.alias, m.state) == (alias, "done")])
     if before is None:
         raise DefinitionError(
             f"No version of '{name}' is known to have been @{alias} before version {holder.number}. Choose one with: "
             f"secateur promote {name} VERSION --alias {alias}"
         )
     return moved(server, version_of(server, name, before), alias, "rollback", why)
+
+
+def _before(holder: str, done: Sequence[Move]) -> str | None:
+    """The version below the holder on the pile that promotions have made and rollbacks have taken from."""
+    pile: list[str | None] = []
+    for move in done:
+        if move.action == "rollback":
+            pile = pile[: max((i for i, version in enumerate(pile) if version == move.version), default=-1) + 1]
+        elif not pile or pile[-1] != move.before:
+            pile = [move.before]  # somebody has moved the alias elsewhere in between
+        pile = pile if pile and pile[-1] == move.version else [*pile, move.version]
+    return pile[-2] if len(pile) > 1 and pile[-1] == holder else None
 
 
 def moved(server: Tracking, version: Registered, alias: str, action: Action, why: str) -> Move:
@@ -143,7 +154,9 @@ def _entries(server: Tracking, name: str) -> list[tuple[str, Move]]:
     if tags is None:
         _check_there(server, name)
         return []
-    return [(key, Move(**json.loads(tags[key]))) for key in sorted(tags) if key.startswith(_ENTRY)]
+    known = {field.name for field in fields(Move)}  # a later version may tell more
+    entries = ((key, json.loads(tags[key])) for key in sorted(tags) if key.startswith(_ENTRY))
+    return [(key, Move(**{name: value for name, value in entry.items() if name in known})) for key, entry in entries]
 
 
 def _check_there(server: Tracking, name: str) -> None:

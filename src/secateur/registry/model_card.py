@@ -87,7 +87,7 @@ def model_card(record: RunRecord, finalist: Recovered, target: Target | None = N
 def _done(record: RunRecord, finalist: Recovered) -> str:
     """What was done to the original."""
     trainer = (record.definition.get("recover") or {}).get("trainer")
-    if not finalist.candidate.edits:
+    if finalist.trial is None:
         parts = ["the original network"]
     elif trainer:
         parts = ["with channels removed", f"trained by the project's `{trainer}`"]

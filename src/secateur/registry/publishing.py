@@ -73,16 +73,16 @@ class _Publisher:
         versions = []
         for finalist in self.record.finalists:
             runs[finalist.name], model = self._finalist(parent, finalist)
-            if finalist in self.record.registered and not self._left_out(finalist):
+            if self._registered(finalist):
                 versions.append(self._version(finalist, runs[finalist.name], model))
         self.server.end_run(parent)
         return Published(versions, runs)
 
-    def _left_out(self, finalist: Recovered) -> bool:
-        """Whether it is the knee, which has failed the gate, and such knees are not registered."""
+    def _registered(self, finalist: Recovered) -> bool:
+        """Whether it gets a version: a knee that has failed the gate may be left out."""
         comparison = self.record.comparison
         failed = comparison is not None and comparison.finalist == finalist.name and not comparison.passed
-        return failed and self.target.leaves_out
+        return finalist in self.record.registered and not (failed and self.target.leaves_out)
 
     def _begun(self, part: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str] | None]:
         """The run of a part, and its tags where an earlier attempt has finished it. A half-sent one is deleted."""
@@ -126,7 +126,11 @@ class _Publisher:
             "secateur.kind": "finalist",
             "secateur.status": status(record, finalist),
             "mlflow.parentRunId": parent,
-            _NOTE: model_card(record, finalist, self.target if finalist in record.registered else None),
+            _NOTE: model_card(
+                record,
+                finalist,
+                self.target if self._registered(finalist) else None,
+            ),
         }
         run, sent = self._begun(finalist.name, tags)
         if sent is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from secateur.files import sha256_of
 from secateur.registry.embedded import DATABASE
 from secateur.registry.history import registry
 from secateur.registry.package import Target
+from secateur.registry.tracking import Registered, Tracking
 
 ONNX = "model.onnx"
 SELECTION = "secateur.selection_digest"
@@ -41,6 +43,30 @@ class Serving:
         return self.onnx if self.converted is None else self.converted
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A version's files on this disk, by the names under which they were registered. altered: those whose sha256 is another."""
+
+    files: Mapping[str, Path]
+    altered: tuple[str, ...]
+
+
+def fetched(server: Tracking, version: Registered, folder: Path, suffix: str) -> Fetched:
+    """Fetch a version's ONNX file, the same in a device's format, and its torch module, as far as they are there.
+
+    folder: where they go. suffix: of the device's format.
+    """
+    found = dict[str, Path]()
+    if (files := server.files_of(version, folder / "version")) is not None and (files / ONNX).is_file():
+        found[ONNX] = files / ONNX
+    for name in ([f"model.{suffix}"] if suffix != "onnx" else []) + ["compressed"]:
+        if (file := server.file_of_run(version.run, name, folder / "run")) is not None:
+            inside = sorted(file.iterdir()) if file.is_dir() else []
+            found |= {f"{name}/{each.name}": each for each in inside} if inside else {name: file}
+    hashes = {name: sha256_of(file) for name, file in found.items()}
+    return Fetched(found, tuple(n for n, sha256 in hashes.items() if version.tags.get(sha256_tag(n), sha256) != sha256))
+
+
 def serving(state: Path, target: Target, alias: str, folder: Path, suffix: str) -> Serving | None:
     """The version that has an alias, None where nobody has it. folder: where its files go. suffix: of the device's format.
 
@@ -52,12 +78,12 @@ def serving(state: Path, target: Target, alias: str, folder: Path, suffix: str) 
         version = server.version(target.name, f"@{alias}")
         if version is None:
             return None
-        named = f"@{alias}, version {version.number} of '{target.name}'"
-        files, name = server.files_of(version, folder / "version"), f"model.{suffix}"
-        converted = server.file_of_run(version.run, name, folder / "run") if suffix != "onnx" else None
-    onnx = files / ONNX if files is not None else None
-    if onnx is None or not onnx.is_file() or (suffix != "onnx" and converted is None):
-        raise ModelError(f"{named} has no file '{ONNX if onnx is None or not onnx.is_file() else name}'.")
-    if version.tags.get(sha256_tag(ONNX), sha256_of(onnx)) != sha256_of(onnx):
-        raise ModelError(f"The ONNX file of {named} is not the one that was registered: its sha256 is another.")
-    return Serving(version.number, onnx.read_bytes(), converted.read_bytes() if converted else None)
+        found, name = fetched(server, version, folder, suffix), f"model.{suffix}"
+    named = f"@{alias}, version {version.number} of '{target.name}'"
+    for wanted in (ONNX, name):
+        if wanted not in found.files:
+            raise ModelError(f"{named} has no file '{wanted}'.")
+        if wanted in found.altered:
+            raise ModelError(f"'{wanted}' of {named} is not the file that was registered: its sha256 is another.")
+    converted = found.files[name].read_bytes() if name != ONNX else None
+    return Serving(version.number, found.files[ONNX].read_bytes(), converted)

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from secateur.files import write
+from secateur.formatting import outcome
 from secateur.records import RunRecord, Version
 from secateur.report import counts
 from secateur.report.audit import audit_facts
@@ -73,6 +74,7 @@ def _context(record: RunRecord, versions: Sequence[Version] | None) -> dict[str,
         "finalists": counts.finalists(record),
         "reasons": counts.reasons(record),
         "gate": gate_table(record),
+        "gate_outcome": outcome(record.comparison) if record.comparison is not None else "",
         "snippets": snippets(record, versions or ()),
         "device": device_table(record),
         "paths": paths_table(record),

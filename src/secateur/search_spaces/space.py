@@ -141,7 +141,9 @@ class SearchSpace:
             choice = self.choices[name]
             scores = np.sort(saliencies[name][scored_as(by)].numpy())
             most = round(choice.cuts(by)[-1].removed * len(scores))
-            ranks[name] = (np.cumsum(scores) / scores.sum() if unit == "channels" else scores)[:most]
+            if unit == "channels" and scores[-1] > 0:
+                scores = np.cumsum(scores) / scores.sum()
+            ranks[name] = scores[:most]
             prices[name] = 1.0 if unit == "weights" else max(choice.group.macs, 1) / len(scores)
         together = [[*ranks]]
         if unit == "weights" and not WEIGHT_METHODS[criterion].comparable:

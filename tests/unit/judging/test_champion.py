@@ -65,6 +65,16 @@ def test_a_slice_refuses_where_its_loss_is_there_to_be_seen(lost, passes):
     assert check.name == "slice 'night'"
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_a_slice_of_a_few_samples_shows_nothing_though_all_of_them_are_lost(samples):
+    check = slice_check("night", pair(samples, samples, 0), MARGINS)
+    assert check.passed
+    assert check.figure.value == -1
+    low, high = check.figure.bounds
+    assert low == -1
+    assert -0.05 < high < 1
+
+
 @pytest.mark.parametrize(("value", "low", "passes"), [(1.0, 0.99, True), (1.04, 1.01, True), (1.05, 1.03, False)])
 def test_a_cost_may_be_above_by_the_slack_and_by_noise(value, low, passes):
     ratio = Measurement(value, "of the version's", "measured", 8, (low, 2 * value - low))

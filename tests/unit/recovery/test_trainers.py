@@ -180,7 +180,7 @@ def test_a_restarted_training_has_weights_progress_and_its_files(trained, studen
     tuned = trained(train, on_epoch=on_epoch)
     assert told == [(1, 0.5), (2, 0.25)]
     assert (tuned.epochs, tuned.losses) == (2, (0.5, 0.25))
-    assert not folders[0].exists(), "all is over"
+    assert folders[0].exists(), "until the finalist is on disk"
 
 
 def test_a_progress_that_cannot_be_kept_is_refused(trained):
@@ -286,6 +286,19 @@ def test_the_digest_follows_the_text_and_what_a_partial_sets(tmp_path):
         digests.append(source_digest(scope["train"]))
     assert digests[0] == digests[1] != digests[2]
     assert len({source_digest(partial(fine, rate=1)), source_digest(partial(fine, rate=2)), source_digest(fine)}) == 3
+
+
+def test_what_a_partial_holds_is_told_apart_alike_in_every_process():
+    """A function's or an object's repr holds its address."""
+
+    class Thing:
+        pass
+
+    first, second = (source_digest(partial(fine, schedule=lambda x: x, thing=Thing())) for _ in range(2))
+    assert first == second
+    assert first != source_digest(
+        partial(fine, schedule=test_masks_that_training_chooses_go_with_the_built_in_trainer, other=1)
+    )
 
 
 def test_masks_that_training_chooses_go_with_the_built_in_trainer():

@@ -168,6 +168,17 @@ def test_criteria_whose_scores_are_spread_in_other_ways_remove_as_much_under_one
         assert macs(made.ranked(share, method, uneven)) / most == pytest.approx(share, abs=0.04)
 
 
+def test_a_group_whose_saliency_is_nought_goes_first_and_does_not_hide_the_others():
+    """A head that the loss does not see, by a criterion of the loss."""
+    made = space(RULE | {"match": "*.conv1", "multiple_of": 1, "at_least": 1, "removed": [0.0, 0.75]})
+    dead = next(iter(made.choices))
+    scores = {name: {"l1": torch.arange(1.0, c.group.width + 1) * (name != dead)} for name, c in made.choices.items()}
+    candidate = made.ranked(0.5, "l1", scores)
+    kept = {name: candidate.width(name, c.group.width) / c.group.width for name, c in made.choices.items()}
+    assert kept[dead] == 0.25
+    assert all(0.25 < kept[name] < 1 for name in kept if name != dead)
+
+
 def test_weights_that_many_zeros_tie_are_taken_together_where_that_is_nearest():
     made = space(MIXED)
     scores = {g.name: {"weights/magnitude": torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat(g.width)} for g in made.groups}

@@ -47,7 +47,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of a registered model. run: that logged it. aliases: that it has. created: seconds since 1970."""
+    """A version of a registered model. run: that logged it. aliases: that it has."""
 
     name: str
     number: str
@@ -55,7 +55,6 @@ class Registered:
     source: str
     tags: Mapping[str, str]
     aliases: tuple[str, ...]
-    created: float
 
 
 @contextlib.contextmanager
@@ -188,7 +187,12 @@ class Tracking:
 
     def models(self) -> list[str]:
         """Names of the registered models."""
-        return [model.name for model in self._client.search_registered_models()]
+        names, page = list[str](), None
+        while True:
+            found = self._client.search_registered_models(page_token=page)
+            names += [model.name for model in found]
+            if not (page := found.token):
+                return names
 
     def version(self, name: str, number: str) -> Registered | None:
         """A version by its number, or by `@alias`; None where there is none."""
@@ -206,7 +210,6 @@ class Tracking:
             str(found.source),
             dict(found.tags),
             tuple(found.aliases),
-            found.creation_timestamp / 1000,
         )
 
     def model_tags(self, name: str) -> Mapping[str, str] | None:
@@ -216,10 +219,6 @@ class Tracking:
     def tag_model(self, name: str, key: str, value: str) -> None:
         """Set a tag of a registered model."""
         self._client.set_registered_model_tag(name, key, value)
-
-    def tag_version(self, name: str, number: str, key: str, value: str) -> None:
-        """Set a tag of a version."""
-        self._client.set_model_version_tag(name, number, key, value)
 
     def parent(self, run: str) -> str | None:
         """The run that a run is nested in, None where it is in none, or is gone."""
