@@ -95,7 +95,7 @@ class _Reporting(Listener):
         self._function = function
         self._stage = "check"
         self._trials = 1
-        self._epochs: int | None = None
+        self._epochs: int | None = 1
 
     def stage(self, name: str) -> None:
         self._stage = name
