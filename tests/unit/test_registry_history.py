@@ -145,6 +145,17 @@ def test_a_move_that_was_cut_off_is_settled_by_the_next(server, request, dies_at
     assert holder(server, name) == back
 
 
+@pytest.mark.parametrize(("dies_at", "back"), [("before the alias", "1"), ("after the alias", "2")])
+def test_a_rollback_right_after_a_move_that_was_cut_off_knows_where_the_alias_is(server, request, dies_at, back):
+    name = request.node.name
+    promote(server, name, "1")
+    promote(server, name, "2")
+    with pytest.raises(KeyboardInterrupt):
+        promote(Dying(server, dies_at), name, "3")
+    rollback(server, name)
+    assert holder(server, name) == back
+
+
 def test_the_commands(server, state, request, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     name = request.node.name

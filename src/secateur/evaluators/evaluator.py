@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import nn
 
 from secateur.agent.runtimes import RUNTIMES
@@ -26,11 +25,11 @@ from secateur.evaluators.model_files import DenseModel, ModelFiles, Network
 from secateur.evaluators.on_device import SAMPLED, Answer
 from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
-from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores, scores_of
+from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores
 from secateur.evaluators.scoring import Samples, Scoring, View
 from secateur.evaluators.waiting import FINALIST, Loan
 from secateur.records import SCORE, Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
-from secateur.workloads.pytrees import PyTree, joined, length, rows
+from secateur.workloads.pytrees import joined, length
 
 
 @dataclass(frozen=True)
@@ -225,22 +224,7 @@ class Evaluator:
         Raises EvaluationFailed where one of them does not run on it, WorkloadError where the workload's functions fail.
         """
         self.files.close()
-        samples = self._scoring.samples(role)
-        outputs = [self._scoring.outputs(self.host.open(file), samples.batches) for file in files]
-        slices = {"": list(range(length(samples.targets))), **self._scoring.slices(role)}
-
-        def scored(answers: PyTree, numbers: list[int]) -> Scores:
-            some = torch.tensor(numbers)
-            return scores_of(self.workload, rows(answers, some), rows(samples.targets, some))
-
-        found: dict[str, tuple[Scores, Scores]] = {}
-        for name, numbers in slices.items():
-            try:
-                found[name] = scored(outputs[0], numbers), scored(outputs[1], numbers)
-            except WorkloadError:
-                if not name:
-                    raise  # some scores are none for a few samples: an area under a curve, of one class
-        return found
+        return self._scoring.compared(files, role)
 
     def measure(self, network: Network, role: str, names: Sequence[str]) -> Mapping[str, Measurement]:
         """The named metrics of one network on one data role (`search`, `selection` or `test`). Raises EvaluationFailed."""

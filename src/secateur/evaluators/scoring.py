@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from secateur.errors import EvaluationFailed
+from secateur.errors import EvaluationFailed, WorkloadError
 from secateur.evaluators.devices.work import Batches
 from secateur.evaluators.metrics import Context, Metric, measure_all
 from secateur.evaluators.model_files import ModelFiles, Network
@@ -50,7 +50,25 @@ class Scoring:
             )
         return self._samples[role]
 
-    def slices(self, role: str) -> dict[str, list[int]]:
+    def compared(self, files: tuple[bytes, bytes], role: str) -> dict[str, tuple[Scores, Scores]]:
+        """See `Evaluator.compared`."""
+        samples = self.samples(role)
+        outputs = [self.outputs(self.host.open(file), samples.batches) for file in files]
+
+        def scored(answers: PyTree, numbers: list[int]) -> Scores:
+            some = torch.tensor(numbers)
+            return scores_of(self.workload, rows(answers, some), rows(samples.targets, some))
+
+        found: dict[str, tuple[Scores, Scores]] = {}
+        for name, numbers in {"": list(range(length(samples.targets))), **self._slices(role)}.items():
+            try:
+                found[name] = scored(outputs[0], numbers), scored(outputs[1], numbers)
+            except WorkloadError:
+                if not name:
+                    raise  # some scores are none for a few samples: an area under a curve, of one class
+        return found
+
+    def _slices(self, role: str) -> dict[str, list[int]]:
         """The slices of a data role by name, each with the numbers of its samples as `samples` has them; none without any."""
         name_of, found = self.workload.slices, dict[str, list[int]]()
         if name_of is not None:

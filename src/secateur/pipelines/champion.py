@@ -12,12 +12,11 @@ from secateur.evaluators import Network
 from secateur.judging.champion import RATIO, Margins, cost_check, score_check, size_ratio, slice_check
 from secateur.pipelines.exporting import network_of
 from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.recovering import ROLE
 from secateur.pipelines.state import RunFolder
 from secateur.records import Comparison, GateCheck, Measurement, Recovered
 from secateur.registry import Target
 from secateur.registry.serving import Serving, serving
-
-ROLE = "selection"
 
 
 def compared(prepared: Prepared, run: RunFolder, best: Recovered) -> Comparison | None:

@@ -34,8 +34,8 @@ def show_finalists(run: RunFolder, record: RunRecord, report: Path) -> None:
     for finalist in record.finalists:
         test, dense = _tested(record, finalist), record.dense["selection"]
         board.add_note(finalist.trial, finalist_note(finalist, test, dense, status(record, finalist)))
-        if finalist.trial is not None and finalist.quantized is None:  # a trial has those of one network
-            board.later(finalist.trial, later_attributes(finalist, test, [*record.objectives], None))
+        if (trial := _trial_of(finalist)) is not None:
+            board.later(trial, later_attributes(finalist, test, [*record.objectives], None))
         onnx = run.path / finalist.folder / "model.onnx"
         if onnx.is_file():
             board.attach(finalist.trial, f"{finalist.name}.onnx", onnx.read_bytes())
@@ -49,8 +49,8 @@ def show_registered(run: RunFolder, record: RunRecord, published: Published) -> 
     for finalist in record.finalists:
         run_id = published.runs.get(finalist.name)
         attributes = later_attributes(finalist, _tested(record, finalist), [*record.objectives], run_id)
-        if finalist.trial is not None and finalist.quantized is None:  # a trial has those of one network
-            board.later(finalist.trial, attributes)
+        if (trial := _trial_of(finalist)) is not None:
+            board.later(trial, attributes)
         if run_id is not None:
             board.add_note(finalist.trial, f"MLflow run: `{run_id}`{versions.get(finalist.name, ', not registered')}")
 
@@ -67,3 +67,8 @@ def _board(run: RunFolder) -> Board:
 def open_dashboard(project: Path, port: int, announce: Callable[[str], None], *, in_container: bool) -> None:
     """Serve the dashboard on a project's studies until it is stopped. Raises what `serve` raises."""
     serve(project / STATE / DATABASE, port, announce, in_container=in_container)
+
+
+def _trial_of(finalist: Recovered) -> int | None:
+    """The trial whose attributes are this finalist's: a trial has those of one network, which is not the one in int8."""
+    return None if finalist.quantized is not None else finalist.trial

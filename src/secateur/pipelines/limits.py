@@ -20,10 +20,8 @@ from secateur.recovery.attention import layers_of, unmapped
 
 SCORES = (SCORE, SAMPLED)
 """Metrics whose direction is that of the workload's score."""
-GATED_RUNTIME = "onnxruntime"
-"""What models with gates are tested on."""
-INT8_RUNTIME = "onnxruntime"
-"""What int8 models are made by and tested on, on the CPU."""
+TESTED_RUNTIME = "onnxruntime"
+"""What models with gates and in int8 are made by and tested on."""
 
 
 @contextmanager
@@ -90,9 +88,9 @@ def check_gates(definition: PipelineDefinition, blocks: Sequence[Group]) -> None
     if recover is None or recover.gates is None:
         return
     evaluator = definition.evaluator
-    if evaluator.runtime != GATED_RUNTIME:
+    if evaluator.runtime != TESTED_RUNTIME:
         raise DefinitionError(
-            f"{recover.where('gates')}: models with gates run in {GATED_RUNTIME}, and {evaluator.where('runtime')} says "
+            f"{recover.where('gates')}: models with gates run in {TESTED_RUNTIME}, and {evaluator.where('runtime')} says "
             f"{evaluator.runtime}. Change one of the two."
         )
     if not blocks:
@@ -107,12 +105,12 @@ def check_int8(definition: PipelineDefinition) -> None:
     if not definition.int8:
         return
     evaluator, where = definition.evaluator, definition.where("quantize")
-    if evaluator.runtime != INT8_RUNTIME:
+    if evaluator.runtime != TESTED_RUNTIME:
         raise DefinitionError(
-            f"{where}: int8 models run in {INT8_RUNTIME} on the CPU, and {evaluator.where('runtime')} says {evaluator.runtime}. "
+            f"{where}: int8 models run in {TESTED_RUNTIME} on the CPU, and {evaluator.where('runtime')} says {evaluator.runtime}. "
             f"Allowed there: [none]. Change one of the two."
         )
-    provider = RUNTIMES[INT8_RUNTIME].chosen(evaluator.runtime_options)["provider"]
+    provider = RUNTIMES[TESTED_RUNTIME].chosen(evaluator.runtime_options)["provider"]
     if provider != "cpu":
         raise DefinitionError(
             f"{where}: int8 models run on the CPU, and {evaluator.where('runtime_options', 'provider')} says {provider}. Allowed "

@@ -15,6 +15,7 @@ from secateur.errors import DefinitionError, EvaluationFailed, GateFailed
 from secateur.evaluators import Network
 from secateur.pipelines.preparation import Prepared, check_device, prepare
 from secateur.pipelines.reading import record_from
+from secateur.pipelines.recovering import ROLE
 from secateur.pipelines.state import STATE
 from secateur.records import SCORE, Measurement, RunRecord
 from secateur.registry import registry
@@ -23,8 +24,6 @@ from secateur.registry.serving import ONNX, SELECTION, Fetched, fetched
 from secateur.registry.tracking import Registered
 from secateur.workloads.live import LIVE
 from secateur.workloads.roles import digest
-
-ROLE = "selection"
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ before recovery, `test/`, `interval/`, `detail/`, `training/` over epochs.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from secateur.files import sha256_of
 from secateur.formatting import outcome
 from secateur.records import CHANNELS, ROLES, Measurement, Recovered, RunRecord, Verdict
-from secateur.registry.history import STATUS
+from secateur.registry.history import STATUS, user
 from secateur.registry.package import Package
 from secateur.registry.serving import SELECTION, files_of, sha256_tag
 from secateur.registry.tracking import DataSet, Point
@@ -42,10 +41,7 @@ def origin(record: RunRecord) -> dict[str, str]:
     tags = {"mlflow.source.name": f"secateur run {record.name}", "mlflow.source.type": "LOCAL"}
     if commit := record.environment.get("git_commit"):
         tags["mlflow.source.git.commit"] = commit
-    try:
-        tags["mlflow.user"] = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        tags["mlflow.user"] = "unknown"
+    tags["mlflow.user"] = user()
     return tags
 
 

@@ -105,6 +105,7 @@ def rollback(server: Tracking, name: str, *, alias: str = CHAMPION, why: str = "
     A second rollback goes one further back. Raises DefinitionError where no earlier version is known, or where it is gone.
     """
     holder = version_of(server, name, f"@{alias}")
+    _settle(server, name)
     before = _before(holder.number, [m for m in moves(server, name) if (m.alias, m.state) == (alias, "done")])
     if before is None:
         raise DefinitionError(
@@ -128,25 +129,24 @@ def _before(holder: str, done: Sequence[Move]) -> str | None:
 
 def moved(server: Tracking, version: Registered, alias: str, action: Action, why: str) -> Move:
     """Move an alias, and write down that it has moved."""
-    for key, entry in _entries(server, version.name):
-        if entry.state == "begun":
-            _settle(server, version.name, key, entry)
+    _settle(server, version.name)
     holder = server.version(version.name, f"@{alias}")
     now = datetime.now(UTC)
-    move = Move(
-        now.isoformat(timespec="seconds"), _who(), why, action, alias, version.number, holder.number if holder else None
-    )
+    who, before = f"{user()}@{socket.gethostname()}", holder.number if holder else None
+    move = Move(now.isoformat(timespec="seconds"), who, why, action, alias, version.number, before)
     key = f"{_ENTRY}{now:%Y%m%dT%H%M%S.%f}"
     _write(server, version.name, key, move)
     server.point(version.name, alias, version.number)
     return _write(server, version.name, key, replace(move, state="done"))
 
 
-def _settle(server: Tracking, name: str, key: str, entry: Move) -> None:
-    """Say of an entry that was cut off whether its alias had moved by then."""
-    holder = server.version(name, f"@{entry.alias}")
-    arrived = holder is not None and holder.number == entry.version
-    _write(server, name, key, replace(entry, state="done" if arrived else "abandoned"))
+def _settle(server: Tracking, name: str) -> None:
+    """Say of entries that were cut off whether their alias had moved by then."""
+    for key, entry in _entries(server, name):
+        if entry.state == "begun":
+            holder = server.version(name, f"@{entry.alias}")
+            arrived = holder is not None and holder.number == entry.version
+            _write(server, name, key, replace(entry, state="done" if arrived else "abandoned"))
 
 
 def _entries(server: Tracking, name: str) -> list[tuple[str, Move]]:
@@ -170,9 +170,9 @@ def _write(server: Tracking, name: str, key: str, move: Move) -> Move:
     return move
 
 
-def _who() -> str:
+def user() -> str:
+    """Who is at work, `unknown` for a container's user without a name."""
     try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

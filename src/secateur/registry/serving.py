@@ -19,8 +19,8 @@ SELECTION = "secateur.selection_digest"
 
 
 def sha256_tag(name: str) -> str:
-    """The tag of a version that holds the sha256 of one of its files."""
-    return "secateur.onnx_sha256" if name == ONNX else f"secateur.sha256.{name}"
+    """The tag of a version that holds the sha256 of one of its files. Earlier versions of secateur have set none."""
+    return f"secateur.sha256.{name}"
 
 
 def files_of(folder: Path, compressed: Path) -> dict[str, Path]:
