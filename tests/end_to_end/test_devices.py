@@ -55,7 +55,7 @@ def test_a_lost_device_suspends_the_search_and_no_trial_is_scored_without_it(boa
     project, link = board
     with (tmp_path / "out").open("w") as out:
         running = subprocess.Popen(command(*RUN), cwd=project, env=environment(), stdout=out, stderr=out)
-        until(lambda: measured(project) >= 4 or running.poll() is not None, "some measurements")
+        until(lambda: measured(project) >= 2, "measurements (few networks are measured where forecasts hold)", running)
         link.cut()
         assert running.wait(LIMIT) == 75
     said = (tmp_path / "out").read_text()
