@@ -118,7 +118,9 @@ def test_what_a_person_sees_of_a_run(state):
     best = runs["f1-aa"]
     assert best.data.metrics["accuracy"] == 0.88
     assert best.data.metrics["speedup"] == pytest.approx(2.5)
-    assert best.data.metrics["interval/accuracy.low"] == pytest.approx(0.86)
+    with at(state):
+        figures = mlflow.artifacts.load_dict(f"{best.info.artifact_uri}/figures.json")
+    assert figures["selection"]["accuracy"]["interval"] == [pytest.approx(0.86), pytest.approx(0.9)]
     assert best.data.params["a_b_.channels"] == "8"
     losses = reader.get_metric_history(best.info.run_id, "training/loss")
     assert [(m.step, m.value) for m in losses] == [(1, 0.9), (2, 0.4), (3, 0.2)]
@@ -135,7 +137,14 @@ def test_what_a_person_sees_of_a_run(state):
     models = reader.search_logged_models([experiment.experiment_id])
     assert {m.name for m in models} == {"f1-aa", "f2-bb", "f3-cc"}
     assert all(m.status == "READY" for m in models)
-    assert {m.key: m.value for m in next(m for m in models if m.name == "f1-aa").metrics}["accuracy"] == 0.88
+    of_data = {m.key: (m.dataset_name, m.dataset_digest) for m in next(m for m in models if m.name == "f1-aa").metrics}
+    inputs = {(d.dataset.name, d.dataset.digest) for d in best.inputs.dataset_inputs}
+    assert of_data["accuracy"] == ("w/selection", DIGESTS["selection"])
+    assert of_data["accuracy_test"] == ("w/test", DIGESTS["test"])
+    assert {*of_data.values()} == inputs, "curves are the run's alone"
+    good = {"dataset_name": "w/test", "dataset_digest": DIGESTS["test"]}
+    found = reader.search_logged_models([experiment.experiment_id], "metrics.accuracy_test > 0.8", datasets=[good])
+    assert {m.name for m in found} == {"f1-aa", "f3-cc"}
     version = reader.get_model_version_by_alias("m", "candidate")
     assert version.tags["secateur.finalist"] == "f1-aa"
     assert 'load_model("models:/m@candidate")' in version.description

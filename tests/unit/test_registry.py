@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from finished import RECORD, finalist, make
-from secateur.records import Candidate, GatePath, Measurement, Quantized
-from secateur.registry import Target
-from secateur.registry.contents import finalist_parameters, finalist_points, run_points, status
+from secateur.records import Candidate, GatePath, Goal, Measurement, Quantized
+from secateur.registry import Package, Target
+from secateur.registry.contents import (
+    dense_points,
+    figures_file,
+    finalist_figures,
+    finalist_parameters,
+    finalist_points,
+    run_points,
+    status,
+)
 from secateur.registry.model_card import model_card, run_description
 from secateur.registry.publishing import _from_here, _Publisher
 
@@ -68,35 +78,46 @@ def test_the_status_of_a_finalist(changes, expected):
     assert status(make([broken], None), broken) == "failed"
 
 
-def test_what_is_judged_has_plain_names_and_everything_else_stands_below():
-    points = finalist_points(replace(RECORD.finalists[0], losses=(0.5,)), RECORD.verdicts["f1-aa"])
-    plain = {p.key: p.value for p in points if "/" not in p.key}
-    assert plain.keys() == {
-        "accuracy",
-        "latency",
-        "speedup",
-        "size",
-        "download",
-        "macs",
-        "parameters",
-        "nonzero",
-        "damage",
-    }
-    assert plain["speedup"] == 2.5
-    assert {p.key.partition("/")[0] for p in points if "/" in p.key} == {
-        "search",
-        "interval",
-        "detail",
-        "test",
-        "training",
-    }
-    assert {p.key: p.value for p in run_points(RECORD)}["knee/speedup"] == 2.5
+def package(record=RECORD) -> Package:
+    return Package(record, Path(), Path(), {}, {}, {"selection": "d1", "test": "d2", "search": "d3"})
+
+
+def test_a_handful_of_figures_sorts_and_everything_else_is_in_a_file():
+    changed = Measurement(-0.02, "score", "measured", 100, (-0.05, 0.01))
+    record = make(
+        [replace(RECORD.finalists[0], losses=(0.5,), on_search=RECORD.finalists[0].searched["accuracy"])],
+        "f1-aa",
+        {"f1-aa": {"change": changed}},
+    )
+    points = finalist_points(package(record), record.finalists[0])
+    headline = {p.key: p.data.name for p in points if p.data}
+    assert headline == {
+        "accuracy": "w/selection", "accuracy_change": "w/selection", "accuracy_search": "w/search", "accuracy_test": "w/test",
+        "latency": "w/selection", "speedup": "w/selection", "size": "w/selection", "macs": "w/selection",
+    }  # fmt: skip
+    assert {p.key for p in points} - headline.keys() == {"training/loss", "training/search_score"}
+    assert {p.key: p.value for p in run_points(package(record))} == {
+        "accuracy": 0.88, "accuracy_change": -0.02, "accuracy_search": pytest.approx(0.68), "accuracy_test": 0.9,
+        "latency": 0.4, "speedup": 2.5, "size": 4e5, "macs": 4e6, "trials": 3, "finalists": 1, "registered": 1,
+    }  # fmt: skip
+    assert {p.key for p in dense_points(package())} == headline.keys() - {"accuracy_change"}
+    figures = json.loads(json.dumps(figures_file(finalist_figures(record, record.finalists[0]))))
+    assert figures["selection"]["accuracy_change"]["interval"] == [-0.05, 0.01]
+    assert figures["selection"]["latency"]["details"]["p90_ms"] == 2
+    assert figures["search"]["damage"]["unit"] == "relative squared error"
+    assert figures["test"].keys() == {"accuracy"}
+
+
+def test_a_goal_of_ones_own_is_among_the_figures_that_people_compare():
+    goal = Goal("damage", "at_most", 0.2, 0.5, "damage at most 0.2")
+    points = finalist_points(package(replace(RECORD, goals=(goal,))), RECORD.finalists[0])
+    assert "damage" in {p.key for p in points}
 
 
 def test_without_fine_tuning_no_metric_is_logged_twice_at_a_step():
-    """MLflow's database refuses a second value of one metric at one step and time."""
+    """MLflow's database refuses a second value of one metric at one step and time, whatever data set it is of."""
     untouched = replace(RECORD.finalists[0], epochs=0, losses=(), on_search=RECORD.finalists[0].searched["accuracy"])
-    places = [(p.key, p.step) for p in finalist_points(untouched, RECORD.verdicts["f1-aa"])]
+    places = [(p.key, p.step) for p in finalist_points(package(), untouched)]
     assert len(places) == len(set(places))
     assert "not fine-tuned" in model_card(RECORD, untouched)
 

@@ -1,18 +1,18 @@
-"""What of a run's record becomes metrics, parameters and tags.
+"""What of a run's record becomes metrics, figures, parameters and tags.
 
-MLflow lists metrics in the order in which they come, and draws a section of charts for what stands before a slash. So what a
-finalist is judged by (selection data, after recovery) comes first and has plain names; everything else stands below: `search/`
-before recovery, `test/`, `interval/`, `detail/`, `training/` over epochs.
+Metrics are what people sort and compare runs by: a handful of figures with plain names, and curves over epochs below `training/`.
+All figures, with units, intervals and details, are one file per run, `figures.json`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from secateur.files import sha256_of
 from secateur.formatting import outcome
-from secateur.records import CHANNELS, ROLES, Measurement, Recovered, RunRecord, Verdict
+from secateur.records import CHANNELS, ROLES, SCORE, Measurement, Recovered, RunRecord
 from secateur.registry.history import STATUS, user
 from secateur.registry.package import Package
 from secateur.registry.serving import SELECTION, files_of, sha256_tag
@@ -20,6 +20,9 @@ from secateur.registry.tracking import DataSet, Point
 
 _LONGEST = 500
 """Characters of a parameter's value."""
+_CHANGE = f"{SCORE}_change"
+Figures = Mapping[str, Mapping[str, Measurement]]
+"""Data role → name → figure."""
 
 
 def status(record: RunRecord, finalist: Recovered) -> str:
@@ -45,18 +48,17 @@ def origin(record: RunRecord) -> dict[str, str]:
     return tags
 
 
-def run_points(record: RunRecord) -> list[Point]:
-    """The metrics of the whole run."""
+def run_points(package: Package) -> list[Point]:
+    """The metrics of the whole run: those of its best finalist, and counts."""
+    record = package.record
     counts = {
         "trials": sum(t.same_as is None for t in record.trials),
         "finalists": len(record.finalists),
         "registered": len(record.registered),
     }
     best = next((f for f in record.finalists if f.name == record.knee), None)
-    figures = {} if best is None else {f"knee/{p.key}": p.value for p in _plain(best.measurements)}
-    return [Point(key, value) for key, value in (counts | figures).items()] + [
-        Point(f"seconds/{stage}", seconds) for stage, seconds in record.seconds.items()
-    ]
+    headline = [] if best is None else _headline(package, finalist_figures(record, best))
+    return headline + [Point(key, value) for key, value in counts.items()]
 
 
 def parameters(record: RunRecord) -> dict[str, str]:
@@ -64,28 +66,42 @@ def parameters(record: RunRecord) -> dict[str, str]:
     return dict(_flat(record.definition))
 
 
-def dense_points(record: RunRecord) -> list[Point]:
+def dense_points(package: Package) -> list[Point]:
     """The metrics of the dense model, under the same names as a finalist's."""
-    points = []
-    for role, measurements in record.dense.items():
-        points += _judged(measurements) if role == "selection" else _plain(measurements, f"{role}/")
-    return points
+    return _headline(package, package.record.dense)
 
 
-def finalist_points(finalist: Recovered, verdict: Verdict | None) -> list[Point]:
-    """The metrics of a finalist. verdict: None where it failed."""
-    points = _judged(finalist.measurements) + _plain(finalist.searched, "search/")
-    if verdict is not None:
-        changed = {} if verdict.change is None else {"accuracy_change": verdict.change}
-        points += _plain(changed) + _intervals(changed)
-        tested = {"accuracy": verdict.test, "accuracy_change": verdict.test_change}
-        points += _plain({name: m for name, m in tested.items() if m is not None}, "test/")
+def finalist_points(package: Package, finalist: Recovered) -> list[Point]:
+    """The metrics of a finalist."""
+    points = _headline(package, finalist_figures(package.record, finalist))
     points += [Point("training/loss", loss, epoch) for epoch, loss in enumerate(finalist.losses, start=1)]
     # The same samples before and after: what fine-tuning has brought.
-    before, after = finalist.searched.get("accuracy"), finalist.on_search
+    before, after = finalist.searched.get(SCORE), finalist.on_search
     if finalist.epochs and before is not None and after is not None:
         points += [Point("training/search_score", m.value, s) for m, s in ((before, 0), (after, finalist.epochs))]
     return points
+
+
+def finalist_figures(record: RunRecord, finalist: Recovered) -> Figures:
+    """All figures of a finalist: on selection and test data after recovery, on search data before it."""
+    verdict = record.verdicts.get(finalist.name)
+    known = [("search", f"{SCORE}_after_recovery", finalist.on_search)]
+    if verdict is not None:
+        known += [
+            ("selection", _CHANGE, verdict.change),
+            ("test", SCORE, verdict.test),
+            ("test", _CHANGE, verdict.test_change),
+        ]
+    figures = {"selection": dict(finalist.measurements), "test": {}, "search": dict(finalist.searched)}
+    for role, name, measurement in known:
+        if measurement is not None:
+            figures[role][name] = measurement
+    return {role: measurements for role, measurements in figures.items() if measurements}
+
+
+def figures_file(figures: Figures) -> dict[str, Any]:
+    """What `figures.json` holds: data role → figure → value, unit, provenance, samples, interval, device, details."""
+    return {role: {name: asdict(measurement) for name, measurement in known.items()} for role, known in figures.items()}
 
 
 def finalist_parameters(record: RunRecord, finalist: Recovered) -> dict[str, str]:
@@ -119,7 +135,8 @@ def version_tags(package: Package, finalist: Recovered) -> dict[str, str]:
         knee = finalist.name == record.comparison.finalist
         tags[STATUS] = ("passed" if record.comparison.passed else "failed") if knee else "pending"
         tags |= {"secateur.gate": outcome(record.comparison)} if knee else {}
-    tags |= {f"secateur.{point.key}": f"{point.value:.6g}" for point in _plain(finalist.measurements)}
+    for name, measurement in finalist.measurements.items():
+        tags |= {f"secateur.{key}": f"{value:.6g}" for key, value in _values(name, measurement).items()}
     verdict = record.verdicts[finalist.name]
     if verdict.test is not None:
         tags["secateur.test_accuracy"] = f"{verdict.test.value:.6g}"
@@ -131,36 +148,36 @@ def version_tags(package: Package, finalist: Recovered) -> dict[str, str]:
     return tags
 
 
-def data_sets(package: Package) -> list[DataSet]:
+def data_sets(package: Package, roles: Iterable[str] = ROLES) -> dict[str, DataSet]:
     """The data roles: names, sizes and digests, no data."""
     record = package.record
-    return [
-        DataSet(f"{record.workload}/{role}", package.digests[role], role, record.samples[role], record.workload)
-        for role in ROLES
+    return {
+        role: DataSet(f"{record.workload}/{role}", package.digests[role], role, record.samples[role], record.workload)
+        for role in roles
         if role in record.samples and role in package.digests
-    ]
+    }
 
 
-def _judged(measurements: Mapping[str, Measurement]) -> list[Point]:
-    details = {f"{name}.{key}": value for name, m in measurements.items() for key, value in m.details.items()}
-    return _plain(measurements) + _intervals(measurements) + [Point(f"detail/{k}", v) for k, v in details.items()]
+def _headline(package: Package, figures: Figures) -> list[Point]:
+    """What people compare: the score on each role, and objectives, goals, size and speed on selection data.
 
-
-def _plain(measurements: Mapping[str, Measurement], prefix: str = "") -> list[Point]:
-    points = [Point(f"{prefix}{name}", m.value) for name, m in measurements.items()]
-    latency = measurements.get("latency")
-    if latency is not None and latency.unit == "of dense" and latency.value > 0:
-        points.insert(1, Point(f"{prefix}speedup", 1 / latency.value))
+    MLflow's tables sort columns by name, its pages list metrics as they came: either way those of the score stand together.
+    """
+    record, data = package.record, data_sets(package)
+    places = {SCORE: ("selection", SCORE), _CHANGE: ("selection", _CHANGE)}
+    places |= {f"{SCORE}_{role}": (role, SCORE) for role in ("test", "search")}
+    others = (*record.objectives, *(goal.metric for goal in record.goals), "size", "macs")
+    points = []
+    for key, (role, name) in (places | {name: ("selection", name) for name in others}).items():
+        if (measurement := figures.get(role, {}).get(name)) is not None:
+            points += [Point(k, value, data=data.get(role)) for k, value in _values(key, measurement).items()]
     return points
 
 
-def _intervals(measurements: Mapping[str, Measurement]) -> list[Point]:
-    bounds = {name: m.interval for name, m in measurements.items() if m.interval is not None}
-    return [
-        Point(f"interval/{name}.{end}", value)
-        for name, interval in bounds.items()
-        for end, value in zip(("low", "high"), interval, strict=True)
-    ]
+def _values(name: str, measurement: Measurement) -> dict[str, float]:
+    """A figure by its name, latency as a speed-up too."""
+    faster = name == "latency" and measurement.unit == "of dense" and measurement.value > 0
+    return {name: measurement.value} | ({"speedup": 1 / measurement.value} if faster else {})
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -12,8 +12,11 @@ from secateur.formatting import outcome
 from secateur.records import Comparison, Recovered, Version
 from secateur.redaction import scrubbed
 from secateur.registry.contents import (
+    Figures,
     data_sets,
     dense_points,
+    figures_file,
+    finalist_figures,
     finalist_parameters,
     finalist_points,
     origin,
@@ -31,6 +34,7 @@ from secateur.registry.tracking import OnnxModel, Tracking, TrackingError, track
 _SENT = "secateur.sent"
 _MODEL = "secateur.model_id"
 _NOTE = "mlflow.note.content"
+_FIGURES = "figures.json"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Marks training as the experiment's kind. Which mode the pages of an MLflow server open in is a setting of each browser's."""
 
@@ -100,7 +104,7 @@ class _Publisher:
         run, sent = self._begun(record.run_id, {"secateur.kind": "pipeline", _NOTE: run_description(record)})
         if sent is None:
             environment = {f"secateur.{key}": value for key, value in record.environment.items()}
-            self.server.log_data(run, data_sets(self.package))
+            self.server.log_data(run, data_sets(self.package).values())
             for name in ("definition.yaml", "record.json", "report.html"):
                 if (self.package.folder / name).is_file():
                     self.server.log_file(run, self.package.folder / name)
@@ -108,16 +112,21 @@ class _Publisher:
         return run
 
     def _log_last(self, run: str, tags: Mapping[str, str]) -> None:
-        self.server.log(run, run_points(self.record), parameters(self.record), {**tags, _SENT: "true"})
+        self.server.log(run, run_points(self.package), parameters(self.record), {**tags, _SENT: "true"})
 
     def _dense(self, parent: str) -> str:
         tags = {"secateur.kind": "dense", "mlflow.parentRunId": parent, _NOTE: dense_description(self.record)}
         run, sent = self._begun(DENSE, tags)
         if sent is None:
             self.server.log_file(run, self.package.folder / DENSE / "model.onnx")
-            self.server.log(run, dense_points(self.record), tags={_SENT: "true"})
+            self._log_figures(run, self.record.dense)
+            self.server.log(run, dense_points(self.package), tags={_SENT: "true"})
             self.server.end_run(run)
         return run
+
+    def _log_figures(self, run: str, figures: Figures) -> None:
+        self.server.log_data(run, data_sets(self.package, figures).values())
+        self.server.log_document(run, _FIGURES, figures_file(figures))
 
     def _finalist(self, parent: str, finalist: Recovered) -> tuple[str, str]:
         """Run id and logged model's id of a finalist, sent now or by an earlier attempt. A failed one has no model."""
@@ -143,9 +152,10 @@ class _Publisher:
             named = {"secateur.status": status(record, finalist), "secateur.run_id": record.run_id}
             onnx = OnnxModel(finalist.name, folder / "model.onnx", self.package.example, self.package.outputs, named)
             model = self.server.log_onnx(self.experiment, run, onnx)
+        self._log_figures(run, finalist_figures(record, finalist))
         self.server.log(
             run,
-            finalist_points(finalist, record.verdicts.get(finalist.name)),
+            finalist_points(self.package, finalist),
             finalist_parameters(record, finalist),
             {_SENT: "true"} | ({_MODEL: model} if model else {}),
             model=model or None,

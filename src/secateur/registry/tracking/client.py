@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from secateur.registry.tracking.isolation import as_default, patient, translated
 from secateur.registry.tracking.models import OnnxModel, save_onnx
@@ -26,15 +26,6 @@ _LONGEST = 5000
 
 
 @dataclass(frozen=True)
-class Point:
-    """A metric's value at a step."""
-
-    key: str
-    value: float
-    step: int = 0
-
-
-@dataclass(frozen=True)
 class DataSet:
     """A data role: what it is, not what is in it."""
 
@@ -43,6 +34,16 @@ class DataSet:
     role: str
     samples: int
     source: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric's value at a step. data: that it was measured on; such a figure belongs to the run's logged model too."""
+
+    key: str
+    value: float
+    step: int = 0
+    data: DataSet | None = None
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,30 @@ class Tracking:
         tags: Mapping[str, str] | None = None,
         model: str | None = None,
     ) -> None:
-        """Metrics, parameters and tags, in as few requests as a server takes. model: the logged model that metrics belong to."""
+        """Metrics, parameters and tags, in as few requests as a server takes. model: the run's logged model."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
         for some in _batches(points, _MOST_METRICS):
-            metrics = [Metric(_key(p.key), p.value, now, p.step, model_id=model) for p in some]
+            metrics = [
+                Metric(
+                    _key(p.key),
+                    p.value,
+                    now,
+                    p.step,
+                    model_id=model if p.data else None,
+                    dataset_name=p.data and p.data.name,
+                    dataset_digest=p.data and p.data.digest,
+                )
+                for p in some
+            ]
             self._client.log_batch(run, metrics=metrics, synchronous=True)
         for pairs in _batches((parameters or {}).items(), _MOST_TEXTS):
             self._client.log_batch(run, params=[Param(_key(k), v) for k, v in pairs], synchronous=True)
         for pairs in _batches((tags or {}).items(), _MOST_TEXTS):
             self._client.log_batch(run, tags=[RunTag(*pair) for pair in pairs], synchronous=True)
 
-    def log_data(self, run: str, sets: Sequence[DataSet]) -> None:
+    def log_data(self, run: str, sets: Iterable[DataSet]) -> None:
         """Say which data a run has seen."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -142,6 +154,10 @@ class Tracking:
             self._client.log_artifacts(run, str(file), folder)
         else:
             self._client.log_artifact(run, str(file), folder)
+
+    def log_document(self, run: str, name: str, content: Mapping[str, Any]) -> None:
+        """Send a file of JSON to a run's artifacts."""
+        self._client.log_dict(run, dict(content), name)
 
     def log_onnx(self, experiment: str, run: str, sent: OnnxModel) -> str:
         """Send an ONNX file as a logged model with signature and input example. Returns the model's id."""
