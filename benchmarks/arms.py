@@ -99,6 +99,14 @@ def written_once(prepared: Prepared) -> set[str]:
     }
 
 
+def ignored_layers(prepared: Prepared, model: nn.Module, *, streams: bool) -> list[nn.Module]:
+    """Layers of a copy of the model that torch-pruning keeps wide: the head and, without `streams`, what writes to a stream."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    alone = written_once(prepared)
+    head = [m for m in layers.values() if isinstance(m, nn.Linear)][-1:]
+    return head if streams else head + [m for n, m in layers.items() if n not in alone and m not in head]
+
+
 def torch_pruning_networks(
     judge: Judge, *, globally: bool, streams: bool, round_to: int | None = 8
 ) -> Iterator[tuple[float, nn.Module]]:
@@ -109,13 +117,9 @@ def torch_pruning_networks(
     from doing so. round_to: widths are multiples of it.
     """
     prepared = judge.prepared
-    alone = written_once(prepared)
     seen: set[tuple[int, ...]] = set()
     for ratio in np.arange(0.02, 0.901, 0.02):
         model = copy.deepcopy(prepared.model)
-        layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
-        head = [m for m in layers.values() if isinstance(m, nn.Linear)][-1:]
-        ignored = head if streams else head + [m for n, m in layers.items() if n not in alone and m not in head]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pruner = torch_pruning.pruner.MagnitudePruner(
@@ -125,10 +129,10 @@ def torch_pruning_networks(
                 pruning_ratio=float(ratio),
                 global_pruning=globally,
                 round_to=round_to,
-                ignored_layers=ignored,
+                ignored_layers=ignored_layers(prepared, model, streams=streams),
             )
             pruner.step()
-        widths = tuple(m.weight.shape[0] for m in layers.values())
+        widths = tuple(m.weight.shape[0] for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
         if widths not in seen:
             seen.add(widths)
             macs = layer_costs(model.eval(), prepared.workload.example_inputs).total

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from secateur.definition import DistillDefinition, RecoverDefinition
+from secateur.evaluators.sample_scores import Scores, scores_of
 from secateur.pipelines.preparation import Prepared
 from secateur.recovery.fine_tune import Training, fine_tune
 from secateur.workloads.roles import collect
@@ -33,10 +34,15 @@ def tune_briefly(prepared: Prepared, module: nn.Module, steps: int, seed: int = 
     return fine_tune(module, prepared.model, part, RECIPE, Training(seed=seed)).module
 
 
-@torch.no_grad()
 def score_on(prepared: Prepared, module: nn.Module, role: str) -> float:
     """Mean score in torch on one data role."""
+    return scores_on(prepared, module, role).value
+
+
+@torch.no_grad()
+def scores_on(prepared: Prepared, module: nn.Module, role: str) -> Scores:
+    """The same, sample by sample."""
     inputs, targets = collect(getattr(prepared.workload.data, role))
     batches = zip(*(x.split(250) for x in inputs), strict=True)
     outputs = torch.cat([module.eval()(*batch) for batch in batches])
-    return float(prepared.workload.score(outputs, targets).float().mean())
+    return scores_of(prepared.workload, outputs, targets)
