@@ -114,6 +114,20 @@ def test_a_goal_of_ones_own_is_among_the_figures_that_people_compare():
     assert "damage" in {p.key for p in points}
 
 
+def test_curves_are_metrics_by_step_and_else_by_epoch():
+    tuned = replace(RECORD.finalists[0], losses=(0.5,), on_search=RECORD.finalists[0].searched["accuracy"])
+
+    def steps(one):
+        points = finalist_points(package(), one)
+        return {
+            key: [p.step for p in points if p.key == f"training/{key}"] for key in ("loss", "score", "search_score")
+        }
+
+    assert steps(tuned) == {"loss": [1], "score": [], "search_score": [0, tuned.epochs]}
+    known = replace(tuned, curve=((4, 0.6), (7, 0.4)), scores=((7, 0.8),))
+    assert steps(known) == {"loss": [4, 7], "score": [7], "search_score": [0, 7]}
+
+
 def test_without_fine_tuning_no_metric_is_logged_twice_at_a_step():
     """MLflow's database refuses a second value of one metric at one step and time, whatever data set it is of."""
     untouched = replace(RECORD.finalists[0], epochs=0, losses=(), on_search=RECORD.finalists[0].searched["accuracy"])

@@ -87,8 +87,9 @@ class _Noted(Listener):
     def trial(self, ledger: Ledger, trial: Trial) -> None:  # noqa: ARG002 # the interface
         notes().step()
 
-    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:  # noqa: ARG002 # the interface
-        notes().step()
+    def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:  # noqa: ARG002 # the interface
+        if epoch == int(epoch):  # within one, nothing need be kept
+            notes().step()
 
 
 class Terminal(Listener):
@@ -114,7 +115,7 @@ class Terminal(Listener):
         self.interrupts.check()
         self.finished()
         self.current, self.began, self.summary = name, self.clock(), ""
-        self.epochs_done = self.measured = self.finalists = 0
+        self.epochs_done, self.measured, self.finalists = 0.0, 0, 0
         self.task = self.progress.add_task(SHORT[name], total=self._known(name), parts=())
         if not self.live:
             self._print(STAGES[name])
@@ -182,8 +183,8 @@ class Terminal(Listener):
         """Where NNI shows its own."""
         self._print(f"  NNI's experiment: {url} (on this machine only)")
 
-    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
-        """A unit of the bar; the last epoch of a finalist is followed by its export and measurement."""
+    def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:
+        """A unit of the bar, or a part of one; the last epoch of a finalist is followed by its export and measurement."""
         self.interrupts.check()
         epochs = self._epochs()
         self.epochs_done, self.finalists = (finalist - 1) * epochs + min(epoch, epochs), finalists

@@ -35,8 +35,8 @@ class Listener:
     def experiment(self, url: str) -> None:
         """An NNI experiment has started; url: of its web interface, on this machine only."""
 
-    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
-        """An epoch of one finalist is over."""
+    def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:
+        """An epoch of one finalist is over, or where it takes long a part of it: 1.25 is a quarter of the second."""
 
     def recovered(self, finalist: Recovered) -> None:
         """A finalist is tuned and measured."""
@@ -66,7 +66,7 @@ class _Together(Listener):
         for listener in self._listeners:
             listener.experiment(url)
 
-    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
+    def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:
         for listener in self._listeners:
             listener.epoch(finalist, finalists, epoch, loss)
 
@@ -120,9 +120,10 @@ class _Reporting(Listener):
     def experiment(self, url: str) -> None:
         self._say(f"NNI's experiment: {url}")
 
-    def epoch(self, finalist: int, finalists: int, epoch: int, loss: float) -> None:
-        counted = () if self._epochs is None else ((finalist - 1) * self._epochs + epoch, finalists * self._epochs)
-        self._say(f"finalist {finalist} of {finalists}, epoch {epoch}: loss {loss:.4g}", *counted)
+    def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:
+        whole = self._epochs
+        counted = () if whole is None else ((finalist - 1) * whole + int(epoch), finalists * whole)
+        self._say(f"finalist {finalist} of {finalists}, epoch {epoch:.3g}: loss {loss:.4g}", *counted)
 
     def recovered(self, finalist: Recovered) -> None:
         figures = ", ".join(f"{name} {m.value:.4g}" for name, m in finalist.measurements.items())

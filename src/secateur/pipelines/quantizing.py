@@ -67,6 +67,8 @@ def _twin(recovery: Recovery, finalist: Recovered) -> Recovered:
         searched={},
         measurements={},
         losses=(),
+        curve=(),
+        scores=(),
         stopped=None,
         on_search=None,
         patterns={},

@@ -147,9 +147,9 @@ class Recovery:
                 recovered = _read(folder / "trained.json")
                 before = stored(folder / "compressed", self.prepared.model)
                 continue
-            done = recovered.epochs
+            done, taken = recovered.epochs, recovered.steps
 
-            def told(epoch: int, loss: float, done: int = done) -> None:
+            def told(epoch: float, loss: float, done: int = done) -> None:
                 on_epoch(done + epoch, loss)
 
             before, tuned = self._step(finalist, step, before, folder / "checkpoint.safetensors", told)
@@ -159,6 +159,8 @@ class Recovery:
                 seconds=recovered.seconds + tuned.seconds,
                 stopped=recovered.stopped or tuned.stopped,
                 losses=(*recovered.losses, *tuned.losses),
+                curve=(*recovered.curve, *((taken + at, loss) for at, loss in tuned.curve)),
+                scores=(*recovered.scores, *((taken + at, score) for at, score in tuned.scores)),
             )
             save_compressed(
                 before, self.prepared.model, self.prepared.definition.workload.as_written, folder / "compressed"

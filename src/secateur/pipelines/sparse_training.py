@@ -6,6 +6,7 @@ sparse/model.safetensors         when that is over; workers and restarts read it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -59,8 +60,10 @@ def penalty_of(prepared: Prepared, sparse: SparseTrainingDefinition) -> Callable
 
 
 def _train(prepared: Prepared, settings: SparseTrainingDefinition, file: Path, device: str, step: OnShare) -> None:
-    def told(epoch: int, loss: float) -> None:
-        step(f"sparse training, epoch {epoch} of {settings.epochs}: loss {loss:.4g}", epoch / settings.epochs)
+    def told(epoch: float, loss: float) -> None:
+        step(
+            f"sparse training, epoch {math.ceil(epoch)} of {settings.epochs}: loss {loss:.4g}", epoch / settings.epochs
+        )
 
     step("sparse training", 0.0)
     definition, checkpoint = prepared.definition, file.with_name("checkpoint.safetensors")

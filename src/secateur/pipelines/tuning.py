@@ -24,7 +24,7 @@ from secateur.recovery.fine_tune import Training, Tuned, fine_tune
 from secateur.recovery.masks import kept, learned
 from secateur.recovery.trainers import train_with
 
-OnEpoch = Callable[[int, float], None]
+OnEpoch = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Tuning:
         if settings.masks != "kept":
             edited = self._masked(goal, network.plan)
             masks = learned(edited, settings.masks)
-        training = Training(self.device, seed, checkpoint, on_epoch, masks)
+        training = Training(self.device, seed, checkpoint, on_epoch, masks, scored=True)
         tuned = fine_tune(network.module, prepared.model, prepared.workload, settings, training)
         plan = network.plan
         if edited:

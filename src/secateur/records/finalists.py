@@ -40,7 +40,9 @@ class Recovered:
 
     trial: its number in the search, None for the original. searched: its figures there (search data), before recovery; none for an
     int8 twin. measurements: after recovery (selection data). on_search: its score on search data after recovery. epochs, seconds,
-    losses (mean of each epoch): of fine-tuning. folder: relative to the run's. stopped: why fine-tuning ended early, or None.
+    losses (mean of each epoch): of fine-tuning. curve: its loss, as (step of the optimizer, mean over the steps since the point
+    before); scores: (step, score on search data after an epoch); both empty in records of earlier versions. folder: relative to the
+    run's. stopped: why fine-tuning ended early, or None.
     failure: why it could not be measured or compared, or None. patterns: N:M → (layers of its file that have it as sparse tensor
     cores read it, layers that were to have it); the others have too few input channels, or a number of them that is no multiple of
     M, or several groups. quantized: None for one in float32. paths: of a network with gates: all of them open, each closed alone,
@@ -59,9 +61,16 @@ class Recovered:
     failure: str | None = None
     on_search: Measurement | None = None
     losses: tuple[float, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+    scores: tuple[tuple[int, float], ...] = ()
     patterns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     quantized: Quantized | None = None
     paths: tuple[GatePath, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, as far as the curve goes; 0 without one."""
+        return max((step for step, _ in (*self.curve, *self.scores)), default=0)
 
     @property
     def precision(self) -> str:

@@ -13,9 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from secateur.files import write
+from secateur.recovery.curve import Curve
 from secateur.recovery.loop import Learner, Progress
 
-FORMAT = 2
+FORMAT = 3
 """A file in another one is not read: training begins anew."""
 
 
@@ -81,7 +82,8 @@ class Checkpoint:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         learner, progress = self._learner, training["progress"]
-        self.progress = Progress(**{**progress, "losses": tuple(progress["losses"])})
+        curves = {name: Curve(**progress[name]) for name in ("curve", "scores")}
+        self.progress = Progress(**{**progress, **curves, "losses": tuple(progress["losses"])})
         if training["scaler"]:
             learner.scaler.load_state_dict(training["scaler"])
         learner.student.load_state_dict(under("model."))

@@ -19,19 +19,25 @@ from secateur.records import Workload
 from secateur.recovery.attention import Attention
 from secateur.recovery.batches import Batches, read
 from secateur.recovery.checkpoint import Checkpoint
-from secateur.recovery.loop import Loop, learner_for, length_of
+from secateur.recovery.curve import MOST
+from secateur.recovery.loop import Length, Loop, Progress, learner_for, length_of
 from secateur.recovery.masks import NO_MASKS, MasksOf
 from secateur.recovery.randomness import seeded
+from secateur.recovery.scores import score_on_search
 from secateur.recovery.statistics import settle
 from secateur.recovery.terms import Term, gate_terms, terms_of
 from secateur.recovery.threads import threads_for
+
+TOLD = 10.0
+"""Seconds within an epoch after which it is told how far it is."""
 
 
 @dataclass(frozen=True)
 class Tuned:
     """module: on the CPU, float32, evaluation mode. stopped: why it ended early, or None. seconds: of training, all attempts.
 
-    epochs: passes over the data; the last may not be whole. losses: mean of each.
+    epochs: passes over the data; the last may not be whole. losses: mean of each. curve: loss by step, as (step, mean over the
+    steps since the point before), at most `curve.MOST` points. scores: (step, score on search data), where they were wanted.
     """
 
     module: nn.Module
@@ -39,6 +45,8 @@ class Tuned:
     seconds: float
     stopped: str | None
     losses: tuple[float, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+    scores: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,16 +55,18 @@ class Training:
 
     device: `cpu` or `cuda`. seed: of the order of samples, augmentation and dropout. checkpoint: a file for the state after each
     epoch and now and then in between; where it exists, training goes on from there. on_epoch: called with the number of the
-    finished epoch and its mean loss. masks: which weights are zero meanwhile, and in the end. penalty: what the loss is raised by,
-    of the network under training. clock: of seconds.
+    finished epoch and its mean loss, and within an epoch every `TOLD` seconds with a fraction and the mean so far. masks: which
+    weights are zero meanwhile, and in the end. penalty: what the loss is raised by, of the network under training. scored: whether
+    the network is scored after each epoch, see `scores.score_on_search`. clock: of seconds.
     """
 
     device: str = "cpu"
     seed: int = 0
     checkpoint: Path | None = None
-    on_epoch: Callable[[int, float], None] = lambda _epoch, _loss: None
+    on_epoch: Callable[[float, float], None] = lambda _epoch, _loss: None
     masks: MasksOf = NO_MASKS
     penalty: Callable[[nn.Module], Term] | None = None
+    scored: bool = False
     clock: Callable[[], float] = time.perf_counter
 
 
@@ -92,23 +102,46 @@ def fine_tune(
     batches = Batches(workload.data.train, length.batch, length.parts * length.in_a_pass, training.seed)
     ahead = read(batches, length.parts * progress.steps, settings.workers, pinned=training.device == "cuda")
     busy = threads_for(teacher, workload.example_inputs, length.batch) if training.device == "cpu" else nullcontext()
+    tell = _told(progress, length, training)
+
+    def stepped() -> None:
+        state.now_and_then()
+        tell()
+
     with closing(ahead), closing(maps), busy:
         loop = Loop(learner, workload, terms, settings, length, training.seed, ahead, progress, training.clock)
         while not loop.over:
             with seeded(training.seed):
-                reason = loop.epoch(state.now_and_then)
+                reason = loop.epoch(stepped)
             if reason is not None:
                 learner.end_with(state.before)
                 if settings.ema is not None:  # the statistics are of other weights than the average
                     with seeded(training.seed):
                         settle(student, workload, settings.batch, training.device)
-                return Tuned(_finished(student), progress.epochs, progress.seconds, reason, progress.losses)
+                return _tuned(student, progress, length, reason)
+            if training.scored:
+                with seeded(training.seed):
+                    score = score_on_search(student, workload, length.batch, training.device)
+                progress.scores.add(score, MOST // settings.steps)
             state.finish()
             training.on_epoch(progress.epochs, progress.losses[-1])
         learner.end_with(state.before)
         with seeded(training.seed):
             settle(student, workload, settings.batch, training.device)
-    return Tuned(_finished(student), progress.epochs, progress.seconds, None, progress.losses)
+    return _tuned(student, progress, length, None)
+
+
+def _told(progress: Progress, length: Length, training: Training) -> Callable[[], None]:
+    """To be called after each step: tells now and then how far an epoch is."""
+    last = progress.seconds
+
+    def tell() -> None:
+        nonlocal last
+        if progress.seconds - last >= TOLD:
+            last = progress.seconds
+            training.on_epoch(progress.steps / length.in_a_pass, progress.mean)
+
+    return tell
 
 
 def steps_of(workload: Workload, settings: RecoverDefinition) -> int:
@@ -128,6 +161,19 @@ def train_steps(
 ) -> Tuned:
     """A short training of exactly so many steps, on the same samples for every network."""
     return fine_tune(student, teacher, workload, settings.lasting(training_steps=steps), training)
+
+
+def _tuned(student: nn.Module, progress: Progress, length: Length, stopped: str | None) -> Tuned:
+    scores = [(min(epoch * length.in_a_pass, progress.steps), score) for epoch, score in progress.scores.points()]
+    return Tuned(
+        _finished(student),
+        progress.epochs,
+        progress.seconds,
+        stopped,
+        progress.losses,
+        tuple(progress.curve.points()),
+        tuple(scores),
+    )
 
 
 def _finished(student: nn.Module) -> nn.Module:

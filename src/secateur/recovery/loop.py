@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from secateur.definition import RecoverDefinition
 from secateur.records import Workload
 from secateur.recovery.average import Average
+from secateur.recovery.curve import MOST, Curve
 from secateur.recovery.masks import NO_MASKS, Masks, MasksOf
 from secateur.recovery.precision import Precision, precision_for
 from secateur.recovery.randomness import drawn_from, sow
@@ -68,7 +69,8 @@ class Progress:
     """How far a training is, over all of its attempts.
 
     epochs: passes that are over. steps: of the optimizer. losses: mean of each pass. summed, finite: sum and number of the finite
-    losses of the pass under way. overflows: losses in a row, up to now, that were not finite.
+    losses of the pass under way. overflows: losses in a row, up to now, that were not finite. curve: of the losses of all steps.
+    scores: a curve of one score a pass, where they are wanted.
     """
 
     epochs: int = 0
@@ -78,6 +80,13 @@ class Progress:
     summed: float = 0.0
     finite: int = 0
     overflows: int = 0
+    curve: Curve = field(default_factory=Curve)
+    scores: Curve = field(default_factory=Curve)
+
+    @property
+    def mean(self) -> float:
+        """Loss of the pass under way, up to now."""
+        return self.summed / max(self.finite, 1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ class Loop:
         if not all(torch.isfinite(tensor).all() for tensor in student.state_dict().values()):
             epoch = progress.epochs + 1
             return f"a weight was no longer finite at the end of epoch {epoch}; the weights from before it stand"
-        progress.losses = (*progress.losses, progress.summed / max(progress.finite, 1))
+        progress.losses = (*progress.losses, progress.mean)
         progress.epochs, progress.summed, progress.finite, progress.overflows = progress.epochs + 1, 0.0, 0, 0
         return None
 
@@ -171,6 +180,7 @@ class Loop:
             return self._stopped(value, step)
         else:
             progress.overflows += 1
+        progress.curve.add(value, MOST // self.settings.steps)  # of a finalist that is cut in steps, in all of them
         _take(learner, self.settings.clip)
         if progress.overflows:
             for buffer, kept in zip(learner.student.buffers(), buffers, strict=True):

@@ -74,11 +74,14 @@ def dense_points(package: Package) -> list[Point]:
 def finalist_points(package: Package, finalist: Recovered) -> list[Point]:
     """The metrics of a finalist."""
     points = _headline(package, finalist_figures(package.record, finalist))
-    points += [Point("training/loss", loss, epoch) for epoch, loss in enumerate(finalist.losses, start=1)]
-    # The same samples before and after: what fine-tuning has brought.
+    losses = finalist.curve or enumerate(finalist.losses, start=1)
+    points += [Point("training/loss", loss, step) for step, loss in losses]
+    points += [Point("training/score", score, step) for step, score in finalist.scores]
+    # The same samples before and after, of the files that are measured: what fine-tuning has brought.
     before, after = finalist.searched.get(SCORE), finalist.on_search
     if finalist.epochs and before is not None and after is not None:
-        points += [Point("training/search_score", m.value, s) for m, s in ((before, 0), (after, finalist.epochs))]
+        last = finalist.steps or finalist.epochs
+        points += [Point("training/search_score", m.value, s) for m, s in ((before, 0), (after, last))]
     return points
 
 

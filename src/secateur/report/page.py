@@ -26,6 +26,7 @@ from secateur.report.paths import paths_table
 from secateur.report.summary import cards, result, warnings
 from secateur.report.table import before_and_after, gate_table
 from secateur.report.timing import spent
+from secateur.report.training_figure import trained, training_figure
 
 ASKED = ("latency", "download", "nonzero")
 """Costs that the search measures only where the definition names them."""
@@ -81,6 +82,7 @@ def _context(record: RunRecord, versions: Sequence[Version] | None) -> dict[str,
         "hints": hints(record),
         "arm_names": ARM_NAMES,
         "audit": audit_facts(record),
+        "trained": trained(record),
         "spent": spent(record),
         "facts": facts(record),
         "definition": definition_text(record),
@@ -103,6 +105,8 @@ def _figures(record: RunRecord) -> Mapping[str, Any]:
     figures = {f"front-{axis}": front_figure(record, axis) for axis in _axes(record)}
     if record.finalists:
         figures["cuts"] = cuts_figure(record)
+    if trained(record):
+        figures["training"] = training_figure(record)
     if record.sensitivities:
         figures["sensitivity"] = sensitivity_figure(record)
     return {name: json.loads(figure.to_json()) for name, figure in figures.items()}

@@ -116,6 +116,8 @@ def test_the_bar_moves_while_a_finalist_is_exported_and_measured():
     terminal.stage("recover")
     terminal.epoch(1, 2, 1, 0.5)
     assert terminal.shown == (1, 6, ["finalist 1 of 2: loss 0.500"])
+    terminal.epoch(1, 2, 1.25, 0.45)
+    assert terminal.shown == (1.25, 6, ["finalist 1 of 2: loss 0.450"])
     terminal.epoch(1, 2, 2, 0.4)
     assert terminal.shown == (2, 6, ["finalist 1 of 2: exporting and measuring"])
     terminal.recovered(finalist("f1", 0.88, 0.4))

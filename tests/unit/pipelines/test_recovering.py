@@ -346,6 +346,9 @@ def test_a_finalist_is_cut_in_steps_and_ranked_again_by_its_trained_weights(case
     networks = [stored(folder / name / "compressed", prepared.model) for name in ("step-1", "step-2", "")]
     assert epochs == [1, 2, 3]
     assert (found.epochs, len(found.losses)) == (3, 3)
+    steps = len(prepared.workload.data.train) // in_steps(case).settings.batch
+    assert [step for step, _ in found.curve] == list(range(1, 3 * steps + 1))
+    assert [step for step, _ in found.scores] == [steps, 2 * steps, 3 * steps]
     assert networks[-1].candidate == case.finalist.candidate
     for group in groups:
         left = [widths(network.plan, groups)[group.name] for network in networks]

@@ -10,6 +10,7 @@ from secateur.records import BASELINES, Arm, Edit, Evaluation, Quantized, Sensit
 from secateur.report.front_figure import ARM_NAMES, AXES, SYMBOLS, front_figure
 from secateur.report.group_figures import cuts_figure, sensitivity_figure
 from secateur.report.style import COLOURS
+from secateur.report.training_figure import training_figure
 
 
 def test_figures_hold_the_numbers():
@@ -28,6 +29,18 @@ def test_figures_hold_the_numbers():
     assert list(bars[0].y) == [0.5]
     curve = sensitivity_figure(RECORD).data[0]
     assert (list(curve.x), list(curve.y)) == ([0.0, 0.5], [0.0, 0.3])
+
+
+def test_a_training_is_drawn_by_step_above_its_scores_and_without_them_by_epoch():
+    stepped = finalist("f1-aa", 0.88, 0.4, losses=(0.5,), curve=((4, 0.6), (7, 0.4)), scores=((7, 0.8),))
+    twin = finalist("f1-aa-int8", 0.87, 0.2, quantized=Quantized("f1-aa", "f1"))
+    figure = training_figure(make([stepped, twin], "f1-aa"))
+    lines = [(trace.name, trace.yaxis, trace.x, trace.y) for trace in figure.data]
+    assert lines == [("f1", "y", (4, 7), (0.6, 0.4)), ("f1", "y2", (7,), (0.8,))]
+    assert figure.layout.xaxis2.title.text == "step"
+    earlier = training_figure(make([finalist("f1-aa", 0.88, 0.4, losses=(0.5, 0.3))], "f1-aa"))
+    assert [(trace.x, trace.y) for trace in earlier.data] == [((1, 2), (0.5, 0.3))]
+    assert earlier.layout.xaxis.title.text == "epoch"
 
 
 def test_int8_twins_are_points_of_the_front_with_a_line_from_where_they_come():

@@ -89,6 +89,9 @@ def test_the_contents_lead_to_the_sections_that_are_there(tmp_path):
     assert "#section-paths" not in page.links
     gated = replace(RECORD, finalists=(finalist("f1-aa", 0.88, 0.4, paths=(GatePath((), 9), GatePath(("a",), 2))),))
     assert "#section-paths" in page_of(gated, tmp_path).links
+    assert "#section-training" not in page.links
+    tuned = replace(RECORD, finalists=(finalist("f1-aa", 0.88, 0.4, losses=(0.5, 0.4)),))
+    assert "#section-training" in page_of(tuned, tmp_path).links
 
 
 def test_nothing_is_fetched_and_the_browser_is_told_so(tmp_path):
