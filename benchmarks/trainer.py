@@ -35,6 +35,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sgd, attention 1000": {"distill": {"attention": ["layer1", "layer2", "layer3"], "attention_weight": 1000.0}},
     "sgd, attention 100": {"distill": {"attention": ["layer1", "layer2", "layer3"], "attention_weight": 100.0}},
     "sgd, attention 10": {"distill": {"attention": ["layer1", "layer2", "layer3"], "attention_weight": 10.0}},
+    "sgd, hints 10": {"distill": {"hints": ["layer1", "layer2", "layer3"], "hints_weight": 10.0}},
+    "sgd, hints 1": {"distill": {"hints": ["layer1", "layer2", "layer3"], "hints_weight": 1.0}},
+    "sgd, hints 0.1": {"distill": {"hints": ["layer1", "layer2", "layer3"], "hints_weight": 0.1}},
     "adamw 0.003": {"optimizer": "adamw", "learning_rate": 0.003},
     "adamw 0.001, ema 0.99": {"optimizer": "adamw", "learning_rate": 0.001, "ema": 0.99},
 }

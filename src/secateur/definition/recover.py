@@ -27,10 +27,24 @@ class DistillDefinition(Declared):
         (),
         max_length=64,
         description="Layers, by name or glob, whose attention maps are to be the dense model's: where they are strong, over all "
-        "channels (Zagoruyko & Komodakis 2017, arXiv:1612.03928). Outputs (n, channels, height, width) or (n, tokens, channels).",
+        "channels (Zagoruyko & Komodakis 2017, arXiv:1612.03928). Outputs (n, channels, height, width) or (n, tokens, channels). "
+        "Of a layer that computes attention: which token attends to which, over all heads (Jiao et al. 2020, arXiv:1909.10351).",
     )
     attention_weight: float = Field(
         10.0, ge=0.0, le=1e9, description="Factor of the mean squared distance of these maps, beside the two shares."
+    )
+    hints: tuple[str, ...] = Field(
+        (),
+        max_length=64,
+        description="Layers, by name or glob, whose outputs are to be the dense model's; where channels are gone, seen through a "
+        "linear map over the channels that is learnt with the network (Romero et al. 2015, arXiv:1412.6550).",
+    )
+    hints_weight: float = Field(
+        1.0,
+        ge=0.0,
+        le=1e9,
+        description="Factor of the mean squared distance of these outputs, relative to the dense model's mean square, beside the "
+        "two shares.",
     )
 
 
@@ -191,6 +205,10 @@ class RecoverDefinition(Declared):
         if self.trainer is not None and self.masks != "kept":
             raise ValueError(
                 f"'masks: {self.masks}' chooses zeros in the steps of the built-in trainer: leave one of 'masks' and 'trainer' out"
+            )
+        if self.trainer is not None and self.distill is not None and self.distill.hints:
+            raise ValueError(
+                "'hints' are seen through maps that the built-in trainer learns: leave one of 'hints' and 'trainer' out"
             )
         if self.masks != "kept" and (self.steps > 1 or self.rewind):
             raise ValueError(

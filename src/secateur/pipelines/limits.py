@@ -9,14 +9,24 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from secateur.agent.runtimes import RUNTIMES
+from secateur.compression.plan import apply
 from secateur.compression.transforms import TRANSFORMS
-from secateur.definition import LOWER_GOALS, UPPER_GOALS, EvaluatorDefinition, PipelineDefinition, RecoverDefinition
+from secateur.compression.transforms.channels import without
+from secateur.definition import (
+    LOWER_GOALS,
+    UPPER_GOALS,
+    DistillDefinition,
+    EvaluatorDefinition,
+    PipelineDefinition,
+    RecoverDefinition,
+)
 from secateur.errors import DefinitionError, MeterFailed, nearest
 from secateur.evaluators.formats import ONNX
 from secateur.evaluators.on_device import SAMPLED
 from secateur.evaluators.onnx_inputs import MOST_BYTES
 from secateur.records import SCORE, Direction, Group, Workload, named
-from secateur.recovery.attention import layers_of, unmapped
+from secateur.recovery.hints import channel_axis
+from secateur.recovery.layers import attending, layers_of, outputs_of
 
 SCORES = (SCORE, SAMPLED)
 """Metrics whose direction is that of the workload's score."""
@@ -123,20 +133,58 @@ def check_int8(definition: PipelineDefinition) -> None:
         )
 
 
-def check_attention(settings: RecoverDefinition, model: nn.Module, workload: Workload) -> None:
-    """Raises DefinitionError where layers whose attention maps shall be learnt are not there, or have none."""
-    patterns = settings.distill.attention if settings.distill else ()
+def check_inner_layers(
+    settings: RecoverDefinition, model: nn.Module, workload: Workload, groups: Sequence[Group] = ()
+) -> None:
+    """Raises DefinitionError where inner layers that shall be learnt from are not there, or give what cannot be learnt from.
+
+    groups: that may lose channels; each loses one here.
+    """
+    distill = settings.distill
+    if distill is None or not (distill.attention or distill.hints):
+        return
     names = [name for name, _ in model.named_modules() if name]
-    for i, pattern in enumerate(patterns):
-        assert settings.distill is not None  # noqa: S101 # it has patterns
-        where = settings.distill.where("attention", i)
-        if not layers_of(model, [pattern]):
-            raise DefinitionError(f"{where}: no layer is called '{pattern}'.{nearest(pattern, names)}")
-        for name, shape in unmapped(model, [pattern], workload.example_inputs):
-            raise DefinitionError(
-                f"{where}: '{name}' gives {shape}, which has no attention map: (n, channels, height, width) or "
-                "(n, tokens, channels) is needed. Name another layer."
-            )
+    for key, patterns in (("attention", distill.attention), ("hints", distill.hints)):
+        for i, pattern in enumerate(patterns):
+            if not layers_of(model, [pattern]):
+                raise DefinitionError(
+                    f"{distill.where(key, i)}: no layer is called '{pattern}'.{nearest(pattern, names)}"
+                )
+    heads = attending(model, workload.example_inputs) if distill.attention else set()
+    for i, pattern in enumerate(distill.attention):
+        for name, output in outputs_of(model, [pattern], workload.example_inputs):
+            if name not in heads and (not isinstance(output, Tensor) or output.dim() not in (3, 4)):
+                raise DefinitionError(
+                    f"{distill.where('attention', i)}: '{name}' gives {_kind(output)}, which has no attention map: (n, channels, "
+                    "height, width) or (n, tokens, channels) is needed, or a layer that computes attention. Name another layer."
+                )
+    if distill.hints:
+        _check_hints(distill, model, workload, groups)
+
+
+def _check_hints(distill: DistillDefinition, model: nn.Module, workload: Workload, groups: Sequence[Group]) -> None:
+    cut = apply(model, without(groups, {group.name: group.removable[:1] for group in groups}), shared=True)
+    for i, pattern in enumerate(distill.hints):
+        pairs = zip(*(outputs_of(net, [pattern], workload.example_inputs) for net in (model, cut)), strict=True)
+        for (name, taught), (_, own) in pairs:
+            where = f"{distill.where('hints', i)}: '{name}' gives"
+            if not isinstance(taught, Tensor) or not isinstance(own, Tensor) or not taught.is_floating_point():
+                raise DefinitionError(
+                    f"{where} {_kind(taught)}; a hint is one tensor of numbers (n, …). Name another layer."
+                )
+            try:
+                channel_axis(own.shape, taught.shape)
+            except ValueError as error:
+                raise DefinitionError(
+                    f"{where} {error} when each group has lost a channel: a projection makes up for one dimension, behind the "
+                    "first one. Name another layer."
+                ) from error
+
+
+def _kind(output: object) -> str:
+    if not isinstance(output, Tensor):
+        return f"a {type(output).__name__}"
+    return f"{tuple(output.shape)}" if output.is_floating_point() else f"{tuple(output.shape)} of {output.dtype}"
 
 
 def check_sizes(evaluator: EvaluatorDefinition, workload: Workload) -> None:

@@ -31,10 +31,10 @@ from secateur.evaluators.onnx_export import check_size
 from secateur.evaluators.runtimes import RUNTIMES
 from secateur.pipelines.limits import (
     SCORES,
-    check_attention,
     check_batch,
     check_direction,
     check_gates,
+    check_inner_layers,
     check_int8,
     check_recovery,
     check_sizes,
@@ -146,7 +146,7 @@ def prepare(
     space = build_space(definition.search_space, found, multiple)
     if definition.recover is not None:
         check_recovery(definition.recover, workload, space.methods)
-        check_attention(definition.recover, model, workload)
+        check_inner_layers(definition.recover, model, workload, space.by_channel)
     _check_sparse_training(definition, space, model)
     step("exporting the dense model")
     dense = DenseModel(model, workload, found.costs, dense_onnx)

@@ -1,23 +1,15 @@
-"""Attention transfer: inner layers are to be strong where the dense model's are, whatever channels they have lost."""
+"""Attention transfer: inner layers are to be strong where the dense model's are, whatever channels or heads they have lost."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
-from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
 from torch import Tensor, nn
 
 from secateur.definition import DistillDefinition
+from secateur.recovery.layers import Pair, Recorder, attending
 from secateur.recovery.terms import Batch, Term
-from secateur.workloads.pytrees import PyTree, call
-
-
-def layers_of(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """The names of a model's layers that fit one of the patterns."""
-    return [name for name, _ in model.named_modules() if name and any(fnmatchcase(name, p) for p in patterns)]
+from secateur.workloads.pytrees import PyTree
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -29,58 +21,43 @@ def attention_map(features: Tensor) -> Tensor:
     return F.normalize(energy.flatten(1))
 
 
-class Recorder:
-    """Keeps what layers of a model gave last."""
+def head_map(probabilities: Tensor) -> Tensor:
+    """Mean over the heads, of unit length for each query: (n, queries, keys). probabilities: (n, heads, queries, keys).
 
-    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
-        self.outputs: dict[str, object] = {}
-        self._handles = [
-            model.get_submodule(name).register_forward_hook(partial(self._record, name)) for name in layers
-        ]
-
-    def _record(self, name: str, _layer: nn.Module, _inputs: object, output: object) -> None:
-        self.outputs[name] = output
-
-    def close(self) -> None:
-        """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
+    Source: Jiao et al. 2020 (TinyBERT), arXiv:1909.10351, eq. 7, who match head by head. Here heads have left, and those that stay
+    take over from them, so that none of them is to do what it did alone.
+    """
+    return F.normalize(probabilities.mean(1), dim=-1)
 
 
 class Attention:
     """A term of a student's loss, behind that of its logits. terms: none where no layer is named that both networks have."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, distill: DistillDefinition | None) -> None:
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, distill: DistillDefinition | None, example_inputs: PyTree
+    ) -> None:
+        """example_inputs: on the teacher's device."""
         patterns = distill.attention if distill else ()
-        left = {name for name, _ in student.named_modules()}  # whole blocks may be gone
-        layers = [name for name in layers_of(teacher, patterns) if name in left]
-        self._own, self._taught = Recorder(student, layers), Recorder(teacher, layers)
+        self._pair = Pair(student, teacher, patterns, attending(teacher, example_inputs) if patterns else ())
         self.terms: tuple[Term, ...] = ()
-        if layers and distill is not None:
+        if self._pair.layers and distill is not None:
             self.terms = (Term(distill.attention_weight, self._distance),)
 
     def _distance(self, _batch: Batch) -> Tensor:
         """Of what both gave last: the teacher has been asked for this batch's logits before."""
-        distances = [
-            (attention_map(own) - attention_map(taught)).square().mean()
-            for name, taught in self._taught.outputs.items()
-            if isinstance(own := self._own.outputs.get(name), Tensor) and isinstance(taught, Tensor)
-        ]
+        pairs = (
+            [_map(recorder, name) for recorder in (self._pair.own, self._pair.taught)] for name in self._pair.layers
+        )
+        distances = [(own - taught).square().mean() for own, taught in pairs if own is not None and taught is not None]
         return torch.stack(distances).mean()
 
     def close(self) -> None:
         """Leave both networks as they were."""
-        self._own.close()
-        self._taught.close()
+        self._pair.close()
 
 
-@torch.no_grad()
-def unmapped(model: nn.Module, patterns: Sequence[str], example_inputs: PyTree) -> Iterator[tuple[str, str]]:
-    """Layers without an attention map, and what they give."""
-    recorder = Recorder(model, layers_of(model, patterns))
-    call(model, example_inputs)
-    recorder.close()
-    for name in layers_of(model, patterns):
-        output = recorder.outputs.get(name)
-        if not isinstance(output, Tensor) or output.dim() not in (3, 4):
-            yield name, f"{tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+def _map(recorder: Recorder, layer: str) -> Tensor | None:
+    if layer in recorder.attention:
+        return head_map(recorder.attention[layer])
+    output = recorder.outputs.get(layer)
+    return attention_map(output) if isinstance(output, Tensor) else None

@@ -21,7 +21,7 @@ FORMAT = 3
 
 
 class Checkpoint:
-    """Weights, what the optimizer and masks remember, the average of the weights and the scale of the loss, with the progress.
+    """Weights and projections, what optimizer and masks remember, the average of the weights, the scale of the loss, the progress.
 
     Random numbers need no place in it: every step draws from its own seed.
     """
@@ -52,7 +52,9 @@ class Checkpoint:
         if self._file is None:
             return
         learner = self._learner
-        tensors = {f"model.{name}": tensor for name, tensor in learner.student.state_dict().items()}
+        tensors = {
+            f"{part}.{name}": t for part, module in learner.modules.items() for name, t in module.state_dict().items()
+        }
         tensors |= {f"optimizer.{key}.{name}": own[key] for name, own in self._remembered() for key in own}
         tensors |= {f"masks.{name}": tensor for name, tensor in learner.masks.state().items()}
         if learner.average is not None:
@@ -67,7 +69,7 @@ class Checkpoint:
 
     def _remembered(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """What the optimizer remembers of each parameter: momenta, and steps."""
-        for name, parameter in self._learner.student.named_parameters():
+        for name, parameter in self._learner.named_parameters():
             state = self._learner.optimizer.state[parameter]
             yield name, {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
@@ -86,12 +88,13 @@ class Checkpoint:
         self.progress = Progress(**{**progress, **curves, "losses": tuple(progress["losses"])})
         if training["scaler"]:
             learner.scaler.load_state_dict(training["scaler"])
-        learner.student.load_state_dict(under("model."))
+        for part, module in learner.modules.items():
+            module.load_state_dict(under(f"{part}."))
         learner.masks.restore(under("masks."))
         if learner.average is not None:
             learner.average.restore(under("average."), self.progress.steps)
         optimizer = under("optimizer.")
-        for name, parameter in learner.student.named_parameters():
+        for name, parameter in learner.named_parameters():
             for key in (key for key, _, own in (n.partition(".") for n in optimizer) if own == name):
                 value = optimizer[f"{key}.{name}"]
                 # In the parameter's own layout: another one may round differently.

@@ -20,6 +20,7 @@ from secateur.recovery.attention import Attention
 from secateur.recovery.batches import Batches, read
 from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.curve import MOST
+from secateur.recovery.hints import Hints
 from secateur.recovery.loop import Length, Loop, Progress, learner_for, length_of
 from secateur.recovery.masks import NO_MASKS, MasksOf
 from secateur.recovery.randomness import seeded
@@ -27,6 +28,7 @@ from secateur.recovery.scores import score_on_search
 from secateur.recovery.statistics import settle
 from secateur.recovery.terms import Term, gate_terms, terms_of
 from secateur.recovery.threads import threads_for
+from secateur.workloads.pytrees import mapped
 
 TOLD = 10.0
 """Seconds within an epoch after which it is told how far it is."""
@@ -89,12 +91,13 @@ def fine_tune(
     prices = prices_of(student, workload.example_inputs) if settings.gates and gated_blocks(student) else None
     student = _on(student, training.device, torch.channels_last)
     teacher = _on(teacher, training.device, torch.channels_last).eval().requires_grad_(False)
-    learner = learner_for(student, settings, training.device, training.masks)
+    inputs = mapped(lambda x: x.to(training.device), workload.example_inputs)
+    maps = Attention(student, teacher, settings.distill, inputs)
+    hints = Hints(student, teacher, workload, settings.distill, training.device)
+    learner = learner_for(student, settings, training.device, training.masks, hints.projections)
     state = Checkpoint(learner, training.checkpoint, settings.checkpoint_minutes, training.clock)
     progress, length = state.progress, length_of(workload, settings)
-    terms = terms_of(workload, teacher, settings.distill)
-    maps = Attention(student, teacher, settings.distill)
-    terms += maps.terms
+    terms = terms_of(workload, teacher, settings.distill) + maps.terms + hints.terms
     if training.penalty is not None:
         terms = (*terms, training.penalty(student))
     if settings.gates and prices:
@@ -108,7 +111,7 @@ def fine_tune(
         state.now_and_then()
         tell()
 
-    with closing(ahead), closing(maps), busy:
+    with closing(ahead), closing(maps), closing(hints), busy:
         loop = Loop(learner, workload, terms, settings, length, training.seed, ahead, progress, training.clock)
         while not loop.over:
             with seeded(training.seed):

@@ -30,7 +30,8 @@ MOST_OVERFLOWS = 8
 class Learner:
     """A network under training, with everything of it that changes at a step.
 
-    masks: keep weights at zero. average: of its weights, where that is what shall be kept.
+    masks: keep weights at zero. average: of its weights, where that is what shall be kept. projections: are learnt with it and
+    thrown away in the end.
     """
 
     student: nn.Module
@@ -40,6 +41,16 @@ class Learner:
     device: str
     masks: Masks
     average: Average | None = None
+    projections: nn.Module = field(default_factory=nn.ModuleDict)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What the optimizer changes, by a name that has no dot."""
+        return {"model": self.student, "projections": self.projections}
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """All that the optimizer changes."""
+        return [(f"{part}.{name}", p) for part, module in self.modules.items() for name, p in module.named_parameters()]
 
     def result(self) -> dict[str, Tensor]:
         """A copy of what would be kept if training ended here: parameters, or their average, and buffers."""
@@ -56,12 +67,20 @@ class Learner:
         self.masks.stepped()
 
 
-def learner_for(student: nn.Module, settings: RecoverDefinition, device: str, masks: MasksOf = NO_MASKS) -> Learner:
-    """student: on the device already. device: `cpu` or `cuda`. masks: made for it."""
+def learner_for(
+    student: nn.Module,
+    settings: RecoverDefinition,
+    device: str,
+    masks: MasksOf = NO_MASKS,
+    projections: nn.Module | None = None,
+) -> Learner:
+    """student, projections: on the device already. device: `cpu` or `cuda`. masks: made for the student."""
+    projections = projections or nn.ModuleDict()
     precision = precision_for(device, settings.precision)
     scaler = torch.amp.GradScaler(device, enabled=precision.scaled)
     average = None if settings.ema is None else Average(student, settings.ema)
-    return Learner(student, _optimizer(student, settings), scaler, precision, device, masks(student), average)
+    optimizer = _optimizer(nn.ModuleList([student, projections]), settings)
+    return Learner(student, optimizer, scaler, precision, device, masks(student), average, projections)
 
 
 @dataclass
@@ -215,7 +234,7 @@ def _take(learner: Learner, clip: float | None) -> None:
     learner.scaler.unscale_(learner.optimizer)
     learner.masks.graded()
     if clip is not None:
-        nn.utils.clip_grad_norm_(learner.student.parameters(), clip)
+        nn.utils.clip_grad_norm_([p for _, p in learner.named_parameters()], clip)
     learner.scaler.step(learner.optimizer)  # left out where a gradient is not finite
     learner.scaler.update()
     learner.masks.stepped()
@@ -223,8 +242,8 @@ def _take(learner: Learner, clip: float | None) -> None:
         learner.average.stepped()
 
 
-def _optimizer(student: nn.Module, settings: RecoverDefinition) -> torch.optim.Optimizer:
-    groups = _parameter_groups(student, settings.weight_decay)
+def _optimizer(model: nn.Module, settings: RecoverDefinition) -> torch.optim.Optimizer:
+    groups = _parameter_groups(model, settings.weight_decay)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=MOMENTUM, nesterov=True)

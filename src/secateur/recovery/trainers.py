@@ -182,7 +182,8 @@ def train_with(
 
 
 def _data(workload: Workload, student: nn.Module, teacher: nn.Module, settings: RecoverDefinition) -> TrainingData:
-    terms = terms_of(workload, teacher, settings.distill) + Attention(student, teacher, settings.distill).terms
+    maps = Attention(student, teacher, settings.distill, workload.example_inputs)
+    terms = terms_of(workload, teacher, settings.distill) + maps.terms
     if settings.gates and gated_blocks(student):
         terms += gate_terms(student, prices_of(student, workload.example_inputs), settings.gates)
     roles, pair = workload.data, collate_of(workload.data.train)
