@@ -7,7 +7,10 @@ what it receives, although who signals a whole group of processes has reached th
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Self
 
@@ -60,3 +63,33 @@ class Interrupts:
         """Raise KeyboardInterrupt where there was one."""
         if self._seen:
             raise KeyboardInterrupt
+
+
+@dataclass
+class Stop:
+    """Why the program has been told to stop by something else than Ctrl-C; None where it has not."""
+
+    reason: str | None = None
+
+
+@contextlib.contextmanager
+def stopping(seconds: float | None) -> Iterator[Stop]:
+    """Inside, SIGTERM is a Ctrl-C that says so, and so is the end of these seconds. For the main thread."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.reason = stop.reason or ("SIGTERM" if number == signal.SIGTERM else "the deadline has passed")
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # a shell's background job ignores Ctrl-C, and this is none
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGALRM)}
+    if seconds is not None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

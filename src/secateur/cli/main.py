@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateur import __version__
-from secateur.cli.commands import devices, project, registry, running, runs
+from secateur.cli.commands import devices, project, registry, retraining, running, runs
 from secateur.cli.failures import reported
 from secateur.cli.supervisor import ending, supervise
 from secateur.cli.verbosity import AnywhereGroup, logging_on_the_terminal, set_level
@@ -25,6 +25,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     running.run,
     running.resume,
     running.check,
+    retraining.retrain,
     runs.show,
     runs.export,
     running.flush,

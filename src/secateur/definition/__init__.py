@@ -7,6 +7,7 @@ from secateur.definition.pipeline import PipelineDefinition
 from secateur.definition.recover import LENGTHS, DistillDefinition, GatesDefinition, RecoverDefinition
 from secateur.definition.register import GateDefinition, RegisterDefinition
 from secateur.definition.resolve import Override, load_evaluator, load_pipeline, pipeline_from, project_root, shipped
+from secateur.definition.retrain import RetrainDefinition
 from secateur.definition.search import FidelitiesDefinition, LimitsDefinition, SearchDefinition
 from secateur.definition.search_space import GroupRule, SearchSpaceDefinition
 from secateur.definition.source import Source, expanded, one_of
@@ -35,6 +36,7 @@ __all__ = [
     "PipelineDefinition",
     "RecoverDefinition",
     "RegisterDefinition",
+    "RetrainDefinition",
     "SearchDefinition",
     "SearchSpaceDefinition",
     "Source",

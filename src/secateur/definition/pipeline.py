@@ -10,6 +10,7 @@ from secateur.definition.declared import Declared, Name
 from secateur.definition.evaluator import EvaluatorDefinition
 from secateur.definition.recover import RecoverDefinition
 from secateur.definition.register import RegisterDefinition
+from secateur.definition.retrain import RetrainDefinition
 from secateur.definition.search import SearchDefinition
 from secateur.definition.search_space import SearchSpaceDefinition
 from secateur.definition.sparse_training import SparseTrainingDefinition
@@ -37,6 +38,9 @@ class PipelineDefinition(Declared):
     )
     register_as: RegisterDefinition | None = Field(
         None, alias="register", description="Registration in MLflow; left out, the models stay in the run's folder."
+    )
+    retrain: RetrainDefinition = Field(
+        default_factory=lambda: RetrainDefinition(), description="What `secateur retrain` does each night."
     )
 
     @field_validator("quantize")

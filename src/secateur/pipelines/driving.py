@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,7 @@ from secateur.pipelines.ranking import scored
 from secateur.pipelines.reading import RECORD, prior_front
 from secateur.pipelines.recording import Judged, Results, Searched, record_of
 from secateur.pipelines.recovering import Recovery
+from secateur.pipelines.replaying import Replaying, shortcoming
 from secateur.pipelines.rungs import Rungs
 from secateur.pipelines.sparse_training import give_sparse
 from secateur.pipelines.stages import problem_of, saliencies_of
@@ -49,10 +51,12 @@ Engine = Callable[[Ledger, Executor, Stopping], str]
 class Driver:
     """Takes one run through its stages; what an earlier process has done of them is read from disk."""
 
-    def __init__(self, prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> None:
-        """device: that finalists are trained on."""
+    def __init__(
+        self, prepared: Prepared, run: RunFolder, device: str, listener: Listener, ends: float | None = None
+    ) -> None:
+        """device: that finalists are trained on. ends: on `time.monotonic`, when a search must be over."""
         self._prepared, self._run, self._device, self._listener = prepared, run, device, listener
-        self._watch = Stopwatch(run.path / "seconds.json")
+        self._watch, self._replaying, self._ends = Stopwatch(run.path / "seconds.json"), Replaying(run), ends
 
     def through(self) -> RunRecord:
         """All stages up to the gate. Returns the record, which lies in the run's folder with its report."""
@@ -71,32 +75,65 @@ class Driver:
             self._listener.step("computing saliency")
             saliencies = saliencies_of(prepared, run)
             prepared = self._prepared = replace(prepared, space=scored(prepared.space, saliencies))
-            calibrate(prepared, saliencies, run)
             if prepared.definition.int8:
                 self._listener.step("quantizing the original")
                 give_int8(prepared, run.folder("finalists", name_of(DENSE)))
-        with workers(prepared, run, self._device) as pool:  # they prepare while the dense model is measured
-            problem = self._problem(saliencies)
-            searched = self._search(engine, problem, pool)
-        finalists = self._recover(saliencies, searched.chosen)
-        if prepared.definition.int8:
-            finalists += self._quantize(finalists)
+        results = self._replayed(saliencies)
+        if results is None:
+            with watch.stage("check"):
+                calibrate(prepared, saliencies, run)
+            searched = self._searched(saliencies, engine)
+            results = self._judged(saliencies, searched)
         run.grams.unlink(missing_ok=True)
-        judged = self._judge(finalists, problem.dense)
-        comparison = self._compared(judged)
-        small_dense = self._small_dense(judged)
-        record = record_of(prepared, run, Results(searched, judged, small_dense, comparison), watch)
+        results = replace(results, small_dense=self._small_dense(results.judged), replay=self._replaying.replay)
+        record = record_of(prepared, run, results, watch)
         report = write_report(record, run.path / "report.html")
         show_finalists(run, record, report)
         write(run.path / "record.json", RECORD.dump_json(record))
         return record
+
+    def _replayed(self, saliencies: Saliencies) -> Results | None:
+        """What the choice that serves leads to on the new weights. None where there is none, or where it is not good enough."""
+        replaying = self._replaying
+        if not replaying.wanted:
+            return None
+        searched = self._searched(saliencies, replaying.engine)
+        if not replaying.wanted:
+            return None
+        results = self._judged(saliencies, searched)
+        reason = shortcoming(results.judged.best, results.comparison)
+        if reason is None or self._left() == 0:
+            return results
+        replaying.refuse(reason)
+        return None
+
+    def _left(self) -> float | None:
+        """Seconds in which a search must be over, None where nothing limits it."""
+        return None if self._ends is None else max(0.0, self._ends - time.monotonic())
+
+    def _searched(self, saliencies: Saliencies, engine: Engine) -> Searched:
+        with workers(self._prepared, self._run, self._device) as pool:  # they prepare while the dense model is measured
+            return self._search(engine, self._problem(saliencies), pool)
+
+    def _judged(self, saliencies: Saliencies, searched: Searched) -> Results:
+        """What the chosen networks have become."""
+        finalists = self._recover(saliencies, searched.chosen)
+        if self._prepared.definition.int8:
+            finalists += self._quantize(finalists)
+        judged = self._judge(finalists, searched.ledger.problem.dense)
+        return Results(searched, judged, self._compared(judged))
 
     def _problem(self, saliencies: Saliencies) -> Problem:
         prepared, run = self._prepared, self._run
         with self._watch.stage("check"):
             self._listener.step("measuring the dense model")
             dense = dense_figures(prepared, run, "search")
-            problem = problem_of(prepared, saliencies, dense, prior_front(Path(run.project), prepared.definition))
+            replay = self._replaying.replay
+            if replay is None:
+                prior = prior_front(Path(run.project), prepared.definition)
+            else:
+                prior = [c for c in replay.precedent.front if prepared.space.adapted(c) is not None]
+            problem = problem_of(prepared, saliencies, dense, prior)
             check_budgets(prepared, saliencies, problem.goals, dense)
         self._listener.prepared(prepared, run, dense)
         return problem
@@ -108,7 +145,8 @@ class Driver:
         subject = Subject(problem.space, problem.objectives, problem.dense)
         study = Study(run.state / DATABASE, run.run_id, subject, settings.sampler, settings.seed)
         ledger = Ledger(problem, study, self._listener.trial)
-        seconds = None if settings.minutes is None else 60 * settings.minutes - self._watch.spent("search")
+        allowed = None if settings.minutes is None else 60 * settings.minutes - self._watch.spent("search")
+        seconds = min((limit for limit in (allowed, self._left()) if limit is not None), default=None)
         lending = WithAllowances(pool, prepared.evaluator.waiting, missing(with_itself([problem.dense])))
         with self._watch.stage("search"):
             ended = engine(ledger, lending, Stopping(settings.trials, seconds, settings.patience))

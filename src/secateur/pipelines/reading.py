@@ -11,6 +11,7 @@ from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError, SecateurError, StateError, first_line
 from secateur.pipelines.state import RunFolder, find_run
 from secateur.records import Candidate, RunRecord, Version, earlier
+from secateur.registry.tracking import Registered, Tracking
 from secateur.search.front import front
 from secateur.search.ledger import feasible, own
 
@@ -36,6 +37,16 @@ def record_from(file: Path) -> RunRecord:
         ) from error
 
 
+def record_of_version(server: Tracking, version: Registered, folder: Path) -> RunRecord | None:
+    """The record of the run that made a registered version, None where its run has none. folder: where it is fetched to.
+
+    Raises StateError where it cannot be read.
+    """
+    parent = server.parent(version.run)
+    file = server.file_of_run(parent, "record.json", folder) if parent else None
+    return None if file is None else record_from(file)
+
+
 def versions_of(run: RunFolder) -> list[Version] | None:
     """What the run has registered, None where nothing has been sent yet."""
     file = run.path / "registry.json"
@@ -56,5 +67,10 @@ def prior_front(root: Path, definition: PipelineDefinition) -> list[Candidate]:
         raise DefinitionError(
             f"{definition.search.where('warm_start')}: 'warm_start' must name an earlier run. {error}"
         ) from error
+    return front_of(record)
+
+
+def front_of(record: RunRecord) -> list[Candidate]:
+    """The networks on the front of a run's search."""
     sound = feasible(own(record.trials), record.goals)
     return [e.candidate for e in front([t.evaluation for t in sound if t.arm != "dense"], record.objectives)]

@@ -10,7 +10,18 @@ from secateur.pipelines.gathering import refitted
 from secateur.pipelines.preparation import Prepared, summaries
 from secateur.pipelines.stages import goals_on
 from secateur.pipelines.state import RunFolder, Stopwatch
-from secateur.records import ROLES, Comparison, Evaluation, Measurement, Recovered, Rung, RunRecord, Trial, Verdict
+from secateur.records import (
+    ROLES,
+    Comparison,
+    Evaluation,
+    Measurement,
+    Recovered,
+    Replay,
+    Rung,
+    RunRecord,
+    Trial,
+    Verdict,
+)
 from secateur.search.audit import arm_results, audit, prediction_audit
 from secateur.search.front import front
 from secateur.search.ledger import Ledger, feasible, own
@@ -44,8 +55,9 @@ class Results:
 
     searched: Searched
     judged: Judged
-    small_dense: Recovered | None
-    comparison: Comparison | None = None
+    comparison: Comparison | None
+    small_dense: Recovered | None = None
+    replay: Replay | None = None
 
 
 def record_of(prepared: Prepared, run: RunFolder, results: Results, watch: Stopwatch) -> RunRecord:
@@ -88,6 +100,7 @@ def record_of(prepared: Prepared, run: RunFolder, results: Results, watch: Stopw
         ended=searched.ended,
         small_dense=results.small_dense,
         comparison=results.comparison,
+        replay=results.replay,
         rungs=searched.rungs,
         self_comparison=judged.self_comparison,
         device_step=space.device_step,

@@ -50,9 +50,9 @@ def run_pipeline(
     listener.stage("check")
     with closing(prepare(definition, root, lasting=True, step=listener.step)) as prepared:
         check_device(prepared)
-        run = open_run(root, definition, pipeline, _identity(prepared), fresh=fresh)
+        run = open_run(root, definition, pipeline, identity_of(prepared), fresh=fresh)
         with locked(run):
-            return _drive(prepared, run, device, listener)
+            return drive(prepared, run, device, listener)
 
 
 def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None = None) -> Outcome:
@@ -72,22 +72,25 @@ def resume_run(run: RunFolder, *, device: str = "cpu", listener: Listener | None
         locked(run),
         closing(prepare(definition, root, groups=run.groups, lasting=True, step=listener.step)) as prepared,
     ):
-        if run.identity != _identity(prepared):
+        if run.identity != identity_of(prepared):
             raise StateError(
                 f"Run {run.run_id} was started with other weights, on another device or with another trainer, so what it has done "
                 f"does not count here. Start a new one: secateur run {run.pipeline}"
             )
-        return _drive(prepared, run, device, listener)
+        return drive(prepared, run, device, listener)
 
 
-def _identity(prepared: Prepared) -> str:
+def identity_of(prepared: Prepared) -> str:
     """What must be the same for a run to go on: the weights, what the figures are measured on, and the text of a trainer."""
     trained = "" if prepared.trainer is None else f" with {prepared.trainer.name} {prepared.trainer.digest}"
     return f"{weights_digest(prepared.model)[:16]} on {prepared.evaluator.device}{trained}"
 
 
-def _drive(prepared: Prepared, run: RunFolder, device: str, listener: Listener) -> Outcome:
+def drive(
+    prepared: Prepared, run: RunFolder, device: str, listener: Listener, search_ends: float | None = None
+) -> Outcome:
+    """Take a run through what is left of it; whoever calls holds its lock. search_ends: on `time.monotonic`."""
     listener = together(reporting(logged), listener)
     with logging_to(run.log), storage_errors(run.state / DATABASE):
-        record = read_record(run) if run.judged else Driver(prepared, run, device, listener).through()
+        record = read_record(run) if run.judged else Driver(prepared, run, device, listener, search_ends).through()
         return finish(run, record, listener)

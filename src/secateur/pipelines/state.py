@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from ruamel.yaml import YAML
 from secateur.definition import PipelineDefinition
 from secateur.errors import DefinitionError, StateError, first_line, nearest
 from secateur.files import disk_errors, write
+from secateur.formatting import duration
 from secateur.pipelines.environment import environment
 
 STATE = "mlruns"
@@ -200,17 +202,47 @@ def find_run(project: Path, run_id: str | None, *, unfinished: bool = False) -> 
     raise DefinitionError(f"There is no run '{run_id}'.{nearest(run_id, ids)} Runs: {', '.join(ids[-8:])}.")
 
 
+def locked(run: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Hold the run: two drivers on one study would evaluate everything twice. Raises StateError where somebody has it."""
+    return held(run.path / "lock", f"Run {run.run_id}")
+
+
 @contextlib.contextmanager
-def locked(run: RunFolder) -> Iterator[None]:
-    """Hold the run: two drivers on one study would evaluate everything twice. The lock dies with the process."""
-    with disk_errors(run.path / "lock"):
-        file = (run.path / "lock").open("w")
+def held(lock: Path, what: str) -> Iterator[None]:
+    """Hold what a lock file stands for. The lock dies with the process; the file says whose it is. what: as people call it.
+
+    Raises StateError naming the owner, where there is one. On a network file system its `flock` must work across hosts, as NFS 4
+    has it.
+    """
+    with disk_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+", encoding="utf-8")
     with file:
+        file.seek(0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StateError(f"Run {run.run_id} is in use by another process.") from error
-        yield
+            raise StateError(f"{what} is in use by {_owner(file.read())}.") from error
+        if left := file.read():
+            logging.getLogger("secateur").warning("%s was left by %s, which is gone: taken over.", what, _owner(left))
+        owner = {"process": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+        file.truncate(0)
+        file.write(json.dumps(owner))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _owner(written: str) -> str:
+    """Who has written a lock file, for people; it may be read while it is being written."""
+    try:
+        owner = json.loads(written)
+        age = duration(max(0.0, time.time() - owner["since"]))
+        return f"process {owner['process']} on {owner['host']}, for {age}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
 
 
 class Stopwatch:

@@ -14,7 +14,7 @@ from secateur.definition import Override, load_pipeline
 from secateur.errors import DefinitionError, EvaluationFailed, GateFailed
 from secateur.evaluators import Network
 from secateur.pipelines.preparation import Prepared, check_device, prepare
-from secateur.pipelines.reading import record_from
+from secateur.pipelines.reading import record_of_version
 from secateur.pipelines.recovering import ROLE
 from secateur.pipelines.state import STATE
 from secateur.records import SCORE, Measurement, RunRecord
@@ -69,21 +69,18 @@ def verify(root: Path, name: str, number: str, tracking_uri: str | None) -> Veri
         with registry(root / STATE, tracking_uri) as server:
             version = version_of(server, name, number)
             named, parent = f"'{name}' version {version.number}", server.parent(version.run)
-            about = {
-                file: server.file_of_run(parent, file, folder) if parent else None
-                for file in ("definition.yaml", "record.json")
-            }
-            if about["definition.yaml"] is None or about["record.json"] is None:
+            written = server.file_of_run(parent, "definition.yaml", folder) if parent else None
+            record = record_of_version(server, version, folder)
+            if written is None or record is None:
                 raise DefinitionError(
                     f"{named} cannot be verified: it was not registered by secateur, or its run is gone."
                 )
-            record = record_from(about["record.json"])
             if record.definition["workload"]["factory"] == LIVE:
                 raise DefinitionError(
                     f"{named} cannot be verified: its workload is in the program that called secateur.compress."
                 )
             without_training = [Override.parse("recover=null")]
-            definition, _ = load_pipeline(str(about["definition.yaml"]), without_training, root)
+            definition, _ = load_pipeline(str(written), without_training, root)
             found = fetched(server, version, folder, RUNTIMES[definition.evaluator.runtime].format)
         missing = {ONNX, "compressed/compressed.json"} - found.files.keys()
         if missing or found.altered:

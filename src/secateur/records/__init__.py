@@ -37,7 +37,7 @@ from secateur.records.plans import (
     named,
     scored_as,
 )
-from secateur.records.run import GroupSummary, Refitted, RunRecord
+from secateur.records.run import GroupSummary, Precedent, Refitted, Replay, RunRecord
 from secateur.records.trials import (
     BASELINES,
     LEAST_COMPARED,
@@ -91,12 +91,14 @@ __all__ = [
     "Measurement",
     "Member",
     "Plan",
+    "Precedent",
     "PredictionAudit",
     "Provenance",
     "Quantized",
     "Recovered",
     "Refitted",
     "Remove",
+    "Replay",
     "RunRecord",
     "Rung",
     "Sensitivity",

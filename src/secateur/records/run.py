@@ -9,6 +9,7 @@ from typing import Any
 from secateur.records.evaluations import Direction, Goal, Measurement
 from secateur.records.finalists import Comparison, Recovered, Verdict
 from secateur.records.groups import Excluded
+from secateur.records.plans import Candidate
 from secateur.records.trials import SEARCH, ArmResult, Audit, PredictionAudit, Rung, Sensitivity, Trial
 from secateur.records.workload import SHARE
 
@@ -47,6 +48,38 @@ class Refitted:
 
 
 @dataclass(frozen=True)
+class Precedent:
+    """The choice that a retraining tries first, and what the search that found it knew.
+
+    of: what serves, for people. run, finalist: where the choice comes from. searched_in: the run whose search found it. front,
+    profile: of that search. seconds: that search's and its finalists' (`search`, `recover`, `gate`).
+    """
+
+    of: str
+    run: str
+    finalist: str
+    candidate: Candidate
+    searched_in: str
+    front: tuple[Candidate, ...]
+    profile: tuple[Sensitivity, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of a precedent on new weights.
+
+    moved: how far the sensitivity profile is from the precedent's, None where the two could not be compared. threshold: beyond
+    which the choice is not tried. refused: why it was searched anew, None where the choice stands.
+    """
+
+    precedent: Precedent
+    moved: float | None
+    threshold: float
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything a run found out: what report, registry and `secateur show` read.
 
@@ -61,7 +94,7 @@ class RunRecord:
     waited for the device to become quiet. device_step: channels that the device computes at a time, None where it was not measured.
     refitted: None in runs of earlier versions. comparison: of the knee with the version that serves, None where no gate asks for
     it or there is no knee. uncut: the score on search data of what sparse training has made of the
-    original, None where candidates are cut from the original itself.
+    original, None where candidates are cut from the original itself. replay: where an earlier choice was tried first.
     """
 
     run_id: str
@@ -101,6 +134,7 @@ class RunRecord:
     refitted: Refitted | None = None
     uncut: Measurement | None = None
     comparison: Comparison | None = None
+    replay: Replay | None = None
 
     @property
     def unbeaten(self) -> list[ArmResult]:

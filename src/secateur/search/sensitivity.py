@@ -7,7 +7,7 @@ against the budget. Together with the exact knapsack they are what makes the fir
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import TypeAdapter
 
@@ -17,6 +17,8 @@ from secateur.search.ledger import Ledger
 from secateur.search.study import Study
 from secateur.search_spaces import Option, SearchSpace
 
+Probe = tuple[str, Option, str]
+"""Group, option and method: of an edit that is tried alone."""
 _SENSITIVITIES: TypeAdapter[tuple[Sensitivity, ...]] = TypeAdapter(tuple[Sensitivity, ...])
 KEPT_AS = "sensitivities"
 """Name under which the study keeps them."""
@@ -37,7 +39,14 @@ def sweep(ledger: Ledger, executor: Executor, best: Mapping[str, str], budget: i
     probes = list(_probes(space, best, every_method=True))
     if len(probes) > PER_TRIAL * budget:
         probes = list(_probes(space, best, every_method=False))
-    candidates = [space.only(*probe) for probe in probes]
+    sensitivities = probed(ledger, executor, probes)
+    ledger.study.board.keep(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
+    return sensitivities
+
+
+def probed(ledger: Ledger, executor: Executor, probes: Sequence[Probe]) -> tuple[Sensitivity, ...]:
+    """What single edits do; an edit that fails is left out."""
+    candidates = [ledger.problem.space.only(*probe) for probe in probes]
     plans = [ledger.problem.resolve(candidate) for candidate in candidates]
     evaluations: dict[int, Evaluation] = {}
     waiting = list(range(len(probes)))[::-1]
@@ -50,7 +59,7 @@ def sweep(ledger: Ledger, executor: Executor, best: Mapping[str, str], budget: i
         number, evaluation = executor.wait()
         evaluations[number] = evaluation
         under_way -= 1
-    sensitivities = tuple(
+    return tuple(
         Sensitivity(
             group,
             edit,
@@ -62,8 +71,6 @@ def sweep(ledger: Ledger, executor: Executor, best: Mapping[str, str], budget: i
         for edit in option.edits(by)
         if evaluations[number].failure is None
     )
-    ledger.study.board.keep(KEPT_AS, _SENSITIVITIES.dump_json(sensitivities).decode())
-    return sensitivities
 
 
 def known_sensitivities(study: Study) -> tuple[Sensitivity, ...]:
@@ -73,8 +80,8 @@ def known_sensitivities(study: Study) -> tuple[Sensitivity, ...]:
     )
 
 
-def _probes(space: SearchSpace, best: Mapping[str, str], *, every_method: bool) -> Iterator[tuple[str, Option, str]]:
-    """Group, option and method: of each transform its best method at options spread evenly, the others at the one in the middle."""
+def _probes(space: SearchSpace, best: Mapping[str, str], *, every_method: bool) -> Iterator[Probe]:
+    """Of each transform its best method at options spread evenly, the others at the one in the middle."""
     for name, choice in space.choices.items():
         for transform in choice.transforms:
             methods = choice.methods_of(transform)

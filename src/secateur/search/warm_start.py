@@ -12,7 +12,7 @@ from math import inf
 
 import numpy as np
 
-from secateur.records import SCORE, Trial, gain, named
+from secateur.records import SCORE, Candidate, Trial, gain, named
 from secateur.search.front import floor
 from secateur.search.ledger import Ledger, Problem
 from secateur.search.study import Proposal
@@ -77,8 +77,12 @@ def _gains_by_share(ledger: Ledger, method: str) -> dict[float, float]:
 
 def prior(problem: Problem) -> Iterator[Proposal]:
     """The front of an earlier run."""
-    for candidate in problem.prior:
-        yield Proposal(candidate, "prior", f"prior {candidate.key}")
+    yield from map(prior_proposal, problem.prior)
+
+
+def prior_proposal(candidate: Candidate) -> Proposal:
+    """A choice of an earlier run."""
+    return Proposal(candidate, "prior", f"prior {candidate.key}")
 
 
 def controls(ledger: Ledger, budget: int) -> Iterator[Proposal]:

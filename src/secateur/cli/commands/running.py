@@ -34,7 +34,7 @@ def run(
 
     definition, root = _load(pipeline, set_, project)
     with _alone(as_json), watching() as listener:
-        outcome = run_pipeline(definition, root, pipeline, device=_device(device), fresh=fresh, listener=listener)
+        outcome = run_pipeline(definition, root, pipeline, device=device_named(device), fresh=fresh, listener=listener)
     _show(outcome, as_json=as_json)
 
 
@@ -46,7 +46,7 @@ def resume(run_id: RunId = None, device: Device = "cpu", as_json: Json = False, 
 
     folder = find_run(project.resolve(), run_id, unfinished=True)
     with _alone(as_json), watching() as listener:
-        outcome = resume_run(folder, device=_device(device), listener=listener)
+        outcome = resume_run(folder, device=device_named(device), listener=listener)
     _show(outcome, as_json=as_json)
 
 
@@ -80,7 +80,8 @@ def _load(pipeline: str, texts: list[str] | None, project: Path | None) -> tuple
     return load_pipeline(pipeline, [Override.parse(text) for text in texts or []], project and project.resolve())
 
 
-def _device(device: str) -> str:
+def device_named(device: str) -> str:
+    """Where fine-tuning is to run. Raises DefinitionError."""
     from secateur.definition import one_of
 
     return one_of(device, ("cpu", "cuda"), "--device", "device")
