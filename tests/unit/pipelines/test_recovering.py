@@ -467,10 +467,10 @@ def test_a_trainer_that_fails_costs_its_finalist_alone(case):
 
 
 def test_the_text_of_a_trainer_belongs_to_a_run(case):
-    from secateur.pipelines.run import _identity
+    from secateur.pipelines.run import identity_of
 
     def of(trainer):
-        return _identity(
+        return identity_of(
             SimpleNamespace(model=case.evaluator.model, evaluator=SimpleNamespace(device="here"), trainer=trainer)
         )
 

@@ -71,7 +71,7 @@ def test_a_full_disk_is_said_before_the_start(tmp_path, monkeypatch):
 
 def test_a_run_is_held_by_one_driver(definition, tmp_path):
     run = open_run(tmp_path, definition, "quick", "w")
-    with locked(run), pytest.raises(StateError, match="in use by another process"), locked(run):
+    with locked(run), pytest.raises(StateError, match="is in use by process"), locked(run):
         pass
     with locked(run):
         pass
