@@ -11,21 +11,18 @@ from dataclasses import replace
 import mlflow
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 from sqlalchemy import Engine, event
 
 from finished import RECORD, finalist, make
+from published import DIGESTS, X, compared, negation, package_of
 from secateur.errors import ModelError, RegistryUnreachable
-from secateur.records import Comparison, GateCheck, Measurement
-from secateur.registry import DATABASE, Package, Target, open_embedded, publish, relocate
+from secateur.registry import DATABASE, Target, open_embedded, publish, relocate
 from secateur.registry.history import moves, promote, registry
 from secateur.registry.publishing import _Publisher
 from secateur.registry.serving import serving
 from tracking import tracking_at
 
-X = np.arange(6, dtype=np.float32).reshape(2, 3)
 TARGET = Target("m", "candidate", None)
-DIGESTS = {role: f"digest of {role}"[:16] for role in ("train", "calibration", "search", "selection", "test")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,27 +52,6 @@ def state(empty, tmp_path):
     shutil.copytree(empty, state)
     open_embedded(state)
     return state
-
-
-def negation() -> bytes:
-    graph = helper.make_graph(
-        [helper.make_node("Neg", ["input"], ["output"])],
-        "negation",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 3])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return model.SerializeToString()
-
-
-def package_of(state, record=RECORD) -> Package:
-    folder = state / "runs" / record.run_id
-    for part in ("dense", *(f.folder for f in record.finalists)):
-        (folder / part / "compressed").mkdir(parents=True, exist_ok=True)
-        (folder / part / "model.onnx").write_bytes(negation())
-        (folder / part / "compressed" / "compressed.json").write_text("{}")
-    (folder / "report.html").write_text("<p>")
-    return Package(record, folder, state, {"input": X}, {"output": -X}, DIGESTS)
 
 
 def client(state):
@@ -197,12 +173,6 @@ def test_sending_again_sends_nothing_and_what_was_half_sent_is_sent_anew(state, 
     assert len(reader.search_runs([experiment])) == 5
     assert sorted(m.name for m in reader.search_logged_models([experiment])) == ["f1-aa", "f2-bb", "f3-cc"]
     assert {int(v.version) for v in reader.search_model_versions("name = 'm'")} == {1, 2}
-
-
-def compared(passed, version=None, alias="champion"):
-    """RECORD after a gate. version: that its knee was compared with."""
-    check = GateCheck("size", Measurement(1.5, "of the version's", "computed"), "not above it", 1.0, passed)
-    return replace(RECORD, comparison=Comparison("f1-aa", alias, version, (check,)))
 
 
 def test_what_passes_the_gate_serves_where_that_is_wished_and_once(state):

@@ -1,23 +1,28 @@
-"""A tracking server that is down loses nothing, and its credentials are in nothing that a run writes or shows."""
+"""A tracking server that is down or dies loses nothing, and its credentials are in nothing that a run writes or shows."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
+import shutil
 import threading
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from mlflow import MlflowClient
 
-from end_to_end.conftest import call, environment, make_project
-from waiting import until
+from end_to_end.conftest import call, make_project
+from finished import RECORD
+from gateway import gateway
+from postgresql import postgresql
+from published import compared, package_of
+from secateur.errors import RegistryUnreachable
+from secateur.registry import Target, publish
+from secateur.registry.history import moves, registry
+from tracking import tracking_server
 
 SECRETS = {"password": "ge%40heim&1", "token": "zeichen-9", "other": "s3cr3t/key"}
 NOWHERE = "127.0.0.1:1"
@@ -46,37 +51,6 @@ def echoing():
     yield f"127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def tracking_server(folder):
-    """MLflow's own server, with the options that docker/compose.yaml gives it."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1",
-         f"--backend-store-uri=sqlite:///{folder / 'server.db'}", f"--artifacts-destination={folder / 'server'}"],
-        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as response:
-                return response.status == 200
-        except OSError:
-            return False
-
-    try:
-        until(answers, alive=process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def with_secrets(address):
@@ -111,21 +85,79 @@ def test_credentials_are_in_no_file_and_no_message(unsent):
         assert not holders, f"{secret} is in {holders}"
 
 
-def test_what_could_not_be_sent_is_kept_and_flushed_later(unsent, tmp_path):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request, tmp_path_factory):
+    """MLflow's own server on each of these databases: its address, and the folder of its artifacts."""
+    folder = tmp_path_factory.mktemp("server")
+    with contextlib.ExitStack() as stack:
+        store = f"sqlite:///{folder}/server.db" if request.param == "sqlite" else stack.enter_context(postgresql())
+        yield stack.enter_context(tracking_server(folder, store)), folder / "artifacts"
+
+
+def test_what_could_not_be_sent_is_kept_and_flushed_later(unsent, server, tmp_path):
     project, said = unsent
     assert [answer.returncode for answer in said] == [75, 75], said[-1].stderr
     assert "could not take run" in said[0].stderr
     assert "secateur flush tiny-" in said[0].stderr
+    assert not (project / "mlruns" / "mlflow.db").exists(), "nothing went elsewhere"
+    project = shutil.copytree(project, tmp_path / "project")
     (run,) = (project / "mlruns" / "runs").iterdir()
     assert (run / "record.json").is_file()
     assert (run / "report.html").is_file()
-    assert not (project / "mlruns" / "mlflow.db").exists(), "nothing went elsewhere"
-    with tracking_server(tmp_path) as address:
-        flushed = call(project, "flush", MLFLOW_TRACKING_URI=address)
-        assert flushed.returncode == 0, flushed.stderr
-        assert "@candidate" in flushed.stdout
-        question = f"{address}/api/2.0/mlflow/registered-models/alias?name=tiny-model&alias=candidate"
-        with urllib.request.urlopen(question, timeout=30) as response:
-            version = json.load(response)["model_version"]
+    address, artifacts = server
+    with gateway(address, lambda _, request: request.endswith("model.onnx"), "dies") as dying:
+        answer = call(project, "flush", MLFLOW_TRACKING_URI=dying.address)
+    assert (answer.returncode, answer.stdout) == (75, "")
+    assert f"Everything is in {run}; send it later with: secateur flush {run.name}" in answer.stderr
+    flushed = call(project, "flush", MLFLOW_TRACKING_URI=address)
+    assert flushed.returncode == 0, flushed.stderr
+    assert "@candidate" in flushed.stdout
+    assert "View run" not in flushed.stdout, "MLflow's own words"
+    question = f"{address}/api/2.0/mlflow/registered-models/alias?name=tiny-model&alias=candidate"
+    with urllib.request.urlopen(question, timeout=30) as response:
+        version = json.load(response)["model_version"]
     assert {tag["key"]: tag["value"] for tag in version["tags"]}["secateur.run_id"] == run.name
-    assert any((tmp_path / "server").rglob("model.onnx")), "the artifacts went through the server"
+    assert any(artifacts.rglob("model.onnx")), "the artifacts went through the server"
+
+
+CUTS = (
+    ("POST /api/2.0/mlflow/runs/create", 1, "loses an answer"),
+    ("POST /api/2.0/mlflow/logged-models", 1, "dies having done it"),
+    ("/artifacts/figures.json", 2, "falls silent"),
+    ("POST /api/2.0/mlflow/model-versions/create", 1, "loses an answer"),
+    ("POST /api/2.0/mlflow/registered-models/alias", 2, "dies"),
+    ("POST /api/2.0/mlflow/registered-models/set-tag", 2, "dies"),
+)
+"""Of a publication: at which request of a kind it is cut off, and how. It must get past the earlier ones each time."""
+
+
+def test_however_often_a_publication_is_cut_off_each_part_is_there_once(server, tmp_path, monkeypatch):
+    address, _ = server
+    record = replace(compared(True), name="cut off", finalists=RECORD.finalists[:1])
+    package, target = package_of(tmp_path / "mlruns", record), Target("cut off", "candidate", address, promotes=True)
+    for wanted, time, kind in CUTS:
+
+        def fails(_, request, wanted=wanted, time=time):
+            return wanted in request and sum(wanted in earlier for earlier in failing.seen) == time
+
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1" if kind == "falls silent" else "60")
+        unreachable = pytest.raises(RegistryUnreachable, match="send it later with: secateur flush r-1")
+        with gateway(address, fails, kind) as failing, unreachable:
+            publish(package, replace(target, tracking_uri=failing.address))
+    monkeypatch.undo()
+    published = publish(package, target)
+    assert publish(package, target) == published
+    reader = MlflowClient(address, address)
+    experiment = reader.get_experiment_by_name(record.name).experiment_id
+    runs = {run.info.run_id: run.info.status for run in reader.search_runs([experiment])}
+    assert runs == dict.fromkeys(published.runs.values(), "FINISHED")
+    (model,) = reader.search_logged_models([experiment])
+    assert (model.name, model.status, len(model.metrics)) == ("f1-aa", "READY", 7)
+    (version,) = reader.search_model_versions(f"name = '{target.name}'")
+    aliases = reader.get_registered_model(target.name).aliases
+    assert {alias: int(number) for alias, number in aliases.items()} == dict.fromkeys(
+        ("candidate", "champion"), int(version.version)
+    )
+    with registry(tmp_path, address) as asked:
+        *earlier, state = (move.state for move in moves(asked, target.name))
+    assert (set(earlier), state) == ({"abandoned"}, "done")

@@ -105,7 +105,7 @@ def rollback(server: Tracking, name: str, *, alias: str = CHAMPION, why: str = "
     A second rollback goes one further back. Raises DefinitionError where no earlier version is known, or where it is gone.
     """
     holder = version_of(server, name, f"@{alias}")
-    _settle(server, name)
+    settle(server, name)
     before = _before(holder.number, [m for m in moves(server, name) if (m.alias, m.state) == (alias, "done")])
     if before is None:
         raise DefinitionError(
@@ -129,7 +129,7 @@ def _before(holder: str, done: Sequence[Move]) -> str | None:
 
 def moved(server: Tracking, version: Registered, alias: str, action: Action, why: str) -> Move:
     """Move an alias, and write down that it has moved."""
-    _settle(server, version.name)
+    settle(server, version.name)
     holder = server.version(version.name, f"@{alias}")
     now = datetime.now(UTC)
     who, before = f"{user()}@{socket.gethostname()}", holder.number if holder else None
@@ -140,7 +140,7 @@ def moved(server: Tracking, version: Registered, alias: str, action: Action, why
     return _write(server, version.name, key, replace(move, state="done"))
 
 
-def _settle(server: Tracking, name: str) -> None:
+def settle(server: Tracking, name: str) -> None:
     """Say of entries that were cut off whether their alias had moved by then."""
     for key, entry in _entries(server, name):
         if entry.state == "begun":

@@ -26,7 +26,7 @@ from secateur.registry.contents import (
     version_tags,
 )
 from secateur.registry.embedded import ARTIFACTS, open_embedded
-from secateur.registry.history import moved
+from secateur.registry.history import moved, settle
 from secateur.registry.model_card import dense_description, model_card, model_description, run_description
 from secateur.registry.package import DENSE, Package, Published, Target
 from secateur.registry.tracking import OnnxModel, Tracking, TrackingError, tracking
@@ -89,10 +89,9 @@ class _Publisher:
         return finalist in self.record.registered and not (failed and self.target.leaves_out)
 
     def _begun(self, part: str, tags: Mapping[str, str]) -> tuple[str, Mapping[str, str] | None]:
-        """The run of a part, and its tags where an earlier attempt has finished it. A half-sent one is deleted."""
+        """The run of a part, and its tags where an earlier attempt has finished it. Half-sent ones are deleted."""
         named = {"secateur.run_id": self.record.run_id, "secateur.part": part}
-        earlier = self.server.find_run(self.experiment, named)
-        if earlier is not None:
+        while (earlier := self.server.find_run(self.experiment, named)) is not None:
             run, present = earlier
             if present.get(_SENT) == "true":
                 return run, present
@@ -120,9 +119,14 @@ class _Publisher:
         if sent is None:
             self.server.log_file(run, self.package.folder / DENSE / "model.onnx")
             self._log_figures(run, self.record.dense)
-            self.server.log(run, dense_points(self.package), tags={_SENT: "true"})
-            self.server.end_run(run)
+            self.server.log(run, dense_points(self.package))
+            self._end(run)
         return run
+
+    def _end(self, run: str, model: str = "", *, failed: bool = False) -> None:
+        """Mark a run as sent once it is over, so that one which an attempt leaves open is found and sent anew."""
+        self.server.end_run(run, failed=failed)
+        self.server.log(run, tags={_SENT: "true"} | ({_MODEL: model} if model else {}))
 
     def _log_figures(self, run: str, figures: Figures) -> None:
         self.server.log_data(run, data_sets(self.package, figures).values())
@@ -157,10 +161,9 @@ class _Publisher:
             run,
             finalist_points(self.package, finalist),
             finalist_parameters(record, finalist),
-            {_SENT: "true"} | ({_MODEL: model} if model else {}),
             model=model or None,
         )
-        self.server.end_run(run, failed=finalist.failure is not None)
+        self._end(run, model, failed=finalist.failure is not None)
         return run, model
 
     def _version(self, finalist: Recovered, run: str, model: str) -> Version:
@@ -184,8 +187,9 @@ class _Publisher:
         """Let a version serve that has passed the gate, unless another one serves by now than it was compared with."""
         name, alias = self.target.name, comparison.alias
         holder = self.server.version(name, f"@{alias}")
-        if holder is not None and holder.number == number:
-            return True  # an earlier attempt has done it
+        if holder is not None and holder.number == number:  # an earlier attempt has done it, and may not have said so
+            settle(self.server, name)
+            return True
         if (holder.number if holder else None) != comparison.version:
             logging.getLogger("secateur").warning(
                 "@%s of %s has moved since version %s was compared with it: nothing was promoted.", alias, name, number

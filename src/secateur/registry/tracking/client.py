@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from secateur.registry.tracking.isolation import as_default, patient, translated
+from secateur.registry.tracking.isolation import as_default, once, patient, translated
 from secateur.registry.tracking.models import OnnxModel, save_onnx
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class Tracking:
 
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
         """A new run."""
-        return str(self._client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
+        with once():
+            return str(self._client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
 
     def discard_run(self, experiment: str, run: str) -> None:
         """Delete a run and the models that it has logged."""
@@ -163,9 +164,10 @@ class Tracking:
         """Send an ONNX file as a logged model with signature and input example. Returns the model's id."""
         from mlflow.entities import LoggedModelOutput
 
-        model = self._client.create_logged_model(
-            experiment, name=sent.name, source_run_id=run, tags=dict(sent.tags), model_type="onnx"
-        )
+        with once():
+            model = self._client.create_logged_model(
+                experiment, name=sent.name, source_run_id=run, tags=dict(sent.tags), model_type="onnx"
+            )
         with tempfile.TemporaryDirectory() as folder:
             save_onnx(sent, run, model, f"{folder}/model")
             self._client.log_model_artifacts(model.model_id, f"{folder}/model")
@@ -193,7 +195,7 @@ class Tracking:
     def create_version(self, name: str, model: str, run: str, tags: Mapping[str, str], description: str) -> str:
         """Register a logged model. Returns the version's number."""
         # A server refuses a logged model whose id is not named beside its address; the embedded store does not ask.
-        with as_default(self._uri):
+        with as_default(self._uri), once():
             created = self._client.create_model_version(
                 name, f"models:/{model}", run, dict(tags), model_id=model, description=description[:_LONGEST]
             )

@@ -19,23 +19,23 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's own defaults wait four minutes for a server that is down. What the user has set stands."""
+"""MLflow's own defaults wait four minutes for a server that is down, and print. What the user has set stands."""
 
 
 class TrackingError(Exception):
     """What MLflow or its database says, in the words of its cause."""
 
 
-@contextlib.contextmanager
-def patient() -> Iterator[None]:
+def patient() -> contextlib.AbstractContextManager[None]:
     """MLflow gives up on a server in seconds."""
-    before = {name: os.environ.get(name) for name in _PATIENCE}
-    os.environ.update({name: value for name, value in _PATIENCE.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        _restore(before)
+    return _variables({name: value for name, value in _PATIENCE.items() if name not in os.environ})
+
+
+def once() -> contextlib.AbstractContextManager[None]:
+    """MLflow repeats no request: where only the answer was lost, repeating a creation makes a second one, which nobody knows of."""
+    return _variables({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
 
 
 @contextlib.contextmanager
@@ -61,12 +61,8 @@ def as_default(uri: str) -> Iterator[None]:
     """MLflow's embedded registry looks a logged model up at the process's own address, whatever its client was told."""
     from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
-    before = {"MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI")}
-    try:
-        with _use_tracking_uri(uri):
-            yield
-    finally:
-        _restore(before)
+    with _variables({"MLFLOW_TRACKING_URI": uri}), _use_tracking_uri(uri):
+        yield
 
 
 def make_database(file: Path) -> None:
@@ -89,9 +85,15 @@ def make_database(file: Path) -> None:
         event.remove(Engine, "connect", hurry)
 
 
-def _restore(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+@contextlib.contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
