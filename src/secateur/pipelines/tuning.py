@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -20,6 +20,7 @@ from secateur.pipelines.finalists import Finalist
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.ranking import scores_of
 from secateur.records import Candidate, CompressedModel, Edit, Group, Plan
+from secateur.recovery.answers import Answers
 from secateur.recovery.fine_tune import Training, Tuned, fine_tune
 from secateur.recovery.masks import kept, learned
 from secateur.recovery.trainers import train_with
@@ -33,6 +34,7 @@ class Tuning:
 
     prepared: Prepared
     device: str
+    _answers: Answers = field(default_factory=Answers, init=False, repr=False, compare=False)
 
     def begun(self, finalist: Finalist, step: int, before: CompressedModel | None) -> CompressedModel:
         """The network that a step of training starts from. step: from 1. before: what the step before it has left."""
@@ -71,7 +73,7 @@ class Tuning:
         if settings.masks != "kept":
             edited = self._masked(goal, network.plan)
             masks = learned(edited, settings.masks)
-        training = Training(self.device, seed, checkpoint, on_epoch, masks, scored=True)
+        training = Training(self.device, seed, checkpoint, on_epoch, masks, scored=True, answers=self._answers)
         tuned = fine_tune(network.module, prepared.model, prepared.workload, settings, training)
         plan = network.plan
         if edited:

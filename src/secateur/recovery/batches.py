@@ -31,13 +31,17 @@ class Batches(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         """What is raised is returned: out of a worker process, torch would raise it again with a traceback as its message."""
-        one_pass, batch = divmod(number, self._in_a_pass)
-        rows = self._order(one_pass)[batch * self._size : (batch + 1) * self._size]
+        rows = self.samples(number)
         sow(self._seed, SAMPLES, number)
         try:
             return self._collate([self._dataset[row] for row in rows])
         except SecateurError as error:
             return error
+
+    def samples(self, number: int) -> list[int]:
+        """The numbers of the samples of a batch, in the data set."""
+        one_pass, batch = divmod(number, self._in_a_pass)
+        return self._order(one_pass)[batch * self._size : (batch + 1) * self._size]
 
     def _permutation(self, one_pass: int) -> list[int]:
         size = len(self._dataset)  # type: ignore[arg-type] # map-style

@@ -16,12 +16,13 @@ from secateur.compression.gates import gated_blocks
 from secateur.definition import RecoverDefinition
 from secateur.gating.prices import prices_of
 from secateur.records import Workload
+from secateur.recovery.answers import Answers
 from secateur.recovery.attention import Attention
 from secateur.recovery.batches import Batches, read
 from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.curve import MOST
 from secateur.recovery.hints import Hints
-from secateur.recovery.loop import Length, Loop, Progress, learner_for, length_of
+from secateur.recovery.loop import Learner, Length, Loop, Progress, learner_for, length_of
 from secateur.recovery.masks import NO_MASKS, MasksOf
 from secateur.recovery.randomness import seeded
 from secateur.recovery.scores import score_on_search
@@ -59,7 +60,8 @@ class Training:
     epoch and now and then in between; where it exists, training goes on from there. on_epoch: called with the number of the
     finished epoch and its mean loss, and within an epoch every `TOLD` seconds with a fraction and the mean so far. masks: which
     weights are zero meanwhile, and in the end. penalty: what the loss is raised by, of the network under training. scored: whether
-    the network is scored after each epoch, see `scores.score_on_search`. clock: of seconds.
+    the network is scored after each epoch, see `scores.score_on_search`. answers: of the teacher, for all trainings that share
+    them; None to ask it at each step. clock: of seconds.
     """
 
     device: str = "cpu"
@@ -69,6 +71,7 @@ class Training:
     masks: MasksOf = NO_MASKS
     penalty: Callable[[nn.Module], Term] | None = None
     scored: bool = False
+    answers: Answers | None = None
     clock: Callable[[], float] = time.perf_counter
 
 
@@ -91,60 +94,25 @@ def fine_tune(
     prices = prices_of(student, workload.example_inputs) if settings.gates and gated_blocks(student) else None
     student = _on(student, training.device, torch.channels_last)
     teacher = _on(teacher, training.device, torch.channels_last).eval().requires_grad_(False)
-    inputs = mapped(lambda x: x.to(training.device), workload.example_inputs)
-    maps = Attention(student, teacher, settings.distill, inputs)
-    hints = Hints(student, teacher, workload, settings.distill, training.device)
-    learner = learner_for(student, settings, training.device, training.masks, hints.projections)
-    state = Checkpoint(learner, training.checkpoint, settings.checkpoint_minutes, training.clock)
-    progress, length = state.progress, length_of(workload, settings)
-    terms = terms_of(workload, teacher, settings.distill) + maps.terms + hints.terms
-    if training.penalty is not None:
-        terms = (*terms, training.penalty(student))
-    if settings.gates and prices:
-        terms += gate_terms(student, prices, settings.gates)
-    batches = Batches(workload.data.train, length.batch, length.parts * length.in_a_pass, training.seed)
-    ahead = read(batches, length.parts * progress.steps, settings.workers, pinned=training.device == "cuda")
+    length = length_of(workload, settings)
     busy = threads_for(teacher, workload.example_inputs, length.batch) if training.device == "cpu" else nullcontext()
-    tell = _told(progress, length, training)
-
-    def stepped() -> None:
-        state.now_and_then()
-        tell()
-
-    with closing(ahead), closing(maps), closing(hints), busy:
-        loop = Loop(learner, workload, terms, settings, length, training.seed, ahead, progress, training.clock)
-        while not loop.over:
-            with seeded(training.seed):
-                reason = loop.epoch(stepped)
-            if reason is not None:
-                learner.end_with(state.before)
-                if settings.ema is not None:  # the statistics are of other weights than the average
-                    with seeded(training.seed):
-                        settle(student, workload, settings.batch, training.device)
-                return _tuned(student, progress, length, reason)
-            if training.scored:
-                with seeded(training.seed):
-                    score = score_on_search(student, workload, length.batch, training.device)
-                progress.scores.add(score, MOST // settings.steps)
-            state.finish()
-            training.on_epoch(progress.epochs, progress.losses[-1])
-        learner.end_with(state.before)
+    inputs = mapped(lambda x: x.to(training.device), workload.example_inputs)
+    with busy:
         with seeded(training.seed):
-            settle(student, workload, settings.batch, training.device)
-    return _tuned(student, progress, length, None)
-
-
-def _told(progress: Progress, length: Length, training: Training) -> Callable[[], None]:
-    """To be called after each step: tells now and then how far an epoch is."""
-    last = progress.seconds
-
-    def tell() -> None:
-        nonlocal last
-        if progress.seconds - last >= TOLD:
-            last = progress.seconds
-            training.on_epoch(progress.steps / length.in_a_pass, progress.mean)
-
-    return tell
+            maps = Attention(student, teacher, settings.distill, inputs)
+            hints = Hints(student, teacher, workload, settings.distill, training.device)
+            learner = learner_for(student, settings, training.device, training.masks, hints.projections)
+            inner, answer = maps.terms + hints.terms, None
+            if training.answers is not None and settings.distill and not inner:  # inner layers have to be seen at work
+                answer = training.answers.of(teacher, workload, settings, training.device, learner.precision)
+        terms = terms_of(workload, teacher, settings.distill, answer) + inner
+        if training.penalty is not None:
+            terms = (*terms, training.penalty(student))
+        if settings.gates and prices:
+            terms += gate_terms(student, prices, settings.gates)
+        with closing(maps), closing(hints):
+            progress, stopped = _trained(learner, terms, workload, settings, training)
+    return _tuned(student, progress, length, stopped)
 
 
 def steps_of(workload: Workload, settings: RecoverDefinition) -> int:
@@ -164,6 +132,58 @@ def train_steps(
 ) -> Tuned:
     """A short training of exactly so many steps, on the same samples for every network."""
     return fine_tune(student, teacher, workload, settings.lasting(training_steps=steps), training)
+
+
+def _trained(
+    learner: Learner, terms: tuple[Term, ...], workload: Workload, settings: RecoverDefinition, training: Training
+) -> tuple[Progress, str | None]:
+    """How far it came, and why it ended early."""
+    student, length = learner.student, length_of(workload, settings)
+    state = Checkpoint(learner, training.checkpoint, settings.checkpoint_minutes, training.clock)
+    progress, reason = state.progress, None
+    batches = Batches(workload.data.train, length.batch, length.parts * length.in_a_pass, training.seed)
+    ahead = read(batches, length.parts * progress.steps, settings.workers, pinned=training.device == "cuda")
+    tell = _told(progress, length, training)
+
+    def stepped() -> None:
+        state.now_and_then()
+        tell()
+
+    with closing(ahead):
+        loop = Loop(
+            learner, workload, terms, settings, length, training.seed, ahead, batches.samples, progress, training.clock
+        )
+        while not loop.over:
+            with seeded(training.seed):
+                reason = loop.epoch(stepped)
+            if reason is not None:
+                break
+            if training.scored:
+                with seeded(training.seed):
+                    score = score_on_search(student, workload, length.batch, training.device)
+                progress.scores.add(score, MOST // settings.steps)
+            state.finish()
+            training.on_epoch(progress.epochs, progress.losses[-1])
+        learner.end_with(state.before)
+        if (
+            reason is None or settings.ema is not None
+        ):  # the statistics are of other weights than what stands in the end
+            with seeded(training.seed):
+                settle(student, workload, settings.batch, training.device)
+    return progress, reason
+
+
+def _told(progress: Progress, length: Length, training: Training) -> Callable[[], None]:
+    """To be called after each step: tells now and then how far an epoch is."""
+    last = progress.seconds
+
+    def tell() -> None:
+        nonlocal last
+        if progress.seconds - last >= TOLD:
+            last = progress.seconds
+            training.on_epoch(progress.steps / length.in_a_pass, progress.mean)
+
+    return tell
 
 
 def _tuned(student: nn.Module, progress: Progress, length: Length, stopped: str | None) -> Tuned:

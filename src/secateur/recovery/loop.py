@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur.definition import RecoverDefinition
 from secateur.records import Workload
+from secateur.recovery.answers import placed
 from secateur.recovery.average import Average
 from secateur.recovery.curve import MOST, Curve
 from secateur.recovery.masks import NO_MASKS, Masks, MasksOf
@@ -135,7 +136,7 @@ def length_of(workload: Workload, settings: RecoverDefinition) -> Length:
 
 @dataclass(frozen=True)
 class Loop:
-    """Trains a network pass by pass. batches: the next ones of it. clock: of seconds."""
+    """Trains a network pass by pass. batches: the next ones. samples: batch → the numbers of its samples. clock: of seconds."""
 
     learner: Learner
     workload: Workload
@@ -144,6 +145,7 @@ class Loop:
     length: Length
     seed: int
     batches: Iterator[Any]
+    samples: Callable[[int], Sequence[int]]
     progress: Progress
     clock: Callable[[], float]
 
@@ -188,7 +190,7 @@ class Loop:
             inputs, targets = next(self.batches)
             sow(self.seed, "step", number)
             with calling(f"Training step {step} of epoch {progress.epochs + 1}"):
-                loss = self._loss(inputs, targets, drawn_from(self.seed, "augment", number)) / parts
+                loss = self._loss(inputs, targets, number) / parts
             value += loss.item()
             if not math.isfinite(value) and not learner.precision.scaled:
                 return self._stopped(value, step)
@@ -210,15 +212,15 @@ class Loop:
         epoch = self.progress.epochs + 1
         return f"the loss became {loss} in epoch {epoch}, step {step}; the weights from before it stand"
 
-    def _loss(self, inputs: PyTree, targets: PyTree, generator: torch.Generator) -> Tensor:
+    def _loss(self, inputs: PyTree, targets: PyTree, number: int) -> Tensor:
         device, dtype = self.learner.device, self.learner.precision.dtype
         inputs, targets = mapped(lambda x: x.to(device, non_blocking=True), (inputs, targets))
         if self.workload.augment is not None:
-            inputs = self._augmented(inputs, generator)
-        inputs = mapped(lambda x: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, inputs)
+            inputs = self._augmented(inputs, drawn_from(self.seed, "augment", number))
+        inputs = placed(inputs, device)
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
             outputs = call(self.learner.student, inputs)
-            return total(self.terms, Batch(inputs, outputs, targets))
+            return total(self.terms, Batch(inputs, outputs, targets, self.samples(number)))
 
     def _augmented(self, inputs: PyTree, generator: torch.Generator) -> PyTree:
         """Where the model takes one tensor, the user's function sees that."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812 # torch's own custom
@@ -22,11 +23,15 @@ BUDGET_WEIGHT = 30.0
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: as the model takes them. outputs: as the student returns them. targets. All tensors (n, …), on one device."""
+    """inputs: as the model takes them. outputs: as the student returns them. targets. All tensors (n, …), on one device.
+
+    samples: their numbers in the train role, n; empty where nobody knows them.
+    """
 
     inputs: PyTree
     outputs: PyTree
     targets: PyTree
+    samples: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,21 @@ class Term:
     of: Callable[[Batch], Tensor]
 
 
-def terms_of(workload: Workload, teacher: nn.Module, distill: DistillDefinition | None) -> tuple[Term, ...]:
-    """The workload's loss, and agreement with the teacher where a definition asks for distillation."""
+Answer: TypeAlias = Callable[[Sequence[int]], Tensor]
+"""Numbers of training samples → what a teacher's output for them is."""
+
+
+def terms_of(
+    workload: Workload, teacher: nn.Module, distill: DistillDefinition | None, answer: Answer | None = None
+) -> tuple[Term, ...]:
+    """The workload's loss, and agreement with the teacher where a definition asks for distillation.
+
+    answer: where the teacher need not be asked.
+    """
     if distill is None:
         return (Term(1.0, partial(_labels, workload)),)
     return (
-        Term(distill.weight, partial(_logits, workload, teacher, distill.temperature)),
+        Term(distill.weight, partial(_logits, workload, teacher, distill.temperature, answer)),
         Term(1 - distill.weight, partial(_labels, workload)),
     )
 
@@ -61,10 +75,10 @@ def _labels(workload: Workload, batch: Batch) -> Tensor:
     return workload.loss(batch.outputs, batch.targets)
 
 
-def _logits(workload: Workload, teacher: nn.Module, temperature: float, batch: Batch) -> Tensor:
+def _logits(workload: Workload, teacher: nn.Module, temperature: float, answer: Answer | None, batch: Batch) -> Tensor:
     with torch.no_grad():
-        taught = call(teacher, batch.inputs)
-    return distillation_loss(workload.output(batch.outputs), workload.output(taught), temperature)
+        taught = answer(batch.samples) if answer else workload.output(call(teacher, batch.inputs))
+    return distillation_loss(workload.output(batch.outputs), taught, temperature)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -110,6 +110,7 @@ def in_batches(
     drop_last: bool = False,
     generator: torch.Generator | None = None,
     pinned: bool = False,
+    workers: int = 0,
 ) -> DataLoader[Any]:
     """Batches of `(inputs, targets)`. The arguments are those of torch's DataLoader; pinned: in page-locked memory."""
     return DataLoader(
@@ -120,4 +121,5 @@ def in_batches(
         generator=generator,
         collate_fn=collate_of(dataset),
         pin_memory=pinned,
+        num_workers=workers,
     )
