@@ -44,6 +44,15 @@ def test_two_workers_evaluate_every_network_once(searched):
     assert {f.name for f in (run / "workers").iterdir()} == {"worker-0.log", "worker-1.log"}
 
 
+def test_two_workers_train_the_finalists_side_by_side(searched):
+    project, _, record = searched
+    (run,) = (project / "mlruns" / "runs").iterdir()
+    log = (run / "log.txt").read_text()
+    assert "2 finalists at a time" in log
+    assert all(f"finalist {n} of 2, epoch 2: loss" in log for n in (1, 2))
+    assert [f["epochs"] for f in record["finalists"]] == [2, 2]
+
+
 def test_baselines_are_there_and_marked(searched):
     _, done, record = searched
     arms = {a["arm"]: a["networks"] for a in record["arms"]}

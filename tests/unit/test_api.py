@@ -84,7 +84,9 @@ def test_functions_and_listeners_hear_the_same(capsys):
     listener = listener_of([Mine(), lambda progress: heard.append(progress)], progress=False)
     listener.stage("search")
     assert heard == ["search", Progress("search", "begins")]
-    listener_of(heard.append, progress=False).epoch(2, 3, 1, 0.25)
+    listener = listener_of(heard.append, progress=False)
+    listener.epoch(1, 3, 1, 0.5)
+    listener.epoch(2, 3, 1, 0.25)
     assert heard[-1] == Progress("check", "finalist 2 of 3, epoch 1: loss 0.25", 2, 3)
     assert capsys.readouterr() == ("", "")
 

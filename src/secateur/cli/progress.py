@@ -15,7 +15,7 @@ from secateur.cli.notes import notes
 from secateur.cli.verbosity import SETTINGS
 from secateur.cli.verbosity import console as error_console
 from secateur.formatting import duration, score, short
-from secateur.pipelines.listener import Listener, together
+from secateur.pipelines.listener import EpochCount, Listener, together
 from secateur.pipelines.preparation import Prepared
 from secateur.pipelines.state import RunFolder
 from secateur.records import SHARE, Measurement, Recovered, Trial
@@ -115,7 +115,7 @@ class Terminal(Listener):
         self.interrupts.check()
         self.finished()
         self.current, self.began, self.summary = name, self.clock(), ""
-        self.epochs_done, self.measured, self.finalists = 0.0, 0, 0
+        self.count, self.finalists = EpochCount(self._epochs()), 0
         self.task = self.progress.add_task(SHORT[name], total=self._known(name), parts=())
         if not self.live:
             self._print(STAGES[name])
@@ -186,15 +186,14 @@ class Terminal(Listener):
     def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:
         """A unit of the bar, or a part of one; the last epoch of a finalist is followed by its export and measurement."""
         self.interrupts.check()
-        epochs = self._epochs()
-        self.epochs_done, self.finalists = (finalist - 1) * epochs + min(epoch, epochs), finalists
-        doing = "exporting and measuring" if epoch == epochs else f"loss {loss:.3f}"
+        self.finalists = finalists
+        self.count.told(finalist, epoch)
+        doing = "exporting and measuring" if epoch == self.count.of_one else f"loss {loss:.3f}"
         self._recovering(f"finalist {finalist} of {finalists}: {doing}")
 
     def recovered(self, finalist: Recovered) -> None:
         """A finalist's line, and a unit of the bar for its measurement."""
-        self.measured += 1
-        self.epochs_done = max(self.epochs_done, self.measured * self._epochs())  # it may have stopped early
+        self.count.recovered()
         self._recovering()
         if finalist.failure is not None:
             self._print(f"  {finalist.name} failed: {finalist.failure}", "yellow")
@@ -223,8 +222,8 @@ class Terminal(Listener):
 
     def _recovering(self, *parts: str) -> None:
         if self.finalists:
-            total = self.finalists * (self._epochs() + 1)
-            self._update(completed=self.epochs_done + self.measured, total=total, parts=parts)
+            total = self.finalists * (self.count.of_one + 1)
+            self._update(completed=self.count.done + self.count.measured, total=total, parts=parts)
 
     def _update(self, **fields: object) -> None:
         if self.task is not None:

@@ -86,7 +86,12 @@ class SearchDefinition(Declared):
         description="The search ends when this many candidates in a row have added no hypervolume.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the sampler.")
-    workers: int = Field(1, ge=1, le=1024, description="Processes that evaluate candidates side by side.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Processes that evaluate candidates side by side, and then train finalists side by side.",
+    )
     warm_start: Name | None = Field(
         None, description="Id of an earlier run of this project: the front it found is evaluated first."
     )

@@ -1,6 +1,6 @@
-"""Where evaluations run: in the driver's own process, or in worker processes that may die without taking the search along."""
+"""Where evaluations and trainings run: in the driver's process, or in workers that may die without taking it along."""
 
 from secateur.execution.inline import Inline
-from secateur.execution.pool import Pool
+from secateur.execution.pool import Pool, Trained
 
-__all__ = ["Inline", "Pool"]
+__all__ = ["Inline", "Pool", "Trained"]

@@ -1,4 +1,7 @@
-"""Worker processes on this machine. A worker that dies is replaced and its candidate tried again; one that hangs is ended."""
+"""Worker processes on this machine. A worker that dies is replaced and its candidate tried again; one that hangs is ended.
+
+A finalist's training is not tried again here: beside what, and whether at all, is for who asked for it.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,52 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from secateur.errors import DataUnreadable, DeviceLost, DeviceRefused, StateError
-from secateur.execution.protocol import EVALUATION, JOB
-from secateur.records import Evaluation, Job
+from secateur import errors
+from secateur.errors import StateError
+from secateur.execution.protocol import EVALUATION, JOB, TRAINING_JOB, OnEpoch
+from secateur.records import Evaluation, Job, TrainingJob
 from secateur.redaction import scrubbed
 
 MOST = 300
 """Characters of a worker's last line that an error shows."""
+LAST_WORDS = 10.0
+"""Seconds in which a worker ends that can say nothing any more."""
 ATTEMPTS = 3
 """Crashes of its workers after which a candidate counts as failed, and failed starts after which the run ends."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training has ended; what it gave is in the finalist's folder. failure: why it gave nothing. died: its worker did."""
+
+    failure: str | None = None
+    died: bool = False
 
 
 @dataclass
 class _Task:
     number: int
-    job: Job
+    job: Job | TrainingJob
+    on_epoch: OnEpoch
     attempts: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether nobody can say how long it may take."""
+        return isinstance(self.job, TrainingJob) or self.job.fidelity.steps > 0
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """What the worker is told."""
+        if isinstance(self.job, TrainingJob):
+            return {"number": self.number, "training": TRAINING_JOB.dump_python(self.job, mode="json")}
+        return {"number": self.number, "job": JOB.dump_python(self.job, mode="json")}
+
+    def failed(self, reason: str) -> Evaluation | Trained:
+        """The answer where there is none. reason: what became of its worker."""
+        if isinstance(self.job, TrainingJob):
+            return Trained(reason, died=True)
+        return Evaluation(self.job.candidate, "", {}, reason, attempts=self.attempts)
 
 
 class _Worker:
@@ -66,10 +99,9 @@ class _Worker:
         """Send a task; a worker that has just died is noticed at the next look."""
         task.attempts += 1
         self.task, self.deadline = task, time.monotonic() + seconds
-        message = {"number": task.number, "job": JOB.dump_python(task.job, mode="json")}
         assert self.process.stdin is not None  # noqa: S101 # it was opened with a pipe
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.write(json.dumps(task.message).encode() + b"\n")
             self.process.stdin.flush()
 
     def end(self) -> int:
@@ -109,7 +141,7 @@ class Pool:
         self._environment = dict(environment or os.environ)
         self._selector = selectors.DefaultSelector()
         self._waiting: deque[_Task] = deque()
-        self._finished: deque[tuple[int, Evaluation]] = deque()
+        self._finished: deque[tuple[int, Evaluation | Trained]] = deque()
         logs.mkdir(parents=True, exist_ok=True)
         self._pool = [self._start(i) for i in range(workers)]
 
@@ -122,27 +154,47 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
         for worker in self._pool:
             worker.end()
+        self._pool.clear()
         self._selector.close()
 
-    def submit(self, number: int, job: Job) -> None:
-        """Queue a job for the next worker that is free."""
-        self._waiting.append(_Task(number, job))
+    def submit(self, number: int, job: Job | TrainingJob, on_epoch: OnEpoch = lambda _epoch, _loss: None) -> None:
+        """Queue a job for the next worker that is free. on_epoch: of a training, called while somebody waits."""
+        self._waiting.append(_Task(number, job, on_epoch))
         self._hand_out()
 
     def _hand_out(self) -> None:
         for worker in self._pool:
             if worker.ready and worker.task is None and self._waiting:
                 task = self._waiting.popleft()
-                worker.begin(task, math.inf if task.job.fidelity.steps else self._seconds)
+                worker.begin(task, math.inf if task.trains else self._seconds)
 
     def wait(self) -> tuple[int, Evaluation]:
-        """The next finished job.
+        """The next finished job, where no training is under way.
 
         Raises StateError where a worker cannot even start, DeviceLost where nothing can be measured, DataUnreadable where a sample
         cannot be read.
         """
+        number, answer = self._next()
+        assert isinstance(answer, Evaluation)  # noqa: S101 # nothing else was asked for
+        return number, answer
+
+    def trained(self) -> tuple[int, Trained]:
+        """The next finished training, where no other job is under way.
+
+        Raises StateError where a worker cannot even start or the disk takes no more, DataUnreadable where a sample cannot be read,
+        and what `on_epoch` raises.
+        """
+        number, answer = self._next()
+        assert isinstance(answer, Trained)  # noqa: S101 # nothing else was asked for
+        return number, answer
+
+    def _next(self) -> tuple[int, Evaluation | Trained]:
         while not self._finished:
             now = time.monotonic()
             soonest = min(worker.deadline for worker in self._pool)
@@ -164,15 +216,14 @@ class Pool:
         for message in messages:
             if "refused" in message:
                 raise StateError(f"A worker cannot prepare what the driver could: {message['refused']}")
-            if "lost" in message:
-                raise (DeviceRefused if message["denied"] else DeviceLost)(message["lost"])
-            if "unreadable" in message:
-                raise DataUnreadable(message["unreadable"])
+            if "ends" in message:
+                raise getattr(errors, message["error"])(message["ends"])
             if "ready" in message:
                 worker.ready, worker.deadline, self._failed_starts = True, float("inf"), 0
+            elif worker.task is not None and "epoch" in message:
+                worker.task.on_epoch(message["epoch"], message["loss"])
             elif worker.task is not None:
-                evaluation = EVALUATION.validate_python(message["evaluation"])
-                self._finished.append((worker.task.number, replace(evaluation, attempts=worker.task.attempts)))
+                self._finished.append((worker.task.number, _answer(message, worker.task)))
                 worker.task, worker.deadline = None, float("inf")
         self._hand_out()
 
@@ -181,20 +232,26 @@ class Pool:
         task = self._pool[index].task
         self._replace(index)
         if task is not None:
-            self._finished.append((task.number, _failed(task, reason)))
+            self._finished.append((task.number, task.failed(reason)))
         self._hand_out()
 
     def _on_exit(self, index: int) -> None:
-        """A worker has exited: its job is tried again, a few times."""
+        """A worker has exited: its job is tried again, a few times; a training is not."""
         worker = self._pool[index]
         task = worker.task
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(LAST_WORDS)  # its pipe is closed before it has an exit code
         if not worker.ready:
             self._failed_start(index)
             return
         code = self._replace(index)
-        if task is not None and task.attempts >= ATTEMPTS:
+        if task is not None and isinstance(task.job, TrainingJob):
+            self._finished.append(
+                (task.number, task.failed(f"{_how(code)}{_last_line(worker.log) if code > 0 else ''}"))
+            )
+        elif task is not None and task.attempts >= ATTEMPTS:
             reason = f"its worker died {task.attempts} times, the last time {_how(code)}"
-            self._finished.append((task.number, _failed(task, reason)))
+            self._finished.append((task.number, task.failed(reason)))
         elif task is not None:
             self._waiting.appendleft(task)
         self._hand_out()
@@ -224,8 +281,10 @@ class Pool:
         return ended if code is None else code
 
 
-def _failed(task: _Task, reason: str) -> Evaluation:
-    return Evaluation(task.job.candidate, "", {}, reason, attempts=task.attempts)
+def _answer(message: dict[str, Any], task: _Task) -> Evaluation | Trained:
+    if isinstance(task.job, TrainingJob):
+        return Trained(message["trained"])
+    return replace(EVALUATION.validate_python(message["evaluation"]), attempts=task.attempts)
 
 
 def _last_line(log: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from secateur.compression.kept_groups import keep_groups
 from secateur.compression.saliency import Saliencies
 from secateur.evaluators.self_comparison import compared as with_itself
 from secateur.evaluators.self_comparison import missing, widened
+from secateur.execution import Pool
 from secateur.files import write
 from secateur.pipelines.allowances import WithAllowances
 from secateur.pipelines.budgets import check_budgets
@@ -82,8 +84,10 @@ class Driver:
         if results is None:
             with watch.stage("check"):
                 calibrate(prepared, saliencies, run)
-            searched = self._searched(saliencies, engine)
-            results = self._judged(saliencies, searched)
+            with self._workers() as pool:
+                searched = self._search(engine, self._problem(saliencies), pool)
+                finalists = self._recover(saliencies, searched.chosen, pool)
+            results = self._judged(searched, finalists)
         run.grams.unlink(missing_ok=True)
         results = replace(results, small_dense=self._small_dense(results.judged), replay=self._replaying.replay)
         record = record_of(prepared, run, results, watch)
@@ -97,10 +101,12 @@ class Driver:
         replaying = self._replaying
         if not replaying.wanted:
             return None
-        searched = self._searched(saliencies, replaying.engine)
-        if not replaying.wanted:
-            return None
-        results = self._judged(saliencies, searched)
+        with self._workers() as pool:
+            searched = self._search(replaying.engine, self._problem(saliencies), pool)
+            if not replaying.wanted:
+                return None
+            finalists = self._recover(saliencies, searched.chosen, pool)
+        results = self._judged(searched, finalists)
         reason = shortcoming(results.judged.best, results.comparison)
         if reason is None or self._left() == 0:
             return results
@@ -111,13 +117,12 @@ class Driver:
         """Seconds in which a search must be over, None where nothing limits it."""
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
 
-    def _searched(self, saliencies: Saliencies, engine: Engine) -> Searched:
-        with workers(self._prepared, self._run, self._device) as pool:  # they prepare while the dense model is measured
-            return self._search(engine, self._problem(saliencies), pool)
+    def _workers(self) -> AbstractContextManager[Executor]:
+        """The processes of the search, which train finalists too; they prepare while the dense model is measured."""
+        return workers(self._prepared, self._run, self._device)
 
-    def _judged(self, saliencies: Saliencies, searched: Searched) -> Results:
+    def _judged(self, searched: Searched, finalists: list[Recovered]) -> Results:
         """What the chosen networks have become."""
-        finalists = self._recover(saliencies, searched.chosen)
         if self._prepared.definition.int8:
             finalists += self._quantize(finalists)
         judged = self._judge(finalists, searched.ledger.problem.dense)
@@ -155,12 +160,13 @@ class Driver:
                 chosen, rungs = fidelities.finalists(ledger.trials)
         return Searched(ledger, ended, chosen, rungs)
 
-    def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial]) -> list[Recovered]:
+    def _recover(self, saliencies: Saliencies, chosen: Sequence[Trial], pool: Executor) -> list[Recovered]:
         listener = self._listener
         finalists: list[Recovered] = []
         listener.stage("recover" if self._prepared.definition.recover else "refit")
         with self._watch.stage("recover"):
-            recovery = Recovery(self._prepared, self._run, self._device, self._watch, listener.step)
+            processes = pool if isinstance(pool, Pool) else None
+            recovery = Recovery(self._prepared, self._run, self._device, self._watch, listener.step, processes)
             wanted = [finalist_of(self._prepared, saliencies, trial, n) for n, trial in enumerate(chosen, start=1)]
             for finalist in recovery.recovered(wanted, lambda n: partial(listener.epoch, n, len(chosen))):
                 listener.recovered(finalist)

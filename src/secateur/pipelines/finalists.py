@@ -38,12 +38,26 @@ class Finalist:
 
 
 def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number: int) -> Finalist:
-    """A trial of the search that goes on. number: among the finalists, from 1.
+    """A trial of the search that goes on. number: among the finalists, from 1."""
+    evaluation = trial.evaluation
+    name = f"f{number}-{evaluation.plan_key[:6]}"
+    return finalist_named(prepared, saliencies, name, trial.number, evaluation.candidate, evaluation.measurements)
+
+
+def finalist_named(
+    prepared: Prepared,
+    saliencies: Saliencies,
+    name: str,
+    trial: int | None,
+    candidate: Candidate,
+    searched: Mapping[str, Measurement],
+) -> Finalist:
+    """The same by what is known of it.
 
     Training starts from the network of the search. One that is not trained is refined: a better network as it is, but a worse one
     to train, since its batch norms, in training mode, see other statistics than the refit went by (`benchmarks/compensation.py`).
     """
-    evaluation, settings = trial.evaluation, prepared.definition.recover
+    settings = prepared.definition.recover
 
     def begun(candidate: Candidate) -> CompressedModel:
         plan = resolve(candidate, prepared.space.groups, saliencies)
@@ -55,8 +69,7 @@ def finalist_of(prepared: Prepared, saliencies: Saliencies, trial: Trial, number
         plan = with_gates(plan, prepared.model, prepared.found.blocks, prepared.workload.example_inputs)
         return CompressedModel(candidate, plan, gated(compressed.module, plan.gates))
 
-    name = f"f{number}-{evaluation.plan_key[:6]}"
-    return Finalist(name, trial.number, evaluation.candidate, evaluation.measurements, settings, begun)
+    return Finalist(name, trial, candidate, searched, settings, begun)
 
 
 def small_dense_of(prepared: Prepared, knee: Recovered, folder: Path) -> Finalist:

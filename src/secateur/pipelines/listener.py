@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from secateur.records import Measurement, Recovered, Trial
@@ -80,6 +80,29 @@ def together(*listeners: Listener) -> Listener:
     return _Together(listeners)
 
 
+@dataclass
+class EpochCount:
+    """Epochs of all finalists, which may be trained side by side. of_one: that each is to have. measured: finalists."""
+
+    of_one: int
+    measured: int = 0
+    by_finalist: dict[int, float] = field(default_factory=dict)
+
+    def told(self, finalist: int, epoch: float) -> None:
+        """An epoch, or a part of one. finalist: from 1."""
+        self.by_finalist[finalist] = min(epoch, self.of_one)
+
+    def recovered(self) -> None:
+        """The next finalist is done: it may have stopped early, or have been trained by an earlier process."""
+        self.measured += 1
+        self.by_finalist[self.measured] = self.of_one
+
+    @property
+    def done(self) -> float:
+        """Epochs up to now."""
+        return sum(self.by_finalist.values())
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run is. done, total: trials, epochs of all finalists, or per cent of a step, None where unknown. text: for people."""
@@ -96,9 +119,10 @@ class _Reporting(Listener):
         self._stage = "check"
         self._trials = 1
         self._epochs: int | None = 1
+        self._count = EpochCount(1)
 
     def stage(self, name: str) -> None:
-        self._stage = name
+        self._stage, self._count = name, EpochCount(self._epochs or 0)
         self._say("begins")
 
     def step(self, text: str, share: float | None = None) -> None:
@@ -121,11 +145,12 @@ class _Reporting(Listener):
         self._say(f"NNI's experiment: {url}")
 
     def epoch(self, finalist: int, finalists: int, epoch: float, loss: float) -> None:
-        whole = self._epochs
-        counted = () if whole is None else ((finalist - 1) * whole + int(epoch), finalists * whole)
+        self._count.told(finalist, int(epoch))
+        counted = () if self._epochs is None else (int(self._count.done), finalists * self._epochs)
         self._say(f"finalist {finalist} of {finalists}, epoch {epoch:.3g}: loss {loss:.4g}", *counted)
 
     def recovered(self, finalist: Recovered) -> None:
+        self._count.recovered()
         figures = ", ".join(f"{name} {m.value:.4g}" for name, m in finalist.measurements.items())
         self._say(f"{finalist.name}: {finalist.failure or figures}")
 

@@ -63,7 +63,7 @@ class Prepared:
     """Everything that the later stages work with, checked. Whoever prepares it closes it.
 
     looked_at: data role → (samples looked at, samples there are); empty in a worker. seconds: it took to prepare. trainer: of
-    finalists, the user's own; None in a worker too.
+    finalists, the user's own; a worker gets it with its first training.
     """
 
     definition: PipelineDefinition
@@ -113,7 +113,7 @@ def prepare(
     started = time.monotonic()
     own_metrics, trainer = check_names(definition, root), None
     check_int8(definition)
-    if definition.recover is not None and dense_onnx is None:  # a worker trains no finalist
+    if definition.recover is not None and dense_onnx is None:  # most workers train no finalist
         trainer = trainer_of(definition.recover, root)
     step("loading the workload")
     workload = load_workload(definition.workload, root)

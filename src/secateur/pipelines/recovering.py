@@ -31,6 +31,7 @@ from secateur.evaluators.measuring import STREAM_SAMPLES
 from secateur.evaluators.metrics import latency_in
 from secateur.evaluators.on_device import Answer
 from secateur.evaluators.sample_scores import save_scores
+from secateur.execution import Pool
 from secateur.files import write
 from secateur.gating import closings, file_on_path, module_on_path, prices_of
 from secateur.gating.placing import decisions
@@ -38,6 +39,7 @@ from secateur.pipelines.exporting import export_into, patterns_in, stored_networ
 from secateur.pipelines.finalists import Finalist
 from secateur.pipelines.judgement import scores_file
 from secateur.pipelines.preparation import Prepared
+from secateur.pipelines.side_by_side import Training, at_once, threads_of, trained
 from secateur.pipelines.state import RunFolder, Stopwatch
 from secateur.pipelines.tuning import OnEpoch, Tuning
 from secateur.records import CompressedModel, GatePath, Recovered, earlier
@@ -61,7 +63,7 @@ ROLE = "selection"
 class Recovery:
     """Tunes and measures the finalists of a run. device: what they are trained on. watch: is told the seconds of each part.
 
-    step: is told what begins.
+    step: is told what begins. pool: where several are trained side by side; it is closed when nothing is left to be trained there.
     """
 
     prepared: Prepared
@@ -69,6 +71,7 @@ class Recovery:
     device: str
     watch: Stopwatch
     step: Callable[[str], None] = lambda _: None
+    pool: Pool | None = None
 
     @cached_property
     def _tuning(self) -> Tuning:
@@ -77,16 +80,54 @@ class Recovery:
     def recovered(self, finalists: Sequence[Finalist], on_epoch: Callable[[int], OnEpoch]) -> Iterator[Recovered]:
         """Train, export and measure finalists; each is given out, in order, when it is done.
 
-        on_epoch: what is told, by number from 1. Another machine measures one while the next is trained here.
+        on_epoch: what is told, by number from 1. Another machine measures one while others are trained here; this host begins to
+        measure when none is being trained and no process of the pool is left.
         """
         begun: deque[Callable[[], Recovered]] = deque()
         with self._beside() as beside:
-            for number, finalist in enumerate(finalists, start=1):
+            ready = self._trained_by_pool(finalists, on_epoch, all_first=beside is None)
+            for number, finalist in enumerate(ready, start=1):
                 begun.append(self._begun(finalist, on_epoch(number), beside))
                 if beside is None or len(begun) > 1:
                     yield begun.popleft()()
             while begun:
                 yield begun.popleft()()
+
+    def _trained_by_pool(
+        self, finalists: Sequence[Finalist], on_epoch: Callable[[int], OnEpoch], *, all_first: bool
+    ) -> Iterator[Finalist]:
+        """Finalists in order, each when it has been trained where that is for the pool. all_first: when all have.
+
+        On a GPU they are trained one at a time, in this process.
+        """
+        together = min(len(finalists), self.pool.workers) if self.pool is not None and self.device == "cpu" else 1
+        trainings = [
+            Training(self._empty(finalist), on_epoch(number))
+            for number, finalist in enumerate(finalists, start=1)
+            if together > 1
+            and finalist.settings is not None
+            and self.done(finalist.name) is None
+            and not self._is_trained(self._folder(finalist))
+        ]
+        left = {training.finalist.name for training in trainings}
+        if self.pool is None or not left:
+            if self.pool is not None:
+                self.pool.close()
+            yield from finalists
+            return
+        fitting = at_once(self.prepared, together)
+        self.step(f"{fitting} finalists at a time")
+        ended = trained(self.pool, trainings, fitting, threads_of(together))
+        for finalist in finalists:
+            while left and (all_first or finalist.name in left):
+                with self.watch.stage("recover.training"):
+                    recovered, failure = next(ended)
+                left.remove(recovered.name)
+                if failure is not None:
+                    self._failed(recovered, failure)
+                if not left:
+                    self.pool.close()
+            yield finalist
 
     @contextlib.contextmanager
     def _beside(self) -> Iterator[Executor | None]:
@@ -117,19 +158,34 @@ class Recovery:
         except DataUnreadable:
             raise
         except OWN_FAULTS as error:
-            for file in self._folder(finalist).rglob("checkpoint.safetensors"):
-                file.unlink()
-            for folder in self._folder(finalist).rglob(TRAINING):
-                shutil.rmtree(folder, ignore_errors=True)
-            return partial(self.kept, replace(recovered, failure=str(error)))
+            return partial(self._failed, recovered, str(error))
         self.step(f"measuring {finalist.name}")
         asked = None if beside is None else beside.submit(self._asked, network)
         return lambda: self.kept(self.measured(recovered, network, asked))
+
+    def train(self, finalist: Finalist, on_epoch: OnEpoch) -> str | None:
+        """Train a finalist, into its folder. Returns what it failed of, or None. Raises DataUnreadable and StateError."""
+        try:
+            self._trained(finalist, on_epoch)
+        except DataUnreadable:
+            raise
+        except OWN_FAULTS as error:
+            return str(error)
+        return None
 
     def done(self, name: str) -> Recovered | None:
         """What became of a finalist, where that is on disk."""
         file = self.run.folder("finalists", name) / "result.json"
         return _read(file) if file.is_file() else None
+
+    def _failed(self, recovered: Recovered, reason: str) -> Recovered:
+        """What a finalist failed of, on disk for good; its training will not go on."""
+        folder = self.run.path / recovered.folder
+        for file in folder.rglob("checkpoint.safetensors"):
+            file.unlink()
+        for own in folder.rglob(TRAINING):
+            shutil.rmtree(own, ignore_errors=True)
+        return self.kept(replace(recovered, failure=reason))
 
     def kept(self, recovered: Recovered) -> Recovered:
         """What became of a finalist, on disk for good."""
@@ -143,7 +199,7 @@ class Recovery:
         before: CompressedModel | None = None
         recovered = self._empty(finalist)
         for step, folder in enumerate(folders, start=1):
-            if (folder / "trained.json").is_file():
+            if self._is_trained(folder):
                 recovered = _read(folder / "trained.json")
                 before = stored(folder / "compressed", self.prepared.model)
                 continue
@@ -259,6 +315,11 @@ class Recovery:
             waited = waiting.spent - before
             self.watch.add("recover.measuring", max(0.0, time.monotonic() - started - waited))
             self.watch.add("recover.waiting", waited)
+
+    @staticmethod
+    def _is_trained(folder: Path) -> bool:
+        """Whether a training into a folder is over."""
+        return (folder / "trained.json").is_file()
 
     def _folder(self, finalist: Finalist) -> Path:
         return self.run.folder("finalists", finalist.name)

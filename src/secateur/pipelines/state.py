@@ -246,11 +246,14 @@ def _owner(written: str) -> str:
 
 
 class Stopwatch:
-    """Seconds per stage, added up over restarts; what a killed process had spent in its last stage is not in it."""
+    """Seconds per stage, added up over restarts; what a killed process had spent in its last stage is not in it.
 
-    def __init__(self, file: Path) -> None:
+    file: where they are kept; None to keep them nowhere.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
         self.file = file
-        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file is not None and file.is_file() else {}
 
     def spent(self, name: str) -> float:
         """Seconds in a stage so far."""
@@ -268,4 +271,5 @@ class Stopwatch:
     def add(self, name: str, seconds: float) -> None:
         """Add seconds to a stage or a part of one."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        write(self.file, json.dumps(self.seconds))
+        if self.file is not None:
+            write(self.file, json.dumps(self.seconds))

@@ -15,7 +15,17 @@ from secateur.records.evaluations import (
     Provenance,
     gain,
 )
-from secateur.records.finalists import Check, Comparison, GateCheck, GatePath, Quantized, Recovered, Verdict, Version
+from secateur.records.finalists import (
+    Check,
+    Comparison,
+    GateCheck,
+    GatePath,
+    Quantized,
+    Recovered,
+    TrainingJob,
+    Verdict,
+    Version,
+)
 from secateur.records.groups import Excluded, Group, Member, Side, Weights
 from secateur.records.plans import (
     BLOCKS,
@@ -104,6 +114,7 @@ __all__ = [
     "Sensitivity",
     "Side",
     "Step",
+    "TrainingJob",
     "Trial",
     "Verdict",
     "Version",

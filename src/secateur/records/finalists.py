@@ -84,6 +84,14 @@ class Recovered:
 
 
 @dataclass(frozen=True)
+class TrainingJob:
+    """What a worker is asked to do with a finalist: train it, into its folder. finalist: without figures. threads: of torch."""
+
+    finalist: Recovered
+    threads: int
+
+
+@dataclass(frozen=True)
 class Check:
     """A goal on selection data. missed: why a finalist has not been shown to keep it, with the figures; None where it has."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from secateur.agent.processes import die_with
 from secateur.errors import SecateurError
 from secateur.recovery.randomness import drawn_from, sow
 from secateur.workloads.samples import collate_of
@@ -55,6 +57,7 @@ def read(batches: Batches, first: int, workers: int, *, pinned: bool) -> Generat
         batch_size=None,  # they are batches already
         sampler=count(first),
         num_workers=workers,
+        worker_init_fn=partial(_end_with, os.getpid()),
         pin_memory=pinned,
         collate_fn=_as_it_is,
     )
@@ -62,6 +65,12 @@ def read(batches: Batches, first: int, workers: int, *, pinned: bool) -> Generat
         if isinstance(batch, SecateurError):
             raise batch
         yield batch
+
+
+def _end_with(parent: int, _number: int) -> None:
+    """A process that reads does not outlive the one that trains."""
+    if os.getppid() == parent:  # it was forked from it
+        die_with(parent)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -132,6 +132,16 @@ def test_the_bar_moves_while_a_finalist_is_exported_and_measured():
     assert "    fine-tuning stopped early: the loss became NaN" in terminal.lines
 
 
+def test_epochs_of_finalists_that_are_trained_side_by_side_add_up():
+    terminal = begun()
+    terminal.stage("recover")
+    for number, epoch in ((1, 0.5), (2, 0.25), (2, 1), (1, 1), (2, 2)):
+        terminal.epoch(number, 2, epoch, 0.5)
+    assert terminal.shown[:2] == (3, 6)
+    terminal.recovered(finalist("f1", 0.88, 0.4))
+    assert terminal.shown[:2] == (5, 6)
+
+
 def test_of_a_training_in_minutes_nobody_knows_how_many_epochs_it_has():
     terminal = Terminal()
     recover = RecoverDefinition(minutes=5.0)

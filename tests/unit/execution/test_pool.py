@@ -13,15 +13,15 @@ import psutil
 import pytest
 
 from secateur.errors import DataUnreadable, StateError
-from secateur.execution import Inline, Pool
-from secateur.records import Candidate, Edit, Evaluation, Fidelity, Job, Plan
+from secateur.execution import Inline, Pool, Trained
+from secateur.records import Candidate, Edit, Evaluation, Fidelity, Job, Plan, Recovered, TrainingJob
 from waiting import LIMIT, until
 
 WORKER = """
     import os, signal, sys, time
     from pathlib import Path
-    from secateur.errors import DataUnreadable, ModelError
-    from secateur.execution.protocol import serve
+    from secateur.errors import DataUnreadable, ModelError, StateError
+    from secateur.execution.protocol import Skills, serve
     from secateur.records import Evaluation, Measurement
 
     folder = Path(sys.argv[1])
@@ -47,6 +47,20 @@ WORKER = """
         time.sleep(1.2 if what == "train" else 0.02)
         return Evaluation(job.candidate, "", {"size": Measurement(float(edit.level), "bytes", "computed")})
 
+    def train(job, on_epoch):
+        what = job.finalist.name
+        with (folder / "begun").open("a") as log:
+            log.write(f"{what} with {job.threads} threads\\n")
+        on_epoch(0.5, 2.0)
+        on_epoch(1, 1.5)
+        if what == "raise":
+            raise ValueError("a bug")
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "full":
+            raise StateError("the disk is full")
+        return "the loss is lost" if what == "fail" else None
+
     def prepare():
         if "refuse" in sys.argv:
             raise ModelError("it cannot be traced here")
@@ -56,7 +70,7 @@ WORKER = """
         if "asleep" in sys.argv or ("asleep once" in sys.argv and not (folder / "slept").exists()):
             (folder / "slept").touch()
             time.sleep(600)
-        return evaluate
+        return Skills(evaluate, train)
 
     serve(prepare, 0.6 if "limited" in sys.argv else None)
 """
@@ -81,6 +95,10 @@ def pool(tmp_path):
 
 def job(what, level=1):
     return Job(Candidate({what: (Edit("channels", level, "l2"),)}), Plan())
+
+
+def training(name):
+    return TrainingJob(Recovered(name, 1, Candidate({}), {}, {}, f"finalists/{name}", 0, 0.0), threads=3)
 
 
 def begun(tmp_path):
@@ -145,6 +163,32 @@ def test_a_candidate_that_eats_memory_fails_with_the_reason(pool):
     answers = dict(made.wait() for _ in range(2))
     assert answers[1].failure.startswith("the worker ran out of memory")
     assert answers[2].failure is None
+
+
+def test_trainings_tell_their_epochs_and_what_they_failed_of(pool, tmp_path):
+    made, told = pool(2), []
+    for number, name in enumerate(("fine", "fail")):
+        made.submit(number, training(name), lambda epoch, loss, name=name: told.append((name, epoch, loss)))
+    assert dict(made.trained() for _ in range(2)) == {0: Trained(), 1: Trained("the loss is lost")}
+    assert sorted(told) == [(name, epoch, loss) for name in ("fail", "fine") for epoch, loss in ((0.5, 2.0), (1, 1.5))]
+    assert sorted(begun(tmp_path)) == ["fail with 3 threads", "fine with 3 threads"]
+
+
+@pytest.mark.parametrize(("what", "how"), [("die", "by signal 9"), ("raise", "with exit code 1: ValueError: a bug")])
+def test_a_training_whose_worker_dies_is_not_tried_again(pool, tmp_path, what, how):
+    made = pool()
+    made.submit(1, training(what))
+    assert made.trained() == (1, Trained(how, died=True))
+    made.submit(2, training("fine"))
+    assert made.trained() == (2, Trained())
+    assert len(begun(tmp_path)) == 2
+
+
+def test_a_full_disk_is_no_finalists_failure(pool):
+    made = pool()
+    made.submit(1, training("full"))
+    with pytest.raises(StateError, match="the disk is full"):
+        made.trained()
 
 
 def test_workers_that_are_killed_at_any_moment_lose_nothing(pool, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -24,6 +25,7 @@ from secateur.definition import LocalDevice, RecoverDefinition, SearchSpaceDefin
 from secateur.errors import DataUnreadable, DeviceLost, EvaluationFailed, WorkloadError
 from secateur.evaluators import Network
 from secateur.evaluators.sample_scores import Scores
+from secateur.execution import Trained
 from secateur.gating.placing import with_gates
 from secateur.pipelines import tuning
 from secateur.pipelines.finalists import finalist_of, renewed, small_dense_of
@@ -324,6 +326,101 @@ def test_a_machine_that_is_lost_costs_no_training(board):
     assert [f.failure for f in found] == [None] * 3
     assert board.log == ["1 trained", "2 trained", "3 trained"]
     assert board.case.evaluator.calls.count("export") == 3
+
+
+class InThisProcess:
+    """A pool that trains the oldest job when it is waited for; `dies` names those whose worker dies at every attempt."""
+
+    workers = 2
+
+    def __init__(self, three):
+        self.three, self.jobs, self.dies = three, deque(), set()
+
+    def submit(self, number, job, on_epoch):
+        self.jobs.append((number, job, on_epoch))
+
+    def trained(self):
+        number, job, on_epoch = self.jobs.popleft()
+        if job.finalist.name in self.dies:
+            return number, Trained("by signal 9", died=True)
+        finalist = next(f for f in self.three.finalists if f.name == job.finalist.name)
+        alone = replace(self.three.case.recovery, watch=Stopwatch())
+        return number, Trained(alone.train(finalist, on_epoch))
+
+    def close(self):
+        self.three.log.append("closed")
+
+
+@pytest.fixture
+def pooled(three):
+    three.pool = InThisProcess(three)
+    three.recovery = replace(three.recovery, pool=three.pool)
+    three.case.evaluator.calls = three.log
+    return three
+
+
+def results(pooled):
+    return list(pooled.recovery.recovered(pooled.finalists, partial(told, pooled.log)))
+
+
+def test_finalists_that_workers_train_are_what_they_would_be_otherwise(pooled):
+    found = results(pooled)
+    networks = [stored(pooled.recovery.run.path / f.compressed, pooled.recovery.prepared.model) for f in found]
+    alone = tuned(pooled.case, silent, replace(pooled.case.finalist, name="alone"))
+    expected = stored(pooled.recovery.run.path / alone.compressed, pooled.recovery.prepared.model)
+    assert [f.losses for f in found] == [alone.losses] * 3
+    assert {weights_digest(network.module) for network in networks} == {weights_digest(expected.module)}
+
+
+def test_this_host_measures_when_all_are_trained_and_no_worker_is_left(pooled):
+    results(pooled)
+    trained = ["1 trained", "2 trained", "3 trained", "closed"]
+    assert pooled.log == trained + ["export", "selection", "search"] * 3
+    assert set(pooled.recovery.watch.seconds) == {
+        "recover.training", "recover.export", "recover.measuring", "recover.waiting",
+    }  # fmt: skip
+
+
+def test_another_machine_measures_while_workers_train(pooled):
+    pooled.recovery.prepared.definition.evaluator.device = SimpleNamespace(kind="ssh")
+    results(pooled)
+    log = pooled.log
+    assert log.index("export") < log.index("3 trained") < log.index("closed")
+
+
+def test_what_workers_have_trained_is_not_trained_again(pooled):
+    pooled.recovery.train(pooled.finalists[1], silent)
+    results(pooled)
+    assert pooled.log[:3] == ["1 trained", "3 trained", "closed"]
+    again = InThisProcess(pooled)
+    pooled.recovery = replace(pooled.recovery, pool=again)
+    pooled.log.clear()
+    assert [f.failure for f in results(pooled)] == [None] * 3
+    assert pooled.log == ["closed"]
+
+
+def test_a_finalist_whose_worker_dies_twice_has_failed_and_the_others_go_on(pooled):
+    pooled.pool.dies.add("f2")
+    found = results(pooled)
+    assert [f.failure is None for f in found] == [True, False, True]
+    assert "with nothing beside it, by signal 9" in found[1].failure
+    pooled.pool.dies.clear()
+    assert results(pooled) == found, "it stays so"
+
+
+@pytest.mark.parametrize("why", ["one worker", "one finalist", "a GPU", "no training"])
+def test_one_after_the_other_where_nothing_can_be_side_by_side(pooled, why):
+    if why == "one worker":
+        pooled.pool.workers = 1
+    elif why == "one finalist":
+        pooled.finalists = pooled.finalists[:1]
+    elif why == "no training":
+        pooled.finalists = [replace(f, settings=None) for f in pooled.finalists]
+    else:
+        pooled.recovery = replace(pooled.recovery, device="cuda")
+        pooled.recovery.__dict__["_tuning"] = tuning.Tuning(pooled.recovery.prepared, "cpu")
+    results(pooled)
+    assert pooled.log[0] == "closed"
 
 
 def in_steps(case, **changed):
