@@ -27,7 +27,7 @@ from secateur.registry import Package, Target, publish, registry
 from secateur.registry.history import promote, rollback
 from secateur.registry.tracking import Tracking
 
-CARRIES_FILES = ("log_file", "log_onnx", "files_of", "file_of_run")
+CARRIES_FILES = ("log_file", "log_document", "log_onnx", "files_of", "file_of_run")
 Times = dict[str, list[float]]
 
 

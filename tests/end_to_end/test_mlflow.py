@@ -134,6 +134,15 @@ def test_a_description_that_a_person_wrote_stands(state):
     assert reader.get_registered_model("m").description == "mine"
 
 
+def test_trouble_with_the_registered_model_ends_the_attempt(state, monkeypatch):
+    def silent(*_, **__):
+        raise mlflow.exceptions.MlflowException("no answer")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_registered_model", silent)
+    with pytest.raises(RegistryUnreachable, match="no answer"):
+        publish(package_of(state), TARGET)
+
+
 def test_an_own_run_in_the_same_process_is_left_alone(state, tmp_path, empty, monkeypatch):
     own = tmp_path / "own" / "mlruns"
     shutil.copytree(empty, own)

@@ -183,8 +183,11 @@ class Tracking:
         """Create a registered model; one that exists keeps its description."""
         from mlflow.exceptions import MlflowException
 
-        with contextlib.suppress(MlflowException):  # it exists already; any other trouble shows in the next call
+        try:
             self._client.create_registered_model(name, description=description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     def find_version(self, name: str, tags: Mapping[str, str]) -> str | None:
         """The number of the version with these tags."""
