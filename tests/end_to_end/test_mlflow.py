@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -20,6 +21,7 @@ from secateur.registry import DATABASE, Target, open_embedded, publish, relocate
 from secateur.registry.history import moves, promote, registry
 from secateur.registry.publishing import _Publisher
 from secateur.registry.serving import serving
+from secateur.registry.tracking import Tracking
 from tracking import tracking_at
 
 TARGET = Target("m", "candidate", None)
@@ -132,6 +134,18 @@ def test_a_description_that_a_person_wrote_stands(state):
     reader.create_registered_model("m", description="mine")
     publish(package_of(state), TARGET)
     assert reader.get_registered_model("m").description == "mine"
+
+
+def test_a_logged_model_names_its_version_although_an_attempt_ended_between_the_two(state, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracking, "note_version", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            publish(package_of(state), TARGET)
+    publish(package_of(state), TARGET)
+    reader = client(state)
+    experiment = reader.get_experiment_by_name(RECORD.name).experiment_id
+    (best,) = reader.search_logged_models([experiment], "name = 'f1-aa'")
+    assert json.loads(best.tags["mlflow.modelVersions"]) == [{"name": "m", "version": "1"}]
 
 
 def test_trouble_with_the_registered_model_ends_the_attempt(state, monkeypatch):

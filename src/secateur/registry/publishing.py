@@ -175,6 +175,7 @@ class _Publisher:
         ) or self.server.create_version(
             name, model, run, version_tags(self.package, finalist), model_card(record, finalist, self.target)
         )
+        self.server.note_version(model, name, number)
         aliases: list[str] = []
         if status(record, finalist) == "knee":
             self._point(self.target.alias, number)

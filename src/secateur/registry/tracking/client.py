@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_METRICS, _MOST_TEXTS = 1000, 100
 """A server takes no more in one request."""
 T = TypeVar("T")
+_VERSIONS = "mlflow.modelVersions"
 _LONGEST = 5000
 """Characters of a version's description in MLflow's database."""
 
@@ -202,9 +203,13 @@ class Tracking:
             created = self._client.create_model_version(
                 name, f"models:/{model}", run, dict(tags), model_id=model, description=description[:_LONGEST]
             )
-        entry = json.dumps([{"name": name, "version": created.version}])
-        self._client.set_logged_model_tags(model, {"mlflow.modelVersions": entry})
         return str(created.version)
+
+    def note_version(self, model: str, name: str, number: str) -> None:
+        """Name a version in its logged model, where MLflow's pages look for it. A server has done so itself."""
+        if _VERSIONS not in self._client.get_logged_model(model).tags:
+            entry = json.dumps([{"name": name, "version": number}])
+            self._client.set_logged_model_tags(model, {_VERSIONS: entry})
 
     def models(self) -> list[str]:
         """Names of the registered models."""
