@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from secateur.records import SHARE, Comparison, GatePath, Measurement
+from secateur.records import SHARE, Comparison, GatePath, Measurement, Replay
 
 UNKNOWN = "–"
 
@@ -73,6 +73,14 @@ def outcome(comparison: Comparison) -> str:
         return f"{comparison.finalist} has failed {against}: {comparison.failure.rstrip('.')}."
     failed = [check.name for check in comparison.checks if not check.passed]
     return f"{comparison.finalist} has {'failed' if failed else 'passed'} {against}{': ' if failed else ''}{', '.join(failed)}."
+
+
+def replayed(replay: Replay) -> str:
+    """What became of the choice that serves on the new weights: `The choice of … was tried first on the new weights: …`."""
+    moved = "could not be compared" if replay.moved is None else f"moved by {replay.moved:.2f}, {replay.threshold:.2f} allowed"
+    stands = f"it stands, without a search (sensitivity profile {moved})"
+    became = stands if replay.refused is None else f"a search followed, since {replay.refused.rstrip('.')}"
+    return f"The choice of {replay.precedent.of} was tried first on the new weights: {became}."
 
 
 def score_ticks(unit: str) -> str:

@@ -67,14 +67,20 @@ def retrain(wanted: Retraining, listener: Listener) -> dict[str, Any]:
             overrides.append(Override.of(f"workload.{definition.retrain.option}", path))
             definition, _ = load_pipeline(wanted.pipeline, overrides, wanted.project)
         ends = None if wanted.seconds is None else started + wanted.seconds
-        outcome, none = _run(night, definition, root, wanted, ends, listener)
+        outcome, none = _run(night, definition, root, wanted, source, ends, listener)
         result = _result(night, outcome, none, source) | {"seconds": round(time.monotonic() - started, 1)}
         night.keep("result", result)
         return result
 
 
 def _run(
-    night: Night, definition: PipelineDefinition, root: Path, wanted: Retraining, ends: float | None, listener: Listener
+    night: Night,
+    definition: PipelineDefinition,
+    root: Path,
+    wanted: Retraining,
+    source: str,
+    ends: float | None,
+    listener: Listener,
 ) -> tuple[Outcome, str | None]:
     """The night's run, and why it had no precedent, if it had none."""
     begun, run = night.read("run"), None
@@ -89,7 +95,8 @@ def _run(
             run is None or run.identity != identity
         ):  # the weights were replaced, or the device was: what was done is of others
             precedent = precedent_of(definition, root)
-            run = open_run(root, definition, wanted.pipeline, identity, fresh=True)
+            origin = {"run_key": night.key, "weights": source}
+            run = open_run(root, definition, wanted.pipeline, identity, fresh=True, origin=origin)
             if not isinstance(precedent, str):
                 Replaying(run).begin(precedent, definition.retrain.moved)
             begun = {

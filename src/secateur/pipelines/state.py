@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,9 +124,18 @@ def digest_of(definition: PipelineDefinition) -> str:
 
 
 def open_run(
-    project: Path, definition: PipelineDefinition, pipeline: str, identity: str, *, fresh: bool = False
+    project: Path,
+    definition: PipelineDefinition,
+    pipeline: str,
+    identity: str,
+    *,
+    fresh: bool = False,
+    origin: Mapping[str, str] | None = None,
 ) -> RunFolder:
-    """The latest unfinished run of this definition on this model and device, or a new one. pipeline: as the user called it."""
+    """The latest unfinished run of this definition on this model and device, or a new one.
+
+    pipeline: as the user called it. origin: of the run, kept with the environment of a new one.
+    """
     digest, state = digest_of(definition), project / STATE
     if not fresh:
         for run in reversed(runs(state)):
@@ -147,7 +156,7 @@ def open_run(
         str(project),
         started.isoformat(timespec="seconds"),
         identity,
-        environment(project),
+        {**environment(project), **(origin or {})},
     )
     stream = io.StringIO()
     YAML().dump(definition.as_written(), stream)

@@ -134,6 +134,7 @@ def version_tags(package: Package, finalist: Recovered) -> dict[str, str]:
     files = files_of(package.folder / finalist.folder, package.folder / finalist.compressed)
     tags |= {sha256_tag(name): sha256_of(file) for name, file in files.items()}
     tags |= {SELECTION: package.digests["selection"]} if "selection" in package.digests else {}
+    tags |= {f"secateur.{key}": record.environment[key] for key in ("run_key", "weights") if key in record.environment}
     if record.comparison is not None:
         knee = finalist.name == record.comparison.finalist
         tags[STATUS] = ("passed" if record.comparison.passed else "failed") if knee else "pending"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.formatting import compared, difference_with_interval, gated_costs, number, outcome, patterns
+from secateur.formatting import compared, difference_with_interval, gated_costs, number, outcome, patterns, replayed
 from secateur.records import ROLES, SHARE, Comparison, Measurement, Recovered, RunRecord, Verdict
 from secateur.registry.contents import status
 from secateur.registry.package import Target
@@ -172,7 +172,9 @@ def _lineage(record: RunRecord, finalist: Recovered) -> str:
         f"Run `{record.run_id}`{trial}; {cut} of {len(record.groups)} groups cut (the run's parameters "
         f"say which, and by which criterion); torch {record.environment.get('torch', 'unknown')}"
         + (f"; commit `{commit[:12]}`" if commit else "")
+        + (f"; weights `{weights}`" if (weights := record.environment.get("weights")) else "")
         + "."
+        + (f" {replayed(record.replay)}" if record.replay is not None else "")
         + (f" {patterns(finalist.patterns)}" if finalist.patterns else "")
         + _eight_bits(finalist)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.formatting import UNKNOWN, kilobytes, outcome, short, times
+from secateur.formatting import UNKNOWN, kilobytes, outcome, replayed, short, times
 from secateur.records import SCORE, SEARCH, ArmResult, Measurement, Recovered, RunRecord, gain
 from secateur.report.device import measured_latencies
 from secateur.report.table import change, milliseconds
@@ -95,8 +95,10 @@ def result(record: RunRecord) -> str:
     if "download" in record.objectives:
         parts.append(f"{times(dense['download'].value / best.measurements['download'].value)} smaller to download")
     parts.append(f"{change(record, best, 'selection')} of {record.score_name} on selection data")
-    said = f"{count} {best.name}, the knee of the front: {', '.join(parts)}."
-    return said if record.comparison is None else f"{said} {outcome(record.comparison)}"
+    said = [f"{count} {best.name}, the knee of the front: {', '.join(parts)}."]
+    said += [] if record.comparison is None else [outcome(record.comparison)]
+    said += [] if record.replay is None else [replayed(record.replay)]
+    return " ".join(said)
 
 
 @dataclass(frozen=True)
