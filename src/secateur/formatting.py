@@ -77,7 +77,11 @@ def outcome(comparison: Comparison) -> str:
 
 def replayed(replay: Replay) -> str:
     """What became of the choice that serves on the new weights: `The choice of … was tried first on the new weights: …`."""
-    moved = "could not be compared" if replay.moved is None else f"moved by {replay.moved:.2f}, {replay.threshold:.2f} allowed"
+    moved = (
+        "could not be compared"
+        if replay.moved is None
+        else f"moved by {replay.moved:.2f}, {replay.threshold:.2f} allowed"
+    )
     stands = f"it stands, without a search (sensitivity profile {moved})"
     became = stands if replay.refused is None else f"a search followed, since {replay.refused.rstrip('.')}"
     return f"The choice of {replay.precedent.of} was tried first on the new weights: {became}."

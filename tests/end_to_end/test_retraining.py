@@ -144,6 +144,14 @@ def test_the_registry_has_one_champion_and_the_moves_that_led_to_it(nights):
         import mlflow
 
         champion = mlflow.MlflowClient().get_model_version_by_alias("nightly-model", "champion")
+    assert (champion.tags["secateur.run_key"], champion.tags["secateur.weights"]) == (
+        "moved",
+        str(project / "2.safetensors"),
+    )
+    assert (
+        "of 'nightly-model' was tried first on the new weights: a search followed, since the sensitivity profile"
+        in (champion.description)
+    )
     assert champion.tags["secateur.run_id"] == kept["moved"][0]["run"], "what failed afterwards has changed nothing"
     moves = json.loads(call(project, "history", "nightly-model", "--json").stdout)
     assert [(m["action"], m["state"]) for m in moves] == [("gate", "done")] * 3

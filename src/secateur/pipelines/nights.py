@@ -25,7 +25,7 @@ from secateur.workloads.loading import load_attribute
 
 NIGHTS = "nights"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*")
+_FUNCTION = re.compile(r"[^/].*:[A-Za-z_]\w*")
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\d+)|@([^/@]+))")
 
 
