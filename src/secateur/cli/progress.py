@@ -23,6 +23,7 @@ from secateur.search.ledger import Ledger
 
 STAGES = {
     "check": "checking definition, data and model",
+    "replay": "trying the choice that serves",
     "search": "searching",
     "recover": "fine-tuning the finalists",
     "refit": "refitting the finalists, without training",
@@ -32,6 +33,7 @@ STAGES = {
 }
 DONE = {
     "check": "definition, data and model are sound",
+    "replay": "tried the choice that serves",
     "search": "searched",
     "recover": "finalists fine-tuned and measured",
     "refit": "finalists refitted and measured",
@@ -41,6 +43,7 @@ DONE = {
 }
 SHORT = {
     "check": "checking",
+    "replay": "trying",
     "search": "searching",
     "recover": "fine-tuning",
     "refit": "refitting",

@@ -102,7 +102,7 @@ class Driver:
         if not replaying.wanted:
             return None
         with self._workers() as pool:
-            searched = self._search(replaying.engine, self._problem(saliencies), pool)
+            searched = self._search(replaying.engine, self._problem(saliencies), pool, "replay")
             if not replaying.wanted:
                 return None
             finalists = self._recover(saliencies, searched.chosen, pool)
@@ -143,9 +143,9 @@ class Driver:
         self._listener.prepared(prepared, run, dense)
         return problem
 
-    def _search(self, engine: Engine, problem: Problem, pool: Executor) -> Searched:
+    def _search(self, engine: Engine, problem: Problem, pool: Executor, stage: str = "search") -> Searched:
         prepared, run, settings = self._prepared, self._run, self._prepared.definition.search
-        self._listener.stage("search")
+        self._listener.stage(stage)
         self._listener.step("starting workers, probing groups")
         subject = Subject(problem.space, problem.objectives, problem.dense)
         study = Study(run.state / DATABASE, run.run_id, subject, settings.sampler, settings.seed)

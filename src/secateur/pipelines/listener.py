@@ -21,7 +21,7 @@ class Listener:
     """Progress callbacks; the defaults do nothing. What a method raises ends the run, which can be resumed."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: check, search, recover (refit, where nothing is trained), quantize, gate or register."""
+        """A stage begins: check, replay, search, recover (refit, where nothing is trained), quantize, gate or register."""
 
     def step(self, text: str, share: float | None = None) -> None:
         """A step of the stage, as people call it, for steps that take seconds: it begins, or a share of it is done."""

@@ -84,7 +84,7 @@ def _run(
 ) -> tuple[Outcome, str | None]:
     """The night's run, and why it had no precedent, if it had none."""
     begun, run = night.read("run"), None
-    if begun is not None:
+    if begun is not None and (root / begun["folder"]).is_dir():  # a run can be deleted
         run = read_run(root / begun["folder"])
         definition, _ = load_pipeline(str(run.path / "definition.yaml"), project=root)
     groups = run.groups if run is not None else None
