@@ -101,7 +101,7 @@ class Driver:
         replaying = self._replaying
         if not replaying.wanted:
             return None
-        with self._workers() as pool:
+        with self._workers(few=True) as pool:
             searched = self._search(replaying.engine, self._problem(saliencies), pool, "replay")
             if not replaying.wanted:
                 return None
@@ -117,9 +117,9 @@ class Driver:
         """Seconds in which a search must be over, None where nothing limits it."""
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
 
-    def _workers(self) -> AbstractContextManager[Executor]:
+    def _workers(self, *, few: bool = False) -> AbstractContextManager[Executor]:
         """The processes of the search, which train finalists too; they prepare while the dense model is measured."""
-        return workers(self._prepared, self._run, self._device)
+        return workers(self._prepared, self._run, self._device, few=few)
 
     def _judged(self, searched: Searched, finalists: list[Recovered]) -> Results:
         """What the chosen networks have become."""

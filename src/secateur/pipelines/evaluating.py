@@ -24,13 +24,14 @@ LEAST_PREPARATION, SLOWER_PREPARATION = 600.0, 10.0
 """A worker that is not ready after so many seconds, and so many times what the driver itself needed, hangs."""
 
 
-def workers(prepared: Prepared, run: RunFolder, device: str) -> AbstractContextManager[Executor]:
+def workers(prepared: Prepared, run: RunFolder, device: str, *, few: bool = False) -> AbstractContextManager[Executor]:
     """The processes that evaluate candidates of this run; a model that is in no file is evaluated in this one.
 
-    device: that candidates are trained on, where they are.
+    device: that candidates are trained on, where they are. few: candidates, for which this process will do: another one takes
+    seconds to start.
     """
     settings = prepared.definition.search
-    if is_live(prepared.definition.workload):
+    if few or is_live(prepared.definition.workload):
         return nullcontext(Inline(partial(_evaluated, prepared, device)))
     threads = max(1, (os.cpu_count() or 1) // settings.workers)
     command = [sys.executable, "-m", "secateur.pipelines.worker", str(run.path), "--device", device]
