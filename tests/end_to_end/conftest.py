@@ -51,6 +51,7 @@ register: {name: tiny-model}
 EVALUATOR = """\
 objectives: {accuracy: maximize, latency: minimize, size: minimize}
 constraints: {accuracy: {max_drop: 0.6, before_recovery: 0.25}}
+waiting: 0  # beside other tests no machine is quiet
 """
 
 

@@ -18,6 +18,7 @@ RUN = ("run", "tiny", "--set", f"search.trials={TRIALS}", *SEARCH_ALONE, "--set"
 EVALUATOR = """\
 objectives: {{accuracy: maximize, latency: minimize, size: minimize}}
 constraints: {{accuracy: {{max_drop: 0.6, before_recovery: 0.25}}}}
+waiting: 0
 device:
   kind: ssh
   hosts: [root@127.0.0.1:{port}]

@@ -105,6 +105,12 @@ class EvaluatorDefinition(Declared):
     deadline: float = Field(
         300.0, gt=0.0, le=1e6, description="Seconds that the device gives one measurement; then it counts as failed."
     )
+    waiting: float = Field(
+        0.25,
+        ge=0.0,
+        le=1.0,
+        description="Seconds that may be spent on waiting for a quiet device, as a share of those that the run takes without it.",
+    )
     device_samples: int = Field(
         0,
         ge=0,

@@ -27,7 +27,7 @@ from secateur.evaluators.racing import Race
 from secateur.evaluators.runtimes import host_for
 from secateur.evaluators.sample_scores import RESAMPLES, SEARCH_RESAMPLES, Scores
 from secateur.evaluators.scoring import Samples, Scoring, View
-from secateur.evaluators.waiting import FINALIST, Loan
+from secateur.evaluators.waiting import FINALIST, Loan, WaitingBudget
 from secateur.records import SCORE, Candidate, CompressedModel, Evaluation, Job, Measurement, Plan
 from secateur.workloads.pytrees import joined, length
 
@@ -69,11 +69,11 @@ class Evaluator:
         self.definition = definition
         self.workload, self.model, self.costs = dense.workload, dense.model.eval(), dense.costs
         self.registry: dict[str, Metric] = {**METRICS.own, **(metrics or {})}
-        self.waiting = place.waiting
+        self.waiting = WaitingBudget(definition.waiting)
         self.host = host_for(definition.runtime, definition.runtime_options, definition.threads)
         self.runtime = RUNTIMES[definition.runtime]
         self.files = ModelFiles(dense, self.host, suffix=self.runtime.format, batch=definition.batch)
-        self.measuring = Measuring(definition, dense.workload.data, self.files, place)
+        self.measuring = Measuring(definition, dense.workload.data, self.files, place, self.waiting)
         self._scoring = Scoring(dense.workload, self.host, definition.batch, self.files)
         self.cutting = Cutting(self.model, dense.workload)
         self._uncut: Network | None = None

@@ -41,13 +41,12 @@ SEARCH = Protocol(copies=6, rounds=2)
 class Place:
     """Where and how a network is measured.
 
-    kept: measurements that outlive a run, None to measure everything anew. waiting: what may be spent on waiting for quiet.
+    kept: measurements that outlive a run, None to measure everything anew.
     """
 
     devices: Devices
     protocol: Protocol = field(default_factory=Protocol)
     kept: Kept | None = None
-    waiting: WaitingBudget = field(default_factory=WaitingBudget)
 
 
 def disturbed(answer: Answer | None) -> TypeGuard[Answer]:
@@ -66,9 +65,11 @@ class Measuring:
     predictor: fitted on the device before the search, where the definition asks for one.
     """
 
-    def __init__(self, definition: EvaluatorDefinition, data: DataRoles, files: ModelFiles, place: Place) -> None:
-        """The device is not touched before something is measured on it."""
-        self._definition, self._data, self._files, self._place = definition, data, files, place
+    def __init__(
+        self, definition: EvaluatorDefinition, data: DataRoles, files: ModelFiles, place: Place, waiting: WaitingBudget
+    ) -> None:
+        """The device is not touched before something is measured on it. waiting: what may be spent on waiting for quiet."""
+        self._definition, self._data, self._files, self._place, self._waiting = definition, data, files, place, waiting
         self._inputs, _ = collect(data.calibration, 1)
         rounding = RUNTIMES[definition.runtime].rounding(definition.runtime_options)
 
@@ -115,7 +116,7 @@ class Measuring:
 
         reference: another file in the runtime's format, which runs in turn with it in place of the dense model's.
         """
-        with self._place.waiting.lent(FINALIST) as loan:
+        with self._waiting.lent(FINALIST) as loan:
             timing = replace(self._place.protocol, allowance=loan.seconds)
             answer = self._answer(network, ["latency"], timing, reference=reference)
             assert answer.report is not None  # noqa: S101 # latency was asked for

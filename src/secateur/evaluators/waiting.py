@@ -37,7 +37,7 @@ class WaitingBudget:
     workers it may be overdrawn by what they were lent at the same time; then nobody waits until it is made good.
     """
 
-    def __init__(self, share: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:
         """share: of the time that the run takes without waiting."""
         self._share, self._clock, self._started = share, clock, clock()
         self.spent = 0.0

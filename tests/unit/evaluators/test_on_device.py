@@ -90,6 +90,11 @@ def test_what_cannot_be_measured_says_what_to_do(dense_onnx):
     assert evaluator.unavailable("memory") is None
 
 
+def test_how_long_it_may_wait_is_for_the_definition_to_say(dense_onnx):
+    assert evaluator_for(onnx=dense_onnx, waiting=0).waiting.allowance(1.0) == 0.0
+    assert evaluator_for(onnx=dense_onnx).waiting.allowance(1.0) > 0.0
+
+
 @pytest.fixture
 def loud(sampling, monkeypatch):
     """A device that is disturbed until somebody waits for it. Returns the allowances of what it was asked."""

@@ -36,7 +36,7 @@ def test_jobs_are_lent_an_allowance_and_what_they_spend_is_gone():
 def test_latency_intervals_leave_with_the_width_that_the_self_comparison_asks_for():
     latency = Measurement(0.5, "of dense", "measured", 12, (0.49, 0.51))
     lending = WithAllowances(
-        Inline(lambda job: Evaluation(job.candidate, "k", {"latency": latency})), WaitingBudget(), 0.1
+        Inline(lambda job: Evaluation(job.candidate, "k", {"latency": latency})), WaitingBudget(0.25), 0.1
     )
     lending.submit(1, Job(CANDIDATE_, Plan()))
     _, evaluation = lending.wait()
