@@ -42,7 +42,6 @@ def project(tmp_path, monkeypatch):
     command.parent.mkdir(parents=True)
     command.write_text(STAND_IN)
     command.chmod(0o755)
-    (tmp_path / "mlruns").mkdir()
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -115,7 +114,7 @@ def test_a_line_of_a_crontab(project):
     first, second = map(int, hours.split(","))
     done = shell(command.replace("\\%", "%"), project, ENDS="3")
     assert (done.returncode, done.stdout) == (3, "")
-    assert json.loads((project / "mlruns" / "nightly.jsonl").read_text()) == {"exit_code": 3}
+    assert json.loads((project / "nightly.jsonl").read_text()) == {"exit_code": 3}
     options, deadline = called(project)
     assert options["run_key"] in today()
     assert deadline < (second - first) * 3600
