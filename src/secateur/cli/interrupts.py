@@ -8,14 +8,18 @@ what it receives, although who signals a whole group of processes has reached th
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Self
 
 PASSED_ON = signal.SIGRTMIN + 7
 """Stands for a Ctrl-C that the watching process has received."""
+TOGETHER = 1.0
+"""Seconds in which a second SIGTERM is the first one again, which the watching process has passed on."""
 
 
 class Interruptions:
@@ -73,11 +77,15 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stopping(seconds: float | None) -> Iterator[Stop]:
+def stopping(seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Iterator[Stop]:
     """Inside, SIGTERM is a Ctrl-C that says so, and so is the end of these seconds. For the main thread."""
-    stop = Stop()
+    stop, last = Stop(), -math.inf
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        again, last = clock() - last < TOGETHER, clock()
+        if again:
+            return
         stop.reason = stop.reason or ("SIGTERM" if number == signal.SIGTERM else "the deadline has passed")
         interrupt = signal.getsignal(signal.SIGINT)
         if not callable(interrupt):  # a shell's background job ignores Ctrl-C, and this is none

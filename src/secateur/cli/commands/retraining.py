@@ -65,20 +65,23 @@ def retrain(
     project: PipelineProject = None,
 ) -> None:
     """Compress newly trained weights: try the choice that serves on them, search only where that is not good enough."""
-    from secateur.cli.commands.running import device_named
-    from secateur.cli.progress import watching
-    from secateur.definition import Override
-    from secateur.pipelines.retraining import Retraining
-    from secateur.pipelines.retraining import retrain as retrained
-
     with _last_line(run_key, result_file) as result:
         seconds = None if deadline is None else seconds_of(deadline)
-        overrides = [Override.parse(text) for text in set_ or []]
-        if weights is not None:
-            overrides.append(Override.of("retrain.weights", weights))
-        wanted = Retraining(pipeline, overrides, project and project.resolve(), run_key, seconds, device_named(device))
-        with stopping(seconds) as stop, _stopped(stop), redirect_stdout(sys.stderr), watching() as listener:
-            result |= retrained(wanted, listener)
+        with stopping(seconds) as stop, _stopped(stop), redirect_stdout(sys.stderr):
+            # Here, since torch takes seconds to import, and who stops the command then must have an answer too.
+            from secateur.cli.commands.running import device_named
+            from secateur.cli.progress import watching
+            from secateur.definition import Override
+            from secateur.pipelines.retraining import Retraining
+            from secateur.pipelines.retraining import retrain as retrained
+
+            overrides = [Override.parse(text) for text in set_ or []]
+            if weights is not None:
+                overrides.append(Override.of("retrain.weights", weights))
+            named = device_named(device)
+            wanted = Retraining(pipeline, overrides, project and project.resolve(), run_key, seconds, named)
+            with watching() as listener:
+                result |= retrained(wanted, listener)
     if result["exit_code"]:
         sys.stderr.write(f"secateur: {result['message']}\n")
         raise typer.Exit(result["exit_code"])
@@ -97,27 +100,24 @@ def seconds_of(text: str) -> float:
 
 @contextmanager
 def _stopped(stop: Stop) -> Iterator[None]:
-    """A stop that a scheduler wanted is for a later call to go on from."""
+    """A stop that a scheduler wanted is for a later call to go on from, whatever native code has made of it on its way."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
         if stop.reason is None:
             raise
         raise StateError(
             f"Stopped: {stop.reason}. Whatever was finished is kept; the same command goes on from here."
-        ) from None
+        ) from error
 
 
 @contextmanager
 def _last_line(run_key: str | None, file: Path | None) -> Iterator[dict[str, Any]]:
     """Write the result that is filled in inside, or what has gone wrong, as the last line; and to a file."""
     result: dict[str, Any] = {}
-    if file is not None:
-        from secateur.files import disk_errors
-
-        with disk_errors(file):
-            file.unlink(missing_ok=True)  # an old one must not be taken for this one's
     try:
+        if file is not None:
+            _remove(file)
         yield result
     except SecateurError as error:
         _write(_failure(error.exit_code, run_key, str(error)), file)
@@ -140,11 +140,25 @@ def _failure(code: int, run_key: str | None, message: str) -> dict[str, Any]:
     }
 
 
+def _remove(file: Path) -> None:
+    """An old result must not be taken for this one's. Raises StateError where none could be written there in the end."""
+    from secateur.files import disk_errors, write
+
+    write(file, "")
+    with disk_errors(file):
+        file.unlink()
+
+
 def _write(result: dict[str, Any], file: Path | None) -> None:
+    """Raises StateError where the file does not take it; the last line says so then."""
     from secateur.files import write
 
-    line = json.dumps(result)
-    if file is not None:
-        write(file, line + "\n")
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    try:
+        if file is not None:
+            write(file, json.dumps(result) + "\n")
+    except StateError as error:
+        result = _failure(error.exit_code, result["run_key"], str(error))
+        raise
+    finally:
+        sys.stdout.write(json.dumps(result) + "\n")
+        sys.stdout.flush()
