@@ -21,6 +21,7 @@ from common import add_model, arguments, loaded_pipeline, write_json
 from criteria import spread
 from secateur.definition import RecoverDefinition
 from secateur.recovery.fine_tune import Training, fine_tune
+from secateur.recovery.layers import layers_of
 from sparse_training import Source, score
 
 RESULTS = Path(__file__).parent / "results" / "trainer"
@@ -38,10 +39,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "sgd, hints 10": {"distill": {"hints": ["layer1", "layer2", "layer3"], "hints_weight": 10.0}},
     "sgd, hints 1": {"distill": {"hints": ["layer1", "layer2", "layer3"], "hints_weight": 1.0}},
     "sgd, hints 0.1": {"distill": {"hints": ["layer1", "layer2", "layer3"], "hints_weight": 0.1}},
+    "sgd, heads 100": {"distill": {"attention": ["blocks.*.attention"], "attention_weight": 100.0}},
+    "sgd, heads 10": {"distill": {"attention": ["blocks.*.attention"], "attention_weight": 10.0}},
+    "sgd, hidden states 10": {"distill": {"hints": ["blocks.?"], "hints_weight": 10.0}},
+    "sgd, hidden states 1": {"distill": {"hints": ["blocks.?"], "hints_weight": 1.0}},
     "adamw 0.003": {"optimizer": "adamw", "learning_rate": 0.003},
     "adamw 0.001, ema 0.99": {"optimizer": "adamw", "learning_rate": 0.001, "ema": 0.99},
 }
-"""Name → keys of `recover` beside those that all have."""
+"""Name → keys of `recover` beside those that all have; where they name inner layers, for networks that have them."""
 
 
 def markdown(folder: Path) -> None:
@@ -74,11 +79,14 @@ def main() -> None:
     for fraction in options.fractions:
         source = Source(prepared, prepared.model, 0)
         cut, macs = source.cut("l2", fraction)
-        folder = RESULTS / f"{prepared.workload.name}-{fraction:g}-{base.epochs}-epochs"
+        folder = RESULTS / f"{prepared.definition.name}-{fraction:g}-{base.epochs}-epochs"
         folder.mkdir(parents=True, exist_ok=True)
         before = score(prepared, cut)
         for seed in range(options.seeds):
             for recipe, keys in RECIPES.items():
+                inner = (*keys.get("distill", {}).get("attention", ()), *keys.get("distill", {}).get("hints", ()))
+                if inner and not layers_of(prepared.model, inner):
+                    continue
                 file = folder / f"{recipe.replace(', ', '-').replace(' ', '-')}-{seed}.json"
                 if file.is_file():
                     continue
