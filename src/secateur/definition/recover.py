@@ -121,6 +121,10 @@ class RecoverDefinition(Declared):
         "auto",
         description="Of matrix products and convolutions: auto is fp32 on CPUs; on CUDA bf16, or fp16 where the GPU lacks it.",
     )
+    compile: bool = Field(
+        False,
+        description="Train networks compiled (torch.compile). Compiling takes minutes for each finalist: measure whether it pays.",
+    )
     workers: int = Field(
         0, ge=0, le=256, description="Processes that read and augment samples; 0: the process that trains."
     )
@@ -209,6 +213,10 @@ class RecoverDefinition(Declared):
         if self.trainer is not None and self.distill is not None and self.distill.hints:
             raise ValueError(
                 "'hints' are seen through maps that the built-in trainer learns: leave one of 'hints' and 'trainer' out"
+            )
+        if self.compile and (self.gates or (self.distill and (self.distill.attention or self.distill.hints))):
+            raise ValueError(
+                "'compile' sees neither gates nor inner layers: leave it out, or 'gates', and 'attention' and 'hints' of 'distill'"
             )
         if self.masks != "kept" and (self.steps > 1 or self.rewind):
             raise ValueError(

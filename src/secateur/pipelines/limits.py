@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from secateur.agent.runtimes import RUNTIMES
+from secateur.agent.runtimes import RUNTIMES, Unavailable
 from secateur.compression.plan import apply
 from secateur.compression.transforms import TRANSFORMS
 from secateur.compression.transforms.channels import without
@@ -210,6 +210,9 @@ def check_recovery(settings: RecoverDefinition, workload: Workload, methods: Ite
             f"{settings.where('rewind')}: weights from early in the training are needed, and the workload has none. Give "
             "'build_early' in the Workload that your factory returns, or leave 'rewind' out."
         )
+    probe = RUNTIMES["torch"].probe({"mode": "compile"})
+    if settings.compile and isinstance(probe, Unavailable):
+        raise DefinitionError(f"{settings.where('compile')}: {probe.reason}. Install one, or leave 'compile' out.")
     if settings.masks != "kept" and not any(TRANSFORMS[named(method)[0]].stage == "pattern" for method in methods):
         raise DefinitionError(
             f"{settings.where('masks')}: '{settings.masks}' chooses in training which weights are zero, and no method of the "

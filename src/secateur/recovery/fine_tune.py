@@ -22,7 +22,7 @@ from secateur.recovery.batches import Batches, read
 from secateur.recovery.checkpoint import Checkpoint
 from secateur.recovery.curve import MOST
 from secateur.recovery.hints import Hints
-from secateur.recovery.loop import Learner, Length, Loop, Progress, learner_for, length_of
+from secateur.recovery.loop import Learner, Length, Loop, Progress, compiled, learner_for, length_of
 from secateur.recovery.masks import NO_MASKS, MasksOf
 from secateur.recovery.randomness import seeded
 from secateur.recovery.scores import score_on_search
@@ -105,7 +105,7 @@ def fine_tune(
             inner, answer = maps.terms + hints.terms, None
             if training.answers is not None and settings.distill and not inner:  # inner layers have to be seen at work
                 answer = training.answers.of(teacher, workload, settings, training.device, learner.precision)
-        terms = terms_of(workload, teacher, settings.distill, answer) + inner
+        terms = terms_of(workload, compiled(teacher, settings), settings.distill, answer) + inner
         if training.penalty is not None:
             terms = (*terms, training.penalty(student))
         if settings.gates and prices:
@@ -130,8 +130,9 @@ def train_steps(
     steps: int,
     training: Training = Training(),
 ) -> Tuned:
-    """A short training of exactly so many steps, on the same samples for every network."""
-    return fine_tune(student, teacher, workload, settings.lasting(training_steps=steps), training)
+    """A short training of exactly so many steps, on the same samples for every network. None is worth compiling."""
+    short = settings.lasting(training_steps=steps).model_copy(update={"compile": False})
+    return fine_tune(student, teacher, workload, short, training)
 
 
 def _trained(

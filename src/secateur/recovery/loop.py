@@ -31,11 +31,12 @@ MOST_OVERFLOWS = 8
 class Learner:
     """A network under training, with everything of it that changes at a step.
 
-    masks: keep weights at zero. average: of its weights, where that is what shall be kept. projections: are learnt with it and
-    thrown away in the end.
+    network: the student as it is called, compiled or not. masks: keep weights at zero. average: of its weights, where that is what
+    shall be kept. projections: are learnt with it and thrown away in the end.
     """
 
     student: nn.Module
+    network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -81,7 +82,14 @@ def learner_for(
     scaler = torch.amp.GradScaler(device, enabled=precision.scaled)
     average = None if settings.ema is None else Average(student, settings.ema)
     optimizer = _optimizer(nn.ModuleList([student, projections]), settings)
-    return Learner(student, optimizer, scaler, precision, device, masks(student), average, projections)
+    return Learner(
+        student, compiled(student, settings), optimizer, scaler, precision, device, masks(student), average, projections
+    )
+
+
+def compiled(model: nn.Module, settings: RecoverDefinition) -> nn.Module:
+    """A model as it is called in training: compiled where that is wanted, with the weights of the model itself."""
+    return torch.compile(model) if settings.compile else model  # type: ignore[return-value] # of a module it gives one
 
 
 @dataclass
@@ -219,7 +227,7 @@ class Loop:
             inputs = self._augmented(inputs, drawn_from(self.seed, "augment", number))
         inputs = placed(inputs, device)
         with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-            outputs = call(self.learner.student, inputs)
+            outputs = call(self.learner.network, inputs)
             return total(self.terms, Batch(inputs, outputs, targets, self.samples(number)))
 
     def _augmented(self, inputs: PyTree, generator: torch.Generator) -> PyTree:

@@ -105,6 +105,18 @@ def test_a_way_to_train_that_lacks_what_it_needs_is_refused_before_the_search(se
         check_recovery(RecoverDefinition(**settings), SimpleNamespace(build_early=early), methods)
 
 
+def test_compiling_without_a_compiler_is_refused_before_the_search(monkeypatch):
+    workload = SimpleNamespace(build_early=None)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if name == "g++" else None)
+    check_recovery(RecoverDefinition(compile=True), workload, ["l2"])
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    check_recovery(RecoverDefinition(), workload, ["l2"])
+    with pytest.raises(
+        DefinitionError, match=r"^definition: torch.compile needs a C\+\+ compiler.*leave 'compile' out"
+    ):
+        check_recovery(RecoverDefinition(compile=True), workload, ["l2"])
+
+
 def test_gates_need_blocks_and_a_runtime_that_is_tested():
     def wants(runtime):
         return SimpleNamespace(

@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.utils.data import Subset
 
@@ -19,7 +20,7 @@ from secateur.definition import RecoverDefinition
 from secateur.errors import WorkloadError
 from secateur.recovery.average import Average
 from secateur.recovery.batches import Batches, read
-from secateur.recovery.fine_tune import Training, fine_tune
+from secateur.recovery.fine_tune import Training, fine_tune, train_steps
 from secateur.recovery.loop import _take, learner_for, length_of
 from secateur.recovery.masks import KeptMasks, kept
 
@@ -272,6 +273,27 @@ def test_the_weights_do_not_depend_on_who_reads_the_samples(teacher):
     alone, helped = (tuned(teacher, workload, {**PLAIN, "workers": n}) for n in (0, 2))
     assert equal(alone.module, helped.module)
     assert alone.losses == helped.losses
+
+
+def test_a_compiled_network_is_trained_in_its_own_weights(teacher, monkeypatch):
+    """A compiled module holds the model; the code that is made of it would take minutes to build."""
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda model: calls.append(model) or nn.Sequential(model))
+    workload = workload_for(teacher)
+    eager, compiled = (tuned(teacher, workload, {**PLAIN, "compile": c}) for c in (False, True))
+    assert len(calls) == 2, "the network and its teacher"
+    assert equal(eager.module, compiled.module)
+    assert compiled.module.state_dict().keys() == teacher.state_dict().keys()
+    train_steps(teacher, teacher, workload, RecoverDefinition(**{**PLAIN, "compile": True}), 1)
+    assert len(calls) == 2, "a few steps are not worth it"
+
+
+@pytest.mark.parametrize(
+    "other", [{"gates": {"budget": 0.5}}, {"distill": {"hints": ["a"]}}, {"distill": {"attention": ["a"]}}]
+)
+def test_what_a_compiled_network_does_not_show_is_refused(other):
+    with pytest.raises(ValidationError, match="'compile' sees neither gates nor inner layers"):
+        RecoverDefinition(compile=True, **other)
 
 
 class Broken(Noisy):
