@@ -48,10 +48,13 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _operators_read_once() -> None:
-    """torch reads the sources of five hundred operators anew at every export: half of the time that a small network takes."""
+    """torch reads the sources of five hundred operators anew at every export, and twice asks its dispatcher for them in each
+    namespace: more than half of the time that a small network takes."""
+    from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+    utils._materialize_cpp_cia_ops = functools.cache(utils._materialize_cpp_cia_ops)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ OPTIONS = {
     "evaluator": {
         "objectives": {"accuracy": "maximize", "size": "minimize"},
         "constraints": {"accuracy": {"max_drop": 0.6, "before_recovery": 0.25}},
+        "waiting": 0,
     },
     "trials": 6,
     "epochs": 1,

@@ -20,6 +20,7 @@ DEFINITION = {
     "evaluator": {
         "objectives": {"accuracy": "minimize", "size": "minimize"},
         "constraints": {"accuracy": {"max_rise": 20.0, "before_recovery": 50.0}},
+        "waiting": 0,
     },
     "search": {"trials": 8, "fidelities": {"training": []}},
     "recover": {"epochs": 1, "finalists": 1, "batch": 16},
