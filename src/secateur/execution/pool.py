@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from secateur import errors
 from secateur.errors import StateError
-from secateur.execution.protocol import EVALUATION, JOB, TRAINING_JOB, OnEpoch
+from secateur.execution.protocol import DRIVER, EVALUATION, JOB, TRAINING_JOB, OnEpoch
 from secateur.records import Evaluation, Job, TrainingJob
 from secateur.redaction import scrubbed
 
@@ -138,7 +138,7 @@ class Pool:
         self.workers, self._command, self._logs, self._seconds = workers, command, logs, seconds
         self._preparation = preparation
         self._failed_starts = 0
-        self._environment = dict(environment or os.environ)
+        self._environment = {**(environment or os.environ), DRIVER: str(os.getpid())}
         self._selector = selectors.DefaultSelector()
         self._waiting: deque[_Task] = deque()
         self._finished: deque[tuple[int, Evaluation | Trained]] = deque()

@@ -33,6 +33,8 @@ TRAINING_JOB: TypeAdapter[TrainingJob] = TypeAdapter(TrainingJob)
 EVALUATION: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 OnEpoch: TypeAlias = Callable[[float, float], None]
 """Told an epoch from 1, or a part of one, and its mean loss."""
+DRIVER = "SECATEUR_DRIVER"
+"""Names the driver's process id in a worker's environment: who asks only now may have lost it while torch was loaded."""
 KILLED_FIRST = 500
 """Of 1000, on top of a worker's share of the memory, where the system looks for a process to kill: the driver shall outlive it."""
 
@@ -50,7 +52,7 @@ def serve(prepare: Callable[[], Skills], memory_gb: float | None) -> None:
 
     What user code prints goes to standard error, the log of this worker. memory_gb: limit of private memory, in GB of 1e9 bytes.
     """
-    die_with(os.getppid())
+    die_with(int(os.environ.get(DRIVER, os.getppid())))
     with contextlib.suppress(OSError):  # not Linux
         Path("/proc/self/oom_score_adj").write_text(str(KILLED_FIRST), encoding="ascii")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both: the driver decides

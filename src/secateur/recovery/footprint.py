@@ -12,6 +12,8 @@ from secateur.workloads.pytrees import PyTree, call, length
 
 COPIES = 3
 """Of the weights: the cut network as it was, the teacher, gradients."""
+FIRST = 100_000_000
+"""Bytes that the first training of a process takes beside all that (90 million more than the second, with torch on the CPU)."""
 FILE = 2
 """A checkpoint's tensors, and the bytes of its file, are in memory beside what they are copies of."""
 
@@ -28,9 +30,8 @@ def training_bytes(model: nn.Module, example_inputs: PyTree, settings: RecoverDe
     remembered = 2 if settings.optimizer == "adamw" else 1
     kept = 2 + remembered + (settings.ema is not None)  # weights now, and before the epoch
     batch = settings.sizes(samples)[0]
-    return weights * (COPIES + kept * (1 + FILE)) + _saved_bytes(model, example_inputs) * batch // length(
-        example_inputs
-    )
+    saved = _saved_bytes(model, example_inputs) * batch // length(example_inputs)
+    return FIRST + weights * (COPIES + kept * (1 + FILE)) + saved
 
 
 def _saved_bytes(model: nn.Module, inputs: PyTree) -> int:

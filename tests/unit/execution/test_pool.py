@@ -14,6 +14,7 @@ import pytest
 
 from secateur.errors import DataUnreadable, StateError
 from secateur.execution import Inline, Pool, Trained
+from secateur.execution.protocol import DRIVER
 from secateur.records import Candidate, Edit, Evaluation, Fidelity, Job, Plan, Recovered, TrainingJob
 from waiting import LIMIT, until
 
@@ -263,6 +264,18 @@ def test_no_worker_outlives_a_driver_that_is_killed(tmp_path):
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=LIMIT)
     assert alive == []
+
+
+def test_a_worker_whose_driver_died_while_it_loaded_torch_ends_before_it_prepares(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "refuse"], env={**os.environ, DRIVER: str(gone.pid)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_the_inline_executor_does_jobs_in_order():
