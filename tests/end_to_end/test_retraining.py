@@ -11,6 +11,9 @@ from safetensors.torch import save_file
 
 from end_to_end.conftest import call, command, environment, make_project
 from nets import network
+from secateur.errors import StateError
+from secateur.pipelines import retraining
+from secateur.pipelines.listener import Listener
 from tracking import tracking_at
 from waiting import LIMIT, until
 
@@ -163,6 +166,26 @@ def test_what_is_wrong_is_said_in_the_last_line_too(nights):
     assert (result["status"], done.returncode) == ("definition_error", 2)
     assert "there are no weights" in result["message"]
     assert result["message"] in done.stderr
+
+
+def test_a_definition_that_was_corrected_counts_for_the_night_that_it_ended(tmp_path):
+    project = make(tmp_path)
+    evaluator = project / "evaluators" / "local.yaml"
+    evaluator.write_text(EVALUATOR.replace("}}", "}, macs: {at_most: 1}}"))
+    result, done = night(project, "k")
+    assert done.returncode == 2
+    assert "no network of this search space has macs" in result["message"]
+    evaluator.write_text(EVALUATOR)
+    result, _ = night(project, "k")
+    assert result["status"] == "promoted"
+
+
+def test_a_search_that_a_deadline_leaves_no_time_is_not_said_to_have_found_nothing(tmp_path, monkeypatch):
+    project = make(tmp_path)
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.setattr(retraining, "_search_ends", lambda *_: 0.0)
+    with pytest.raises(StateError, match="The deadline has left no time for a search"):
+        retraining.retrain(retraining.Retraining("nightly", (), project, "k"), Listener())
 
 
 def test_a_stop_from_outside_is_quick_and_the_same_command_goes_on(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from secateur.compression.kept_groups import keep_groups
 from secateur.compression.saliency import Saliencies
+from secateur.errors import StateError
 from secateur.evaluators.self_comparison import compared as with_itself
 from secateur.evaluators.self_comparison import missing, widened
 from secateur.execution import Pool
@@ -42,7 +43,7 @@ from secateur.registry import DENSE
 from secateur.report.page import write_report
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger, Problem
-from secateur.search.loop import Stopping, search
+from secateur.search.loop import TIME_UP, Stopping, search
 from secateur.search.study import Study, Subject
 
 Figures = Mapping[str, Measurement]
@@ -86,6 +87,11 @@ class Driver:
                 calibrate(prepared, saliencies, run)
             with self._workers() as pool:
                 searched = self._search(engine, self._problem(saliencies), pool)
+                if searched.ended == TIME_UP and not searched.chosen and self._left() == 0:
+                    raise StateError(
+                        "The deadline has left no time for a search to find a network. What was evaluated is kept, and the same "
+                        "command goes on; with a later deadline it comes further."
+                    )
                 finalists = self._recover(saliencies, searched.chosen, pool)
             results = self._judged(searched, finalists)
         run.grams.unlink(missing_ok=True)
@@ -107,7 +113,7 @@ class Driver:
                 return None
             finalists = self._recover(saliencies, searched.chosen, pool)
         results = self._judged(searched, finalists)
-        reason = shortcoming(results.judged.best, results.comparison)
+        reason = shortcoming(searched.ledger.trials, results.judged, results.comparison)
         if reason is None or self._left() == 0:
             return results
         replaying.refuse(reason)

@@ -25,14 +25,17 @@ def finish_run(run: RunFolder, listener: Listener | None = None) -> Outcome:
     """
     record = read_record(run)
     with locked(run), logging_to(run.log), storage_errors(run.state / DATABASE):
-        if run.done:
-            return Outcome(record, run.path, run.path / "report.html", versions_of(run))
         return finish(run, record, together(reporting(logged), listener or Listener()))
 
 
 def finish(run: RunFolder, record: RunRecord, listener: Listener) -> Outcome:
-    """Register a run where its definition says so. Raises RegistryUnreachable and StateError."""
+    """Register a run where its definition says so, once: since then its version may have been taken back.
+
+    Raises RegistryUnreachable and StateError.
+    """
     report = run.path / "report.html"
+    if run.done:
+        return Outcome(record, run.path, report, versions_of(run))
     versions: list[Version] | None = None
     register = record.definition.get("register")
     if register is not None:

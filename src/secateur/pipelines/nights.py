@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +69,7 @@ def open_night(root: Path, name: str, key: str | None) -> Night:
                 "digit, and has at most 100 of them. A date is a good one: 2026-03-01."
             )
         return Night(folder / key)
-    begun = sorted(file.parent for file in folder.glob("*/weights.json") if not (file.parent / "result.json").exists())
+    begun = sorted(night for night in folder.glob("*") if night.is_dir() and not (night / "result.json").exists())
     return Night(
         max(begun, key=lambda f: f.stat().st_mtime_ns) if begun else folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     )
@@ -113,6 +114,7 @@ def _fetched(spec: str, folder: Path, where: str, state: Path, uri: str | None) 
     if match is None:
         raise DefinitionError(f"{where}: '{spec}' is not `models:/NAME@ALIAS` or `models:/NAME/VERSION`.")
     name, number, alias = match.groups()
+    shutil.rmtree(folder, ignore_errors=True)  # what was half fetched may be of another version
     with registry(state, uri) as server:
         version = version_of(server, name, number or f"@{alias}")
         files = server.files_of(version, folder)

@@ -5,6 +5,7 @@ replay.json   of a run: the precedent, and why it was refused, if it was
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +17,9 @@ from secateur.errors import StateError
 from secateur.files import write
 from secateur.formatting import outcome
 from secateur.pipelines.reading import front_of, read_record, record_of_version
+from secateur.pipelines.recording import Judged
 from secateur.pipelines.state import STATE, RunFolder, runs
-from secateur.records import Comparison, Precedent, Replay, RunRecord
+from secateur.records import Comparison, Precedent, Replay, RunRecord, Trial
 from secateur.registry import DATABASE, Target, registry
 from secateur.search.executor import Executor
 from secateur.search.ledger import Ledger
@@ -56,13 +58,15 @@ def precedent_of(definition: PipelineDefinition, root: Path) -> Precedent | str:
             return f"what {named} was made by cannot be read: {error}"
         if record is None:
             return f"{named} was not made by secateur, or its run is gone"
-        return _precedent(record, version.tags["secateur.finalist"], named)
+        return _precedent(record, version.tags.get("secateur.finalist", ""), named)
 
 
 def _precedent(record: RunRecord, finalist: str, of: str) -> Precedent | str:
     """A finalist's choice, with what its search knew; of a run that was a replay, what the search before it knew."""
     candidate = next((f.candidate for f in record.finalists if f.name == finalist), None)
-    if candidate is None or not candidate.edits:
+    if candidate is None:  # a version that somebody has registered by hand
+        return f"{of} does not say which finalist of run {record.run_id} it is"
+    if not candidate.edits:
         return f"{of} is the original network, in int8"
     earlier = record.replay
     if earlier is not None and earlier.refused is None:
@@ -131,9 +135,12 @@ class Replaying:
         write(self._file, _REPLAY.dump_json(replay))
 
 
-def shortcoming(best: str | None, comparison: Comparison | None) -> str | None:
-    """Why what a replay has led to is not good enough, or None. best: the finalist that keeps the definition's constraints."""
-    if best is None:
+def shortcoming(trials: Sequence[Trial], judged: Judged, comparison: Comparison | None) -> str | None:
+    """Why what a replay has led to is not good enough, or None."""
+    if judged.best is None:
+        failures = [t.evaluation.failure for t in trials] + [f.failure for f in judged.finalists]
+        for failure in filter(None, failures):
+            return f"the choice that serves has failed on the new weights: {failure}"
         return "the choice that serves does not keep the constraints on the new weights"
     if comparison is not None and not comparison.passed:
         return f"the choice that serves fails the gate on the new weights: {outcome(comparison)}"

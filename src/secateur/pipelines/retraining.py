@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -59,7 +60,9 @@ def retrain(wanted: Retraining, listener: Listener) -> dict[str, Any]:
         night = open_night(root, definition.name, wanted.key)
         if (result := night.read("result")) is not None:
             return dict(result)
-        uri = Target.of(definition.as_written()["register"]).tracking_uri if definition.register_as else None
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if definition.register_as is not None:
+            uri = Target.of(definition.as_written()["register"]).tracking_uri
         listener.stage("check")
         path, source = weights_of(night, definition.retrain, root, uri)
         overrides = list(wanted.overrides)
@@ -85,8 +88,9 @@ def _run(
     """The night's run, and why it had no precedent, if it had none."""
     begun, run = night.read("run"), None
     if begun is not None and (root / begun["folder"]).is_dir():  # a run can be deleted
-        run = read_run(root / begun["folder"])
-        definition, _ = load_pipeline(str(run.path / "definition.yaml"), project=root)
+        kept, _ = load_pipeline(str(root / begun["folder"] / "definition.yaml"), project=root)
+        if _asked(kept) == _asked(definition):  # else somebody has corrected it since
+            run, definition = read_run(root / begun["folder"]), kept
     groups = run.groups if run is not None else None
     with closing(prepare(definition, root, groups=groups, lasting=True, step=listener.step)) as prepared:
         check_device(prepared)
@@ -106,6 +110,11 @@ def _run(
             night.keep("run", begun)
         with locked(run):
             return drive(prepared, run, wanted.device, listener, _search_ends(run, ends)), begun["none"]
+
+
+def _asked(definition: PipelineDefinition) -> dict[str, Any]:
+    """What decides whether a run goes on; not how it came to its weights."""
+    return {key: value for key, value in definition.as_written().items() if key != "retrain"}
 
 
 def _search_ends(run: RunFolder, ends: float | None) -> float | None:

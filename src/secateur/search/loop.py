@@ -21,6 +21,7 @@ DOUBLED = 10
 """Asks for networks that are being evaluated right now, after which it is better to wait for their figures."""
 PLANNED, SAMPLED = 6, 2
 """After the warm starts, turn by turn: knapsack points from one fit of the model, and candidates of the sampler."""
+TIME_UP = "the time is up"
 PHASES_DONE = "the start phases are done"
 
 
@@ -39,7 +40,7 @@ class Stopping:
         if ledger.fruitless >= FRUITLESS:
             return f"{FRUITLESS} asks in a row led to nothing new: the space is exhausted, or the constraints leave no room"
         if self.seconds is not None and elapsed >= self.seconds:
-            return "the time is up"
+            return TIME_UP
         if self.patience is not None and ledger.without_gain >= self.patience:
             return f"{self.patience} networks in a row have added nothing to the front"
         return None

@@ -35,7 +35,8 @@ def profile_moved(ledger: Ledger, executor: Executor, precedent: Precedent) -> f
         )
     }
     before = [point for point in before if point.group in now]
-    if len(before) < LEAST_SHARED * len(precedent.candidate.edits):
+    chosen = precedent.candidate.edits
+    if sum(point.group in chosen for point in before) < LEAST_SHARED * len(chosen):
         return None
     return distance(before, [now[point.group] for point in before])
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from secateur.cli.commands.retraining import seconds_of
 from secateur.definition import RetrainDefinition
 from secateur.errors import DefinitionError, StateError, WorkloadError
+from secateur.pipelines import nights
 from secateur.pipelines.nights import Night, open_night, weights_of
 from secateur.pipelines.state import held
 
@@ -77,6 +80,27 @@ def test_without_a_key_the_latest_night_that_is_not_over_goes_on(tmp_path):
     for name in ("old", "open"):
         open_night(tmp_path, "n", name).keep("result", {})
     assert open_night(tmp_path, "n", None).key not in ("over", "old", "open")
+
+
+def test_without_a_key_a_training_that_was_interrupted_goes_on_too(tmp_path):
+    night = open_night(tmp_path, "n", "2026-03-01")
+    (night.folder / "weights").mkdir(parents=True)
+    assert open_night(tmp_path, "n", None).key == "2026-03-01"
+
+
+def test_what_was_half_fetched_of_another_version_is_gone(tmp_path, monkeypatch):
+    class Server:
+        def files_of(self, _version, folder):
+            folder.mkdir(parents=True)
+            (folder / "new.safetensors").touch()
+            return folder
+
+    monkeypatch.setattr(nights, "registry", lambda *_: nullcontext(Server()))
+    monkeypatch.setattr(nights, "version_of", lambda *_: SimpleNamespace(number="8"))
+    folder = tmp_path / "mlruns" / "nights" / "n" / "k" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "old.safetensors").touch()
+    assert weights(tmp_path, weights="models:/resnet@staging") == (str(folder / "new.safetensors"), "models:/resnet/8")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import finished
 from secateur.cli.commands.running import _alone, _show
 from secateur.errors import NothingBetter, StateError
 from secateur.pipelines import finishing
+from secateur.pipelines.listener import Listener
 from secateur.pipelines.outcome import Outcome
 from secateur.pipelines.state import RunFolder
 from secateur.records import Version
@@ -57,6 +58,14 @@ def test_where_all_finalists_failed_the_error_says_why():
         NothingBetter, match=r"front\. f1-aa, f2-bb, f3-cc failed: The .* \(at my_model.py:3\)\. The report"
     ):
         outcome(nothing).require_better()
+
+
+def test_what_was_registered_once_is_not_sent_again_although_somebody_has_taken_it_back(tmp_path):
+    run = RunFolder(tmp_path, "tiny", "tiny", "", str(tmp_path), "", "", {})
+    (tmp_path / "registry.json").write_text("[]")
+    (tmp_path / "done").touch()
+    record = dataclasses.replace(finished.RECORD, definition={"register": {"name": "m"}})
+    assert finishing.finish(run, record, Listener()).versions == []
 
 
 def test_a_full_disk_under_the_studies_is_one_line_when_a_run_is_flushed_too(tmp_path, monkeypatch):
