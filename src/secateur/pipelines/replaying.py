@@ -5,6 +5,7 @@ replay.json   of a run: the precedent, and why it was refused, if it was
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,13 @@ def precedent_of(definition: PipelineDefinition, root: Path) -> Precedent | str:
     """
     state, register = root / STATE, definition.register_as
     if register is None:
-        for run in reversed(runs(state)):
-            if run.done and (last := read_record(run)).name == definition.name and last.knee is not None:
+        for run in (run for run in reversed(runs(state)) if run.done):
+            try:
+                last = read_record(run)
+            except StateError as error:
+                logging.getLogger("secateur").warning("%s", error)
+                continue
+            if last.name == definition.name and last.knee is not None:
                 return _precedent(last, last.knee, f"the knee of run {run.run_id}")
         return f"no earlier run of '{definition.name}' has found a network"
     target = Target.of(definition.as_written()["register"])

@@ -133,6 +133,9 @@ def _result(night: Night, outcome: Outcome, none: str | None, source: str) -> di
         outcome.require_better()
     except (NothingBetter, GateFailed) as error:
         code, message = error.exit_code, str(error)
+    if code == 0 and record.knee is None:
+        code = NothingBetter.exit_code
+        message = f"Test data refuse every finalist that has passed the gate. The report says why: {outcome.report}"
     replay = record.replay
     replayed = replay is not None and replay.refused is None
     promoted = any(record.comparison and record.comparison.alias in v.aliases for v in outcome.versions or ())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from secateur.compression.copies import copied
 from secateur.definition import RecoverDefinition
 from secateur.recovery.randomness import seeded
-from secateur.workloads.pytrees import PyTree, call, length
+from secateur.workloads.pytrees import PyTree, call, length, mapped
 
 COPIES = 3
 """Of the weights: the cut network as it was, the teacher, gradients."""
@@ -30,7 +31,10 @@ def training_bytes(model: nn.Module, example_inputs: PyTree, settings: RecoverDe
     remembered = 2 if settings.optimizer == "adamw" else 1
     kept = 2 + remembered + (settings.ema is not None)  # weights now, and before the epoch
     batch = settings.sizes(samples)[0]
-    saved = _saved_bytes(model, example_inputs) * batch // length(example_inputs)
+    inputs = mapped(
+        lambda x: torch.cat((x, x)), example_inputs
+    )  # of one sample alone a batch norm may have no variance
+    saved = _saved_bytes(model, inputs) * batch // length(inputs)
     return FIRST + weights * (COPIES + kept * (1 + FILE)) + saved
 
 

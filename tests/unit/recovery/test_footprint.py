@@ -48,3 +48,9 @@ def test_looking_leaves_network_and_random_numbers_as_they_were():
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     assert not net.training
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_one_example_is_enough_for_a_batch_norm_behind_a_global_pool():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8))
+    one, two = (of(net, inputs=(torch.zeros(n, 3, 8, 8),)) for n in (1, 2))
+    assert one == pytest.approx(two, rel=0.05)
