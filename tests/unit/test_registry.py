@@ -53,6 +53,12 @@ def test_a_run_that_is_flushed_late_does_not_take_the_alias_from_a_newer_one(hel
     assert (publisher.server.aliases["candidate"][0] == "7") == moves
 
 
+@pytest.mark.parametrize(("variable", "expected"), [("", None), ("http://mlflow:5000", "http://mlflow:5000")])
+def test_an_empty_address_in_the_environment_is_the_embedded_database(monkeypatch, variable, expected):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    assert Target.of({"name": "m", "alias": "candidate", "tracking_uri": None}).tracking_uri == expected
+
+
 def test_the_hint_names_the_project_where_it_is_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert _from_here(tmp_path) == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from secateur.pipelines.preparation import check_device, prepare
 from secateur.pipelines.replaying import Replaying, precedent_of
 from secateur.pipelines.run import check_training_device, drive, identity_of
 from secateur.pipelines.state import RunFolder, held, locked, open_run, open_state, read_run
-from secateur.registry import Target
+from secateur.registry import Target, server_named
 
 RESERVE = 1.2
 """Times the seconds that recovery and gate took in the precedent's run: left of a deadline when a search ends."""
@@ -60,7 +59,7 @@ def retrain(wanted: Retraining, listener: Listener) -> dict[str, Any]:
         night = open_night(root, definition.name, wanted.key)
         if (result := night.read("result")) is not None:
             return dict(result)
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = server_named(None)
         if definition.register_as is not None:
             uri = Target.of(definition.as_written()["register"]).tracking_uri
         listener.stage("check")

@@ -6,7 +6,18 @@ Nothing is logged while a search runs: a dead tracking server blocks every call 
 
 from secateur.registry.embedded import DATABASE, open_embedded, relocate
 from secateur.registry.history import registry
-from secateur.registry.package import DENSE, Package, Published, Target
+from secateur.registry.package import DENSE, Package, Published, Target, server_named
 from secateur.registry.publishing import publish
 
-__all__ = ["DATABASE", "DENSE", "Package", "Published", "Target", "open_embedded", "publish", "registry", "relocate"]
+__all__ = [
+    "DATABASE",
+    "DENSE",
+    "Package",
+    "Published",
+    "Target",
+    "open_embedded",
+    "publish",
+    "registry",
+    "relocate",
+    "server_named",
+]

@@ -15,6 +15,11 @@ from secateur.records import RunRecord, Version
 DENSE = "dense"
 
 
+def server_named(given: str | None) -> str | None:
+    """A tracking server's address as given, else the environment's; None where neither names one, or an empty one."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or None
+
+
 @dataclass(frozen=True)
 class Target:
     """Where to publish: the registered model's name and alias, and the server; None is the embedded database.
@@ -32,7 +37,7 @@ class Target:
     @classmethod
     def of(cls, register: Mapping[str, Any]) -> Target:
         """From a definition's block `register`, as written."""
-        uri = register["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = server_named(register["tracking_uri"])
         promotes, leaves_out = register.get("promote") == "auto", register.get("failed") == "leave_out"
         return cls(register["name"], register["alias"], uri, promotes, leaves_out)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from dataclasses import asdict
@@ -120,4 +119,6 @@ def _state(project: Path) -> Path:
 
 
 def _uri(given: str | None) -> str | None:
-    return given or os.environ.get("MLFLOW_TRACKING_URI")
+    from secateur.registry import server_named
+
+    return server_named(given)
