@@ -31,7 +31,14 @@ from secateur.registry.history import moves
 from secateur.registry.serving import fetched
 
 ROUNDS, QUICK = 20, 3
-SMALL = ("search.trials=12", "recover.finalists=2", "recover.epochs=2", "retrain.moved=0")
+SMALL = (
+    "search.trials=4",
+    "search.fidelities={training: []}",
+    "evaluator.waiting=0",
+    "recover.finalists=2",
+    "recover.epochs=1",
+    "retrain.moved=0",
+)
 """A search, so that every stage is there to be killed in."""
 COMMAND = ["retrain", "nightly", "--run-key", "second", *(word for text in SMALL for word in ("--set", text))]
 NAME = "digits-nightly"
