@@ -125,7 +125,7 @@ def main() -> None:
             print(json.dumps(results[-1]), flush=True)
             shutil.rmtree(folder)
     print(f"{rounds} kills, {sum(bool(r['faults']) or r['code'] not in (0, 3, 4) for r in results)} with faults")
-    write_json(options.json, results)
+    write_json(options.json, {"kills": results})
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ register: {name: nightly-model, gate: {margin: 0.9, slack: 9.0}, promote: auto}
 EVALUATOR = """\
 objectives: {accuracy: maximize, macs: minimize}
 constraints: {accuracy: {max_drop: 0.95}}
+waiting: 0
 """
 
 

@@ -14,7 +14,7 @@ from secateur.workloads.pytrees import PyTree, call, length, mapped
 COPIES = 3
 """Of the weights: the cut network as it was, the teacher, gradients."""
 FIRST = 100_000_000
-"""Bytes that the first training of a process takes beside all that (90 million more than the second, with torch on the CPU)."""
+"""Bytes that the first training of a process takes beside all that (84 million more than the second, with torch on the CPU)."""
 FILE = 2
 """A checkpoint's tensors, and the bytes of its file, are in memory beside what they are copies of."""
 
