@@ -126,3 +126,9 @@ def test_links_between_the_documents_lead_somewhere():
     ]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} → {target}"
+
+
+def test_test_files_outside_packages_have_names_of_their_own():
+    """pytest imports them by their bare names: of two alike it collects one, and only where both are asked for does it say so."""
+    names = [p.name for p in tracked("tests/**/test_*.py") if not (p.parent / "__init__.py").exists()]
+    assert sorted(names) == sorted(set(names))
