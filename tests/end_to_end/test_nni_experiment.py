@@ -115,6 +115,14 @@ def test_a_manager_that_cannot_start_says_why(tmp_path, code):
     assert processes_of(tmp_path / "nni") == []
 
 
+def words_of(process):
+    """Its command line; none of one that has ended since it was found."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def remote_processes(identity):
     """Those of the keeper and the trials, which an ssh session started: they carry no mark of ours."""
     found = []
@@ -132,7 +140,7 @@ def test_trials_on_a_remote_host(tmp_path, code, host):
     with experiment(tmp_path, code, "well", 2, concurrency=2, remote=host) as running:
         running.start()
         finished = list(running.finished())
-        keepers = [p for p in remote_processes(running.id) if "trial_keeper" in " ".join(p.cmdline())]
+        keepers = [p for p in remote_processes(running.id) if "trial_keeper" in " ".join(words_of(p))]
         open_to = {c.laddr.ip for p in keepers for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     assert [f.failure for f in finished] == [None, None]
     assert all(str(tmp_path / "nni") not in f.result["evaluation"] for f in finished)
@@ -146,7 +154,7 @@ def test_trials_on_a_remote_host(tmp_path, code, host):
 def test_nothing_outlives_a_killed_manager_on_a_remote_host(tmp_path, code, host):
     with experiment(tmp_path, code, "sleep", 2, remote=host) as running:
         running.start()
-        until(lambda: any("trial.py" in p.cmdline() for p in remote_processes(running.id)), "a remote trial")
+        until(lambda: any("trial.py" in words_of(p) for p in remote_processes(running.id)), "a remote trial")
         for pid in processes_of(tmp_path / "nni", "main.js", "--experiment-id"):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(ExperimentBroken, match="NNI's manager ended"):
