@@ -94,9 +94,8 @@ def _run(
     with closing(prepare(definition, root, groups=groups, lasting=True, step=listener.step)) as prepared:
         check_device(prepared)
         identity = identity_of(prepared)
-        if (
-            run is None or run.identity != identity
-        ):  # the weights were replaced, or the device was: what was done is of others
+        # Another identity: the weights were replaced, or the device was, and what was done is of others.
+        if run is None or run.identity != identity:
             precedent = precedent_of(definition, root)
             origin = {"run_key": night.key, "weights": source}
             run = open_run(root, definition, wanted.pipeline, identity, fresh=True, origin=origin)
